@@ -1,0 +1,118 @@
+"""The frozen records that cross stages. They hold data and check its form; they compute nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from levelhead.errors import SelectionError
+
+Split = Literal["validation", "test"]
+ToxicityInput = Literal["continuation", "full"]
+Head = tuple[int, int]
+"""(layer, head), both counted from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A text that mentions one subgroup of an axis, for the model to continue.
+
+    `template` and `descriptor` name where the text comes from. They are the clusters that
+    intervals resample and the pairing that matched contexts use: prompts of one axis with the
+    same `template` and `variant` differ only in the subgroup.
+    """
+
+    id: str
+    text: str
+    axis: str
+    subgroup: str
+    template: str
+    descriptor: str
+    split: Split
+    variant: int = 0
+    """Which of its subgroup's descriptors: the v-th descriptors of all subgroups are matched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """What a model wrote after a prompt, and how toxic a scorer finds it (0 to 1)."""
+
+    prompt_id: str
+    axis: str
+    subgroup: str
+    sample: int
+    seed: int
+    text: str
+    toxicity: float
+    token_ids: tuple[int, ...] = ()
+    """The sampled tokens up to and including the first end-of-text token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval; `low` may be a closed end of the range (0 for a bias)."""
+
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSelection:
+    """The heads to prune and the rule that chose them (`selection.json`).
+
+    `heads` are sorted (layer, head) pairs. `details` holds what the rule wants to be remembered
+    for (axis, protected heads, reliability); it never changes what is pruned.
+    """
+
+    heads: tuple[Head, ...]
+    method: str = "listed"
+    gamma: float | None = None
+    alpha: float | None = None
+    details: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, heads: Iterable[Iterable[int]], **fields: Any) -> HeadSelection:
+        """A selection of these heads, in any order; a head listed twice is an error."""
+        pairs = [(int(layer), int(head)) for layer, head in heads]
+        if len(set(pairs)) != len(pairs):
+            twice = sorted({p for p in pairs if pairs.count(p) > 1})
+            raise SelectionError(f"heads listed more than once: {twice}; list each head once")
+        return cls(heads=tuple(sorted(pairs)), **fields)
+
+    @property
+    def by_layer(self) -> dict[int, tuple[int, ...]]:
+        """Heads to prune in each layer that loses any: {layer: (head, ...)}."""
+        layers: dict[int, list[int]] = {}
+        for layer, head in self.heads:
+            layers.setdefault(layer, []).append(head)
+        return {layer: tuple(heads) for layer, heads in layers.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of `levelhead select --json`; details only where there are any."""
+        out: dict[str, Any] = {
+            "method": self.method,
+            "gamma": self.gamma,
+            "alpha": self.alpha,
+            "heads": [list(head) for head in self.heads],
+        }
+        return out | dict(self.details or {})
+
+    @classmethod
+    def from_json(cls, data: Any) -> HeadSelection:
+        """Read what `to_json` wrote, or any object with a "heads" list of [layer, head] pairs."""
+        if not isinstance(data, dict) or not isinstance(data.get("heads"), list):
+            raise SelectionError('expected an object with "heads": [[layer, head], ...]')
+        for pair in data["heads"]:
+            ok = isinstance(pair, list) and len(pair) == 2
+            if not ok or not all(type(i) is int and i >= 0 for i in pair):
+                raise SelectionError(f"not a [layer, head] pair of whole numbers from 0: {pair!r}")
+        known = {"method", "gamma", "alpha", "heads"}
+        return cls.of(
+            data["heads"],
+            method=str(data.get("method", "listed")),
+            gamma=data.get("gamma"),
+            alpha=data.get("alpha"),
+            details={k: v for k, v in data.items() if k not in known} or None,
+        )
