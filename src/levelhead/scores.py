@@ -1,0 +1,180 @@
+"""The table of head scores (`scores.csv`): a row per head, read and written in one place.
+
+Columns: `layer, head`, then for a metric M (`ppl`, `bias` of an axis) its value with the head
+removed (`ppl_without`, `bias_without_AXIS`) and where known `M_base`, `M_se` (standard error of
+the effect); the effect on each signed gap (`gap_effect_AXIS_SUBGROUP`: with head minus without),
+`fisher`, and method scores. The effect z = base - without (arXiv 2312.15398, eq. 3 and 4), so an
+unknown base changes no ranking. The table knows nothing of how its numbers were estimated.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from levelhead.errors import ScoreTableError
+
+MAX_BYTES = 200_000_000
+ALIASES = {
+    "magnitude_l2_structured": "magnitude",
+    "mask_gradient_l2_structured": "mask_gradient",
+}
+PPL = "ppl"
+
+
+def bias_metric(axis: str) -> str:
+    """The metric name of an axis' bias, as used by `ScoreTable.effect`."""
+    return f"bias:{axis}"
+
+
+def column(metric: str, part: str) -> str:
+    """Column name of a metric's part: ("ppl", "base") -> ppl_base; bias -> bias_base_AXIS."""
+    name, _, axis = metric.partition(":")
+    return f"{name}_{part}_{axis}" if axis else f"{name}_{part}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """Scores of every head of one model; rows sorted by (layer, head), every head present."""
+
+    frame: pd.DataFrame
+    num_layers: int
+    num_heads: int
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, source: str = "score table") -> ScoreTable:
+        """Check and sort a frame.
+
+        Raises:
+            ScoreTableError: columns missing, heads missing or twice, values that are not finite.
+        """
+        frame = frame.rename(columns=ALIASES)
+        missing = [c for c in ("layer", "head") if c not in frame.columns]
+        if missing:
+            raise ScoreTableError(
+                f"{source}: no column {missing[0]!r}; its columns are "
+                f"{', '.join(map(str, frame.columns[:12]))}"
+            )
+        if "axis" in frame.columns and "seed" in frame.columns:
+            raise ScoreTableError(
+                f"{source} is a by-seed table (a row per axis, seed and head); "
+                "selection needs a table with one row per head"
+            )
+        frame = pd.DataFrame({n: _numbers(frame[n], str(n), source) for n in frame.columns})
+        frame = frame.astype({"layer": int, "head": int})
+        frame = frame.sort_values(["layer", "head"], ignore_index=True)
+        num_layers, num_heads = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
+        grid = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
+        rows = list(zip(frame["layer"], frame["head"], strict=True))
+        if len(rows) != len(set(rows)):
+            twice = next(r for i, r in enumerate(rows[1:], 1) if r == rows[i - 1])
+            raise ScoreTableError(f"{source}: layer {twice[0]}, head {twice[1]} has two rows")
+        if rows != grid:
+            absent = sorted(set(grid) - set(rows))[0]
+            raise ScoreTableError(
+                f"{source}: no row for layer {absent[0]}, head {absent[1]}; a table needs every "
+                f"head of {num_layers} layers x {num_heads} heads"
+            )
+        return cls(frame, num_layers, num_heads)
+
+    @classmethod
+    def build(
+        cls,
+        columns: Mapping[str, Float[np.ndarray, "layers heads"] | float],
+        num_layers: int,
+        num_heads: int,
+    ) -> ScoreTable:
+        """A table from arrays of shape [layers, heads] (or one number for all heads)."""
+        layer, head = np.divmod(np.arange(num_layers * num_heads), num_heads)
+        data: dict[str, object] = {"layer": layer, "head": head}
+        for name, values in columns.items():
+            data[name] = np.broadcast_to(values, (num_layers, num_heads)).reshape(-1)
+        return cls.from_frame(pd.DataFrame(data))
+
+    @classmethod
+    def read(cls, path: str | Path) -> ScoreTable:
+        """Read a CSV in this module's form, such as the tables published with the paper."""
+        path = Path(path)
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ScoreTableError(f"{path}: larger than {MAX_BYTES:,} bytes")
+            text = path.read_bytes().decode("utf-8")
+            # As text first: Python's float() reads back the very bits that to_csv wrote.
+            frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        except OSError as error:
+            raise ScoreTableError(f"cannot read the score table {path}: {error}") from error
+        except (ValueError, pd.errors.ParserError) as error:
+            raise ScoreTableError(f"{path} is not a CSV score table: {error}") from error
+        return cls.from_frame(frame, str(path))
+
+    def to_csv(self) -> str:
+        """The table as CSV text, every float with the digits that read back to the same bits."""
+        return self.frame.to_csv(index=False, lineterminator="\n")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Axes that the table has a bias for."""
+        prefix = "bias_without_"
+        return tuple(str(c)[len(prefix) :] for c in self.frame.columns if c.startswith(prefix))
+
+    def grid(self, name: str) -> Float[np.ndarray, "layers heads"]:
+        """One column as [layers, heads].
+
+        Raises:
+            ScoreTableError: no such column.
+        """
+        if name not in self.frame.columns:
+            raise ScoreTableError(f"the score table has no column {name!r}{self._hint(name)}")
+        values: Float[np.ndarray, " rows"] = self.frame[name].to_numpy(dtype=float)
+        return values.reshape(self.num_layers, self.num_heads)
+
+    def ranking(self, metric: str) -> Float[np.ndarray, "layers heads"]:
+        """A number that orders heads as the metric's effect does (larger: larger effect).
+
+        It is -without: exact, where base - without would round ties into the order.
+        """
+        return -self.grid(column(metric, "without"))
+
+    def effect(self, metric: str) -> Float[np.ndarray, "layers heads"]:
+        """z(h) = metric(with head) - metric(without head); needs the metric's base column."""
+        return self.grid(column(metric, "base")) - self.grid(column(metric, "without"))
+
+    def stderr(self, metric: str) -> Float[np.ndarray, "layers heads"]:
+        """Standard error of the metric's effect."""
+        return self.grid(column(metric, "se"))
+
+    def _hint(self, name: str) -> str:
+        if name.startswith("bias_without_"):
+            return f"; its axes are: {', '.join(self.axes) or 'none'}"
+        return ""
+
+
+def _numbers(values: pd.Series, name: str, source: str) -> Float[np.ndarray, " rows"]:
+    """A column as finite numbers; layer and head as whole numbers from 0."""
+    if len(values) == 0:
+        raise ScoreTableError(f"{source} has no rows")
+    whole = name in ("layer", "head")
+    numbers = np.empty(len(values))
+    for row, value in enumerate(values):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number) or (whole and not _index(number)):
+            kind = "a whole number from 0" if whole else "a finite number"
+            raise ScoreTableError(
+                f"{source}: column {name!r}, row {row + 1} is {value!r}, not {kind}"
+            )
+        numbers[row] = number
+    return numbers
+
+
+def _index(number: float) -> bool:
+    return 0 <= number <= 100_000 and number == int(number)

@@ -1,0 +1,126 @@
+"""FASP and the baselines it is compared with (arXiv 2312.15398, section 3), as pure functions.
+
+They know a table of head scores and nothing of models, prompts or how scores were estimated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from levelhead.errors import SelectionError
+from levelhead.records import Head, HeadSelection
+from levelhead.scores import PPL, ScoreTable, bias_metric
+
+Grid = Float[np.ndarray, "layers heads"]
+
+
+def head_count(share: float, num_heads: int) -> int:
+    """floor(share * num_heads) without losing one to floating point (0.29 of 100 is 29)."""
+    return math.floor(Decimal(str(share)) * num_heads)
+
+
+def protected_heads(table: ScoreTable, gamma: float) -> Bool[np.ndarray, "layers heads"]:
+    """The floor(gamma N) heads with the smallest z_ppl, by the authors' threshold rule.
+
+    A head whose z_ppl equals that of the last unprotected head is not protected either, so ties
+    at the boundary protect fewer heads, never more.
+    """
+    z_ppl = table.ranking(PPL)
+    count = head_count(gamma, z_ppl.size)
+    if count >= z_ppl.size:
+        return np.ones(z_ppl.shape, dtype=bool)
+    last_unprotected = np.sort(z_ppl, axis=None)[count]
+    protected: Bool[np.ndarray, "layers heads"] = z_ppl < last_unprotected
+    return protected
+
+
+def largest(score: Grid, count: int, allowed: Bool[np.ndarray, "layers heads"]) -> list[Head]:
+    """The `count` allowed heads with the largest score, ties to the smaller (layer, head)."""
+    flat = np.where(allowed, score, -np.inf).reshape(-1)
+    order = np.argsort(-flat, kind="stable")[:count]
+    return [(int(i) // score.shape[1], int(i) % score.shape[1]) for i in order]
+
+
+def _fasp(table: ScoreTable, axis: str, gamma: float, count: int, seed: int) -> list[Head]:
+    """Of the heads language modelling does not need, those that add most bias."""
+    return largest(table.ranking(bias_metric(axis)), count, ~protected_heads(table, gamma))
+
+
+def _bias_only(table: ScoreTable, axis: str, gamma: float, count: int, seed: int) -> list[Head]:
+    """The largest z_bias, whatever language modelling needs ("fairness only")."""
+    return largest(table.ranking(bias_metric(axis)), count, _any_head(table))
+
+
+def _ppl_only(table: ScoreTable, axis: str, gamma: float, count: int, seed: int) -> list[Head]:
+    """The largest z_ppl: least harm to perplexity ("performance only")."""
+    return largest(table.ranking(PPL), count, _any_head(table))
+
+
+def _random(table: ScoreTable, axis: str, gamma: float, count: int, seed: int) -> list[Head]:
+    """A uniform draw from an explicit seed."""
+    draw = np.random.default_rng(seed).random((table.num_layers, table.num_heads))
+    return largest(draw, count, _any_head(table))
+
+
+def _any_head(table: ScoreTable) -> Bool[np.ndarray, "layers heads"]:
+    return np.ones((table.num_layers, table.num_heads), dtype=bool)
+
+
+Rule = Callable[[ScoreTable, str, float, int, int], list[Head]]
+METHODS: dict[str, Rule] = {
+    "fasp": _fasp,
+    "bias_only": _bias_only,
+    "ppl_only": _ppl_only,
+    "random": _random,
+}
+
+
+def select_heads(
+    table: ScoreTable,
+    *,
+    axis: str,
+    method: str = "fasp",
+    gamma: float = 0.3,
+    alpha: float = 0.1,
+    seed: int = 0,
+) -> HeadSelection:
+    """The heads to prune.
+
+    Args:
+        table: scores of every head.
+        axis: the social axis whose bias is to be reduced.
+        method: a name in `METHODS`.
+        gamma: share of heads protected for language modelling, 0 to 1 (`fasp` only).
+        alpha: share of heads pruned, 0 to 1.
+        seed: of method `random`.
+
+    Raises:
+        SelectionError: an unknown method, gamma or alpha out of range or together too large, or
+            an alpha that prunes nothing.
+        ScoreTableError: the table lacks what the method needs.
+    """
+    if method not in METHODS:
+        raise SelectionError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+    for name, share in (("gamma", gamma), ("alpha", alpha)):
+        if not 0 <= share <= 1:  # also false for NaN
+            raise SelectionError(f"{name}={share} is not a share of heads between 0 and 1")
+    total = table.num_layers * table.num_heads
+    count = head_count(alpha, total)
+    if count == 0:
+        raise SelectionError(
+            f"alpha={alpha} prunes none of {total} heads; use at least {1 / total:.4f}"
+        )
+    if method == "fasp":
+        left = total - head_count(gamma, total)
+        if count > left:
+            raise SelectionError(
+                f"alpha={alpha} prunes {count} heads but gamma={gamma} leaves {left} "
+                "unprotected; lower one of them"
+            )
+    heads = METHODS[method](table, axis, gamma, count, seed)
+    return HeadSelection.of(heads, method=method, gamma=gamma, alpha=alpha)
