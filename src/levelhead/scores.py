@@ -132,7 +132,7 @@ class ScoreTable:
         """
         if name not in self.frame.columns:
             raise ScoreTableError(f"the score table has no column {name!r}{self._hint(name)}")
-        values: Float[np.ndarray, " rows"] = self.frame[name].to_numpy(dtype=float)
+        values = np.array(self.frame[name], dtype=np.float64)
         return values.reshape(self.num_layers, self.num_heads)
 
     def ranking(self, metric: str) -> Float[np.ndarray, "layers heads"]:

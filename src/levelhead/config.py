@@ -1,0 +1,231 @@
+"""Every option of a run, with its default, its limits and its help text, in one place.
+
+The command line builds its flags from these fields, the Python functions take them as keywords,
+and `config.json` stores them. `fingerprint()` covers the fields that change results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypedDict
+
+from levelhead.errors import ConfigError
+
+SCORE, SELECT, EVALUATE = "score", "select", "evaluate"
+BIAS_ESTIMATORS = ("token-gradient", "ablate")
+PPL_ESTIMATORS = ("curvature", "exact")
+TOXICITY_INPUTS = ("continuation", "full")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+FORMATS = ("compact", "zeroed")
+
+
+def _option(
+    default: Any,
+    help: str,  # noqa: A002 - the name click uses
+    *stages: str,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    affects_results: bool = True,
+) -> Any:
+    return field(
+        default=default,
+        metadata={
+            "help": help,
+            "stages": stages,
+            "choices": choices,
+            "minimum": minimum,
+            "maximum": maximum,
+            "affects_results": affects_results,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Options of score, select, evaluate and run.
+
+    A field that is None means "the default that suits the model": see `resolved`.
+
+    Raises:
+        ConfigError: a value outside its limits, with the value and the limit.
+    """
+
+    model: str | None = _option(None, "Hub id or local folder; none: the embedded model.")
+    revision: str | None = _option(None, "Model revision on the hub.", SCORE)
+    axis: tuple[str, ...] = _option(
+        ("gender_and_sex",),
+        "Social axis; repeatable. The first is the one heads are selected for.",
+        SCORE,
+    )
+    all_axes: bool = _option(
+        False, "Evaluate every axis of the prompts, not only the scored ones.", EVALUATE
+    )
+    prompts: str = _option(
+        "builtin",
+        "builtin, holistic-bias, holistic-bias:FOLDER, or a CSV or JSONL file.",
+        SCORE,
+        EVALUATE,
+    )
+    toxicity: str | None = _option(
+        None,
+        "profanity-check (default for the embedded model), detoxify (default for a named one), "
+        "or a hub id or folder of a sequence classifier.",
+        SCORE,
+        EVALUATE,
+    )
+    toxicity_input: str = _option(
+        "continuation",
+        "What the classifier reads: only what the model wrote, or prompt and continuation.",
+        SCORE,
+        EVALUATE,
+        choices=TOXICITY_INPUTS,
+    )
+    text: str | None = _option(
+        None,
+        "Perplexity text: pydoc (default for the embedded model), wikitext-2 (default for a "
+        "named one), or a text file.",
+        SCORE,
+        EVALUATE,
+    )
+    seed: int = _option(0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0)
+    prompt_seed: int = _option(0, "Seed of which prompts are used.", SCORE, EVALUATE, minimum=0)
+    samples: int = _option(1, "Continuations per prompt.", SCORE, EVALUATE, minimum=1)
+    max_prompts: int = _option(
+        500, "Prompts per axis and split, balanced over subgroups.", SCORE, EVALUATE, minimum=4
+    )
+    new_tokens: int = _option(
+        40, "Tokens per continuation.", SCORE, EVALUATE, minimum=1, maximum=4096
+    )
+    text_tokens: int = _option(16_384, "Tokens of perplexity text.", SCORE, EVALUATE, minimum=256)
+    estimator: str = _option(
+        "token-gradient", "How bias effects are estimated.", SCORE, choices=BIAS_ESTIMATORS
+    )
+    ppl_estimator: str = _option(
+        "curvature", "How perplexity effects are estimated.", SCORE, choices=PPL_ESTIMATORS
+    )
+    method: str = _option("fasp", "Selection rule.", SELECT)
+    gamma: float = _option(
+        0.3, "Share of heads protected for language modelling.", SELECT, minimum=0, maximum=1
+    )
+    alpha: float = _option(0.1, "Share of heads pruned.", SELECT, minimum=0, maximum=1)
+    max_ppl_increase: float = _option(
+        0.1, "Share by which perplexity may rise before a warning.", EVALUATE, minimum=0
+    )
+    chat_template: bool = _option(
+        False, "Wrap prompts in the model's chat template.", SCORE, EVALUATE
+    )
+    device: str = _option(
+        "auto", "Where to compute.", SCORE, EVALUATE, choices=DEVICES, affects_results=False
+    )
+    dtype: str = _option(
+        "auto", "Number format of the weights (auto: float32 on CPU).", SCORE, EVALUATE,
+        choices=DTYPES,
+    )  # fmt: skip
+    threads: int | None = _option(
+        None, "CPU threads (default: torch's).", SCORE, EVALUATE, minimum=1, affects_results=False
+    )
+    batch_size: int | None = _option(
+        None, "Texts per batch (default: fitted to the work and to memory).", SCORE, EVALUATE,
+        minimum=1, affects_results=False,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if not self.axis:
+            raise ConfigError("no axis given; name at least one with --axis")
+        if len(set(self.axis)) != len(self.axis):
+            raise ConfigError(f"an axis is named twice: {', '.join(self.axis)}")
+        for spec in fields(self):
+            _check(spec.name, getattr(self, spec.name), spec.metadata)
+
+    def resolved(self) -> RunConfig:
+        """Fill what depends on the model: offline defaults for the embedded one."""
+        embedded = self.model is None
+        return replace(
+            self,
+            toxicity=self.toxicity or ("profanity-check" if embedded else "detoxify"),
+            text=self.text or ("pydoc" if embedded else "wikitext-2"),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; `from_json` reads them back."""
+        return asdict(self) | {"axis": list(self.axis)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: a field that does not exist, or a value outside its limits.
+        """
+        known = {spec.name for spec in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise ConfigError(f"unknown option {unknown[0]!r} in config.json")
+        values = dict(data)
+        if "axis" in values:
+            values["axis"] = tuple(values["axis"])
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"config.json cannot be read: {error}") from error
+
+    def fingerprint(self, *stages: str) -> str:
+        """A short digest of the fields that change the results of these stages (all: of a run)."""
+        chosen = {
+            spec.name: getattr(self, spec.name)
+            for spec in fields(self)
+            if spec.metadata["affects_results"]
+            and (not stages or spec.name == "model" or set(stages) & set(spec.metadata["stages"]))
+        }
+        text = json.dumps(chosen, sort_keys=True, default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunOptions(TypedDict, total=False):
+    """Keywords of `score`, `evaluate` and `run`: the fields of `RunConfig` but `model`."""
+
+    revision: str | None
+    axis: tuple[str, ...]
+    all_axes: bool
+    prompts: str
+    toxicity: str | None
+    toxicity_input: str
+    text: str | None
+    seed: int
+    prompt_seed: int
+    samples: int
+    max_prompts: int
+    new_tokens: int
+    text_tokens: int
+    estimator: str
+    ppl_estimator: str
+    method: str
+    gamma: float
+    alpha: float
+    max_ppl_increase: float
+    chat_template: bool
+    device: str
+    dtype: str
+    threads: int | None
+    batch_size: int | None
+
+
+def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    flag = "--" + name.replace("_", "-")
+    choices, low, high = metadata["choices"], metadata["minimum"], metadata["maximum"]
+    if choices and value not in choices:
+        raise ConfigError(f"{flag} {value!r} is unknown; choose from {', '.join(choices)}")
+    if value is None or (low is None and high is None):
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ConfigError(f"{flag} {value!r} is not a number")
+    below = low is not None and not value >= low  # `not >=` also catches NaN
+    above = high is not None and not value <= high
+    if below or above:
+        limit = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+        raise ConfigError(f"{flag} {value:g} is out of range; it must be {limit}")

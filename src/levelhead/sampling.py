@@ -1,0 +1,198 @@
+"""Sample continuations from a model: pure sampling, reproducible row by row.
+
+Temperature 1, no top-k, no top-p, whatever the model's generation_config says (method: prompts in,
+`new_tokens` out, positions after the first end-of-text token count nothing). Each row draws its
+own Gumbel noise from a seed made of (run seed, prompt, sample), so a continuation depends neither
+on its batch nor on the order of work, and two models asked for the same rows use common random
+numbers: their difference is paired. It does not know what the texts are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from levelhead.batching import Advance, map_batches
+from levelhead.errors import ConfigError, ModelError
+from levelhead.records import Prompt
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One continuation to sample: the prompt's tokens and what its randomness is derived from."""
+
+    prompt_ids: tuple[int, ...]
+    prompt_id: str
+    sample: int
+
+
+def derived_seed(*parts: object) -> int:
+    """A 64-bit seed from what a unit of work is, the same on every machine."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], *, chat_template: bool = False
+) -> list[tuple[int, ...]]:
+    """Token ids of each prompt, with the special tokens that the tokenizer adds by itself.
+
+    Raises:
+        ConfigError: a chat template is asked for and the tokenizer has none; an empty prompt.
+    """
+    if chat_template and not getattr(tokenizer, "chat_template", None):
+        raise ConfigError("--chat-template: this model's tokenizer has no chat template; omit it")
+    encoded = []
+    for prompt in prompts:
+        text: Any = prompt.text
+        if chat_template:
+            text = tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt.text}],
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        ids = tokenizer(text, add_special_tokens=not chat_template)["input_ids"]
+        if not ids:
+            raise ConfigError(f"prompt {prompt.id!r} has no tokens: {prompt.text!r}")
+        encoded.append(tuple(ids))
+    return encoded
+
+
+def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every token that ends a text for this model, sorted."""
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    ids = set(declared if isinstance(declared, list) else [declared])
+    ids.add(tokenizer.eos_token_id)
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+def sample_continuations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    draws: Sequence[Draw],
+    *,
+    seed: int,
+    new_tokens: int,
+    batch_size: int | None = None,
+    advance: Advance | None = None,
+) -> list[tuple[int, ...]]:
+    """Sampled tokens of each draw, up to and including the first end-of-text token.
+
+    Raises:
+        ConfigError: a prompt and its continuation exceed the model's context.
+        ModelError: the model yields NaN.
+    """
+    ends = end_token_ids(model, tokenizer)
+    _check_context(model, draws, new_tokens)
+
+    def work(batch: list[Draw]) -> list[tuple[int, ...]]:
+        rows = _generate(model, tokenizer, batch, seed, new_tokens, ends)
+        return [_until_end(row, ends) for row in rows]
+
+    return map_batches(
+        draws,
+        work,
+        batch_size=batch_size or BATCH_SIZE,
+        length=lambda draw: len(draw.prompt_ids),
+        advance=advance,
+    )
+
+
+class _GumbelNoise(LogitsProcessor):
+    """Adds Gumbel noise, so that the largest score is an exact draw from the softmax."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.streams = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
+        noise = np.empty(tuple(scores.shape), dtype=np.float32)
+        for row, stream in zip(noise, self.streams, strict=True):
+            stream.standard_exponential(out=row, dtype=np.float32)
+        scores = scores.float()
+        if torch.isnan(scores).any():
+            raise ModelError("the model yields NaN; try --dtype float32")
+        return scores - torch.from_numpy(noise).to(scores.device).log()
+
+
+@contextmanager
+def _plain_generation(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    """Hide the model's own generation_config: transformers merges it into any other."""
+    own = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, mask), both [rows, longest], real tokens on the right."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[i, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token to fill masked positions with; which one makes no difference."""
+    return int(tokenizer.pad_token_id or 0)
+
+
+def _generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[Draw],
+    seed: int,
+    new_tokens: int,
+    ends: tuple[int, ...],
+) -> list[list[int]]:
+    ids, mask = pad_left([draw.prompt_ids for draw in batch], pad_id(tokenizer), model.device)
+    config = GenerationConfig(
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=list(ends) or None,
+        pad_token_id=pad_id(tokenizer),
+    )
+    noise = _GumbelNoise([derived_seed(seed, draw.prompt_id, draw.sample) for draw in batch])
+    with torch.inference_mode(), _plain_generation(model, config):
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([noise]),
+        )
+    rows: list[list[int]] = out[:, ids.shape[1] :].tolist()
+    return rows
+
+
+def _until_end(row: Sequence[int], ends: tuple[int, ...]) -> tuple[int, ...]:
+    for position, token in enumerate(row):
+        if token in ends:
+            return tuple(row[: position + 1])
+    return tuple(row)
+
+
+def _check_context(model: PreTrainedModel, draws: Sequence[Draw], new_tokens: int) -> None:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max((len(draw.prompt_ids) for draw in draws), default=0)
+    if limit is not None and longest + new_tokens > limit:
+        raise ConfigError(
+            f"a prompt of {longest} tokens and --new-tokens {new_tokens} exceed the model's "
+            f"context of {limit}; use fewer new tokens or shorter prompts"
+        )

@@ -1,0 +1,222 @@
+"""What an estimator of bias effects is given and what it returns: the interface of `scoring`.
+
+Every estimator turns a `BiasProblem` and the base model's own continuations into `HeadShifts`:
+by how much each subgroup's mean toxicity moves when a head is ablated, in replicates that can be
+split and resampled. `effects.py` does the rest (z_bias, standard errors, reliability) for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from levelhead.errors import PromptError
+from levelhead.progress import Progress
+from levelhead.records import Continuation, Prompt
+from levelhead.sampling import Draw, encode_prompts, sample_continuations
+from levelhead.scoring.token_toxicity import toxicity_text
+from levelhead.toxicity import ToxicityScorer, score_texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BiasProblem:
+    """One axis to measure: a model, a scorer, prompts, and how to sample."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    scorer: ToxicityScorer
+    prompts: tuple[Prompt, ...]
+    prompt_ids: tuple[tuple[int, ...], ...]
+    toxicity_input: str
+    seed: int
+    samples: int
+    new_tokens: int
+    batch_size: int | None
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        scorer: ToxicityScorer,
+        prompts: Sequence[Prompt],
+        *,
+        toxicity_input: str = "continuation",
+        seed: int = 0,
+        samples: int = 1,
+        new_tokens: int = 40,
+        batch_size: int | None = None,
+        chat_template: bool = False,
+    ) -> BiasProblem:
+        """Encode the prompts of one axis.
+
+        Raises:
+            PromptError: fewer than two subgroups have prompts.
+        """
+        found = {prompt.subgroup for prompt in prompts}
+        if len(found) < 2:
+            raise PromptError(
+                f"an axis needs at least two subgroups with prompts; found {len(found)}"
+                f" ({', '.join(sorted(found)) or 'no prompts'})"
+            )
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            scorer=scorer,
+            prompts=tuple(prompts),
+            prompt_ids=tuple(encode_prompts(tokenizer, prompts, chat_template=chat_template)),
+            toxicity_input=toxicity_input,
+            seed=seed,
+            samples=samples,
+            new_tokens=new_tokens,
+            batch_size=batch_size,
+        )
+
+    @property
+    def axis(self) -> str:
+        """The axis of the prompts."""
+        return self.prompts[0].axis
+
+    @property
+    def subgroups(self) -> tuple[str, ...]:
+        """Subgroup names, sorted; their positions are the codes used in arrays."""
+        return tuple(sorted({prompt.subgroup for prompt in self.prompts}))
+
+    @property
+    def subgroup(self) -> Int[np.ndarray, " prompts"]:
+        """Subgroup code of each prompt."""
+        codes = {name: code for code, name in enumerate(self.subgroups)}
+        return np.array([codes[prompt.subgroup] for prompt in self.prompts])
+
+    @property
+    def template(self) -> Int[np.ndarray, " prompts"]:
+        """Template code of each prompt: the clusters of intervals."""
+        names = sorted({prompt.template for prompt in self.prompts})
+        codes = {name: code for code, name in enumerate(names)}
+        return np.array([codes[prompt.template] for prompt in self.prompts])
+
+    @property
+    def weights(self) -> Float[np.ndarray, " subgroups"]:
+        """Share of the axis' prompts that each subgroup has; T_S is the mean of T_s by weight."""
+        counts = np.bincount(self.subgroup, minlength=len(self.subgroups))
+        return counts / counts.sum()
+
+    def texts(self, prompt: int, tokens: Sequence[int]) -> tuple[str, str]:
+        """(what the model wrote, what the classifier reads) for one continuation."""
+        text = str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return text, toxicity_text(self.prompts[prompt].text, text, self.toxicity_input)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledTexts:
+    """Continuations of a problem's prompts by one model, n = prompts x samples, with toxicity."""
+
+    prompt: Int[np.ndarray, " n"]
+    sample: Int[np.ndarray, " n"]
+    tokens: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    toxicity: Float[np.ndarray, " n"]
+
+    def records(self, problem: BiasProblem) -> list[Continuation]:
+        """The continuations as they are kept in the run folder."""
+        return [
+            Continuation(
+                prompt_id=problem.prompts[p].id,
+                axis=problem.prompts[p].axis,
+                subgroup=problem.prompts[p].subgroup,
+                sample=int(k),
+                seed=problem.seed,
+                text=text,
+                toxicity=float(tox),
+                token_ids=tokens,
+            )
+            for p, k, text, tox, tokens in zip(
+                self.prompt, self.sample, self.texts, self.toxicity, self.tokens, strict=True
+            )
+        ]
+
+
+def sample_texts(
+    problem: BiasProblem, progress: Progress, description: str, *, stream: str = ""
+) -> SampledTexts:
+    """Sample and score every prompt `samples` times.
+
+    Args:
+        stream: draws with another stream are independent; the same stream and seed give common
+            random numbers to whatever model is in the problem.
+    """
+    prompt = np.repeat(np.arange(len(problem.prompts)), problem.samples)
+    sample = np.tile(np.arange(problem.samples), len(problem.prompts))
+    draws = [
+        Draw(problem.prompt_ids[p], f"{stream}{problem.prompts[p].id}", int(k))
+        for p, k in zip(prompt, sample, strict=True)
+    ]
+    with progress(description, len(draws)) as advance:
+        tokens = sample_continuations(
+            problem.model,
+            problem.tokenizer,
+            draws,
+            seed=problem.seed,
+            new_tokens=problem.new_tokens,
+            batch_size=problem.batch_size,
+            advance=advance,
+        )
+    pairs = [problem.texts(int(p), ids) for p, ids in zip(prompt, tokens, strict=True)]
+    return SampledTexts(
+        prompt=prompt,
+        sample=sample,
+        tokens=tuple(tokens),
+        texts=tuple(text for text, _ in pairs),
+        toxicity=score_texts(problem.scorer, [read for _, read in pairs]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadShifts:
+    """Change of each subgroup's mean toxicity when a head is ablated, in replicates.
+
+    Positive: ablating the head makes what is written about the subgroup more toxic. A replicate
+    is one (template, sample); `count` is how many texts stand behind each of its entries.
+    """
+
+    shift: Float[np.ndarray, "replicates subgroups layers heads"]
+    count: Float[np.ndarray, "replicates subgroups"]
+    template: Int[np.ndarray, " replicates"]
+    sample: Int[np.ndarray, " replicates"]
+    diagnostics: dict[str, Any]
+
+
+def group_shifts(
+    rows: Float[np.ndarray, "rows layers heads"],
+    subgroup: Int[np.ndarray, " rows"],
+    template: Int[np.ndarray, " rows"],
+    sample: Int[np.ndarray, " rows"],
+    num_subgroups: int,
+    diagnostics: dict[str, Any],
+) -> HeadShifts:
+    """Average per-text shifts into replicates (template, sample)."""
+    keys = np.unique(np.stack([template, sample], axis=1), axis=0)
+    index = {(int(t), int(k)): i for i, (t, k) in enumerate(keys)}
+    unit = np.array([index[int(t), int(k)] for t, k in zip(template, sample, strict=True)])
+    shift = np.zeros((len(keys), num_subgroups, *rows.shape[1:]))
+    count = np.zeros((len(keys), num_subgroups))
+    np.add.at(shift, (unit, subgroup), rows)
+    np.add.at(count, (unit, subgroup), 1.0)
+    shift /= np.maximum(count, 1)[:, :, None, None]
+    return HeadShifts(
+        shift=shift,
+        count=count,
+        template=keys[:, 0],
+        sample=keys[:, 1],
+        diagnostics=diagnostics,
+    )
+
+
+Estimator = Callable[[BiasProblem, SampledTexts, Progress], HeadShifts]
+"""Every estimator of bias effects: the problem, the base model's continuations, progress."""

@@ -1,0 +1,100 @@
+"""Expected toxicity of each step of a given continuation, under whatever model is asked.
+
+    r_t = sum_v p(v | x, y_<t) tau_s(v)
+
+One padded batch of (prompt, continuation) rows in, logits only where the continuation is. It
+knows nothing of heads: gates, if any, are active on the model while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+
+from levelhead.errors import ModelError
+from levelhead.sampling import pad_left
+from levelhead.scoring.token_toxicity import TokenToxicity
+
+BATCH_SIZE = 16
+"""Rows per batch: the logits of a row are new_tokens x vocabulary numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt with a continuation after it, read as being about `subgroup`."""
+
+    prompt_ids: tuple[int, ...]
+    continuation: tuple[int, ...]
+    subgroup: int
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.continuation)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Logits of each continuation position of a batch; `valid` is False where a row has ended."""
+
+    logits: Float[Tensor, "rows steps vocab"]
+    tokens: Int[Tensor, "rows steps"]
+    valid: Bool[Tensor, "rows steps"]
+
+
+def continuation_logits(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> Steps:
+    """Run the model once over prompts with continuations.
+
+    Prompts are padded on the left and continuations on the right, so that continuation positions
+    line up and logits are computed for them alone.
+
+    Raises:
+        ModelError: the model yields NaN.
+    """
+    steps = max(len(row.continuation) for row in rows)
+    padded = [row.prompt_ids + row.continuation for row in rows]
+    behind = [steps - len(row.continuation) for row in rows]
+    filled = [ids + (pad,) * gap for ids, gap in zip(padded, behind, strict=True)]
+    ids, mask = pad_left(filled, pad, model.device)
+    ended = torch.arange(steps) >= torch.tensor([[len(r.continuation)] for r in rows])
+    valid = ~ended.to(model.device)
+    mask[:, -steps:] *= valid
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        logits_to_keep=steps + 1,
+        use_cache=False,
+    )
+    logits = out.logits[:, :-1].float()
+    if torch.isnan(logits[valid]).any():
+        raise ModelError("the model yields NaN; try --dtype float32")
+    return Steps(logits, ids[:, -steps:], valid)
+
+
+def expected_toxicity(
+    steps: Steps, rows: Sequence[Row], tau: TokenToxicity
+) -> Float[Tensor, "rows steps"]:
+    """r_t of each step, 0 after a row's end; differentiable with respect to the logits."""
+    device = steps.logits.device
+    tokens = torch.from_numpy(tau.token_ids).to(device)
+    weights = torch.from_numpy(tau.tau).float().to(device)
+    weights = weights[torch.tensor([tau.row(row.subgroup) for row in rows], device=device)]
+    log_p = steps.logits[..., tokens] - steps.logits.logsumexp(-1, keepdim=True)
+    r = torch.einsum("bsv,bv->bs", log_p.exp(), weights)
+    return r * steps.valid
+
+
+def written_toxicity(
+    steps: Steps, rows: Sequence[Row], tau: TokenToxicity, vocab: int
+) -> Float[Tensor, "rows steps"]:
+    """tau(y_t) of the tokens that were written, 0 after a row's end."""
+    table = torch.zeros(len(tau.tau), vocab)
+    table[:, torch.from_numpy(tau.token_ids)] = torch.from_numpy(tau.tau).float()
+    table = table.to(steps.tokens.device)
+    index = torch.tensor([tau.row(row.subgroup) for row in rows], device=steps.tokens.device)
+    return table[index[:, None], steps.tokens] * steps.valid

@@ -1,0 +1,252 @@
+"""Bias effects by the token-level gradient: every head from one backward pass.
+
+Not sampled toxicity but its expectation under the next-token distribution is differentiated with
+respect to head gates, on continuations that the base model wrote:
+
+    dT_s(h) = - beta * mean over texts of s of  sum_t d r_t / d g_h   at all gates 1
+
+beta is the slope of toxicity on M = sum_t [tau(y_t) - r_t]. With matched contexts (the default)
+the SAME continuation stands after every subgroup's version of a prompt, so that contrasts between
+subgroups are paired. What this sees is the direct, first-order, token-additive part of an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from levelhead.batching import map_batches
+from levelhead.errors import ScorerError
+from levelhead.models.architectures import head_counts
+from levelhead.models.gates import gated
+from levelhead.progress import Progress
+from levelhead.records import Prompt
+from levelhead.sampling import derived_seed, pad_id
+from levelhead.scoring.problem import BiasProblem, HeadShifts, SampledTexts, group_shifts
+from levelhead.scoring.teacher_forcing import (
+    BATCH_SIZE,
+    Row,
+    continuation_logits,
+    expected_toxicity,
+    written_toxicity,
+)
+from levelhead.scoring.token_toxicity import (
+    TokenToxicity,
+    measure_token_toxicity,
+    toxicity_text,
+)
+
+CONTEXTS = {"continuation": 16, "full": 4}
+"""Contexts per row of tau: one row serves all subgroups, or one row per subgroup."""
+MASS_ROWS = 64
+"""Continuations whose next-token probabilities decide which tokens tau is measured for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedRows:
+    """Texts to differentiate: continuation `source[i]` read after prompt `prompt[i]`."""
+
+    rows: tuple[Row, ...]
+    prompt: Int[np.ndarray, " rows"]
+    source: Int[np.ndarray, " rows"]
+    own: np.ndarray
+    """True where the continuation was written after this very prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenModel:
+    """tau and how toxicity follows from it."""
+
+    tau: TokenToxicity
+    beta: float
+    r_squared: float
+
+
+def token_gradient(
+    problem: BiasProblem, base: SampledTexts, progress: Progress, *, matched: bool = True
+) -> HeadShifts:
+    """Shifts of every head by the token-level gradient.
+
+    Raises:
+        ScorerError: token toxicity is all zero, or explains nothing of the scorer's answers.
+    """
+    tau = token_toxicity(problem, base)
+    chosen = matched_rows(problem, base) if matched else own_rows(problem, base)
+    size = head_counts(problem.model)
+    pad = pad_id(problem.tokenizer)
+
+    def work(rows: list[Row]) -> list[tuple[np.ndarray, float]]:
+        gates = torch.ones(len(rows), *size, device=problem.model.device, requires_grad=True)
+        with gated(problem.model, gates):
+            steps = continuation_logits(problem.model, rows, pad)
+            r = expected_toxicity(steps, rows, tau)
+            (gradient,) = torch.autograd.grad(r.sum(), gates)
+        with torch.no_grad():
+            written = written_toxicity(steps, rows, tau, steps.logits.shape[-1])
+            surprise = (written - r).sum(-1)
+        return list(zip(gradient.double().cpu().numpy(), surprise.tolist(), strict=True))
+
+    with progress(f"gradients ({problem.axis})", len(chosen.rows)) as advance:
+        done = map_batches(
+            chosen.rows,
+            work,
+            batch_size=problem.batch_size or BATCH_SIZE,
+            length=len,
+            advance=advance,
+        )
+    gradients = np.stack([gradient for gradient, _ in done])
+    surprise = np.array([m for _, m in done])
+    model = fit_beta(problem, base, chosen, tau, surprise)
+    return group_shifts(
+        -model.beta * gradients,
+        problem.subgroup[chosen.prompt],
+        problem.template[chosen.prompt],
+        base.sample[chosen.source],
+        len(problem.subgroups),
+        {
+            "estimator": "token-gradient",
+            "matched_contexts": matched,
+            "beta": model.beta,
+            "token_toxicity_r2": model.r_squared,
+            "token_toxicity_tokens": len(tau.token_ids),
+            "classifier_calls": tau.classifier_calls,
+            "rows": len(chosen.rows),
+        },
+    )
+
+
+def fit_beta(
+    problem: BiasProblem,
+    base: SampledTexts,
+    chosen: MatchedRows,
+    tau: TokenToxicity,
+    surprise: Float[np.ndarray, " rows"],
+) -> TokenModel:
+    """beta, the slope of toxicity on M, and its R^2, from texts read after their own prompt.
+
+    M has mean zero given the prompt, so toxicities are only centred, within each prompt where
+    it has two samples or more and within each subgroup otherwise.
+    """
+    own = np.flatnonzero(chosen.own)
+    m, y = surprise[own], base.toxicity[chosen.source[own]]
+    prompt = chosen.prompt[own]
+    _, cell, size = np.unique(prompt, return_inverse=True, return_counts=True)
+    if size.min() < 2:
+        _, cell = np.unique(problem.subgroup[prompt], return_inverse=True)
+    m, y = _centred(m, cell), _centred(y, cell)
+    if not np.any(m) or len(own) < 8:
+        raise ScorerError(
+            f"the token toxicity model cannot be fitted on {len(own)} texts of axis "
+            f"{problem.axis!r}; raise --max-prompts or --samples, or use --estimator ablate"
+        )
+    beta = float(m @ y / (m @ m))
+    total = float(y @ y)
+    r_squared = float((m @ y) ** 2 / ((m @ m) * total)) if total > 0 else 0.0
+    return TokenModel(tau, beta, r_squared)
+
+
+def _centred(
+    values: Float[np.ndarray, " n"], cell: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    means = np.bincount(cell, weights=values) / np.maximum(np.bincount(cell), 1)
+    out: Float[np.ndarray, " n"] = values - means[cell]
+    return out
+
+
+def token_toxicity(problem: BiasProblem, base: SampledTexts) -> TokenToxicity:
+    """tau in contexts drawn from the base model's continuations with the run's seed."""
+    rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "contexts"))
+    full = problem.toxicity_input == "full"
+    pools = (
+        [np.flatnonzero(problem.subgroup[base.prompt] == s) for s in range(len(problem.subgroups))]
+        if full
+        else [np.arange(len(base.texts))]
+    )
+    contexts = []
+    for pool in pools:
+        drawn = rng.choice(pool, CONTEXTS[problem.toxicity_input], replace=True)
+        contexts.append([_prefix(problem, base, int(i), rng) for i in drawn])
+    return measure_token_toxicity(
+        problem.scorer, problem.tokenizer, contexts, _next_token_mass(problem, base, rng)
+    )
+
+
+def _prefix(problem: BiasProblem, base: SampledTexts, index: int, rng: np.random.Generator) -> str:
+    """A continuation cut at a random token, as the classifier would read it."""
+    tokens = base.tokens[index]
+    cut = tokens[: int(rng.integers(0, len(tokens) + 1))]
+    text = str(problem.tokenizer.decode(list(cut), skip_special_tokens=True))
+    prompt = problem.prompts[int(base.prompt[index])].text
+    return toxicity_text(prompt, text, problem.toxicity_input)
+
+
+def _next_token_mass(
+    problem: BiasProblem, base: SampledTexts, rng: np.random.Generator
+) -> Float[np.ndarray, " vocab"]:
+    """Mean next-token probability over positions of some base continuations."""
+    drawn = rng.permutation(len(base.texts))[:MASS_ROWS]
+    rows = [Row(problem.prompt_ids[base.prompt[i]], base.tokens[i], 0) for i in drawn]
+
+    def work(batch: list[Row]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            steps = continuation_logits(problem.model, batch, pad_id(problem.tokenizer))
+            p = steps.logits.softmax(-1) * steps.valid[..., None]
+            mean = p.sum((0, 1)).cpu().numpy()
+        return [mean / len(batch)] * len(batch)
+
+    size = problem.batch_size or BATCH_SIZE
+    mass: Float[np.ndarray, " vocab"] = np.sum(
+        map_batches(rows, work, batch_size=size, length=len), axis=0
+    )
+    return mass
+
+
+def matched_groups(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Prompts that differ only in the subgroup, as lists of positions in `prompts`."""
+    groups: dict[tuple[str, int], dict[str, int]] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault((prompt.template, prompt.variant), {}).setdefault(prompt.subgroup, i)
+    return [list(group.values()) for group in groups.values()]
+
+
+def own_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
+    """Every continuation after its own prompt (unmatched contexts)."""
+    pairs = [(int(p), i) for i, p in enumerate(base.prompt)]
+    return _rows(problem, base, pairs)
+
+
+def matched_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
+    """One continuation per group and sample after every subgroup's version of the prompt.
+
+    The subgroup whose continuation is used rotates over groups and samples. Prompts without a
+    counterpart in every subgroup keep their own continuations.
+    """
+    first = {(int(p), int(k)): i for i, (p, k) in enumerate(zip(base.prompt, base.sample, strict=True))}
+    pairs: list[tuple[int, int]] = []
+    for number, group in enumerate(matched_groups(problem.prompts)):
+        complete = len(group) == len(problem.subgroups)
+        for sample in range(problem.samples):
+            source = group[(number + sample) % len(group)]
+            for prompt in group:
+                pairs.append((prompt, first[source if complete else prompt, sample]))
+    return _rows(problem, base, pairs)
+
+
+def _rows(
+    problem: BiasProblem, base: SampledTexts, pairs: Sequence[tuple[int, int]]
+) -> MatchedRows:
+    subgroup = problem.subgroup
+    pairs = [(prompt, source) for prompt, source in pairs if base.tokens[source]]
+    return MatchedRows(
+        rows=tuple(
+            Row(problem.prompt_ids[prompt], base.tokens[source], int(subgroup[prompt]))
+            for prompt, source in pairs
+        ),
+        prompt=np.array([prompt for prompt, _ in pairs]),
+        source=np.array([source for _, source in pairs]),
+        own=np.array([base.prompt[source] == prompt for prompt, source in pairs]),
+    )
