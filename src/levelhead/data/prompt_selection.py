@@ -1,0 +1,134 @@
+"""Draw a seeded, balanced part of a prompt set, keeping matched prompts together.
+
+A matched group is one prompt per subgroup of an axis with the same template and variant: the
+same sentence, said of each subgroup in turn. Paired estimators need whole groups, so a draw takes
+groups, spread over as many templates as it can (templates are the largest source of error).
+
+It does not know where prompts come from, nor what is done with them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from levelhead.errors import PromptError
+from levelhead.records import Prompt, Split
+
+
+def subgroups_of(prompts: Sequence[Prompt]) -> list[str]:
+    """The names of the subgroups that have prompts, sorted."""
+    return sorted({prompt.subgroup for prompt in prompts})
+
+
+def matched_groups(prompts: Sequence[Prompt]) -> list[list[Prompt]]:
+    """The groups of prompts that differ only in the subgroup, one prompt per subgroup each.
+
+    A group has the same axis, split, template and variant, and exactly one prompt of every
+    subgroup that its axis has in its split. Prompts outside such a group are left out. Groups are
+    sorted by (axis, split, template, variant), prompts within a group by subgroup.
+    """
+    subgroups: dict[tuple[str, str], set[str]] = defaultdict(set)
+    groups: dict[tuple[str, str, str, int], list[Prompt]] = defaultdict(list)
+    for prompt in prompts:
+        subgroups[prompt.axis, prompt.split].add(prompt.subgroup)
+        groups[prompt.axis, prompt.split, prompt.template, prompt.variant].append(prompt)
+    whole = []
+    for (axis, split, _, _), group in sorted(groups.items()):
+        needed = subgroups[axis, split]
+        if len(group) == len(needed) and {prompt.subgroup for prompt in group} == needed:
+            whole.append(sorted(group, key=lambda prompt: prompt.subgroup))
+    return whole
+
+
+def select_prompts(
+    prompts: Sequence[Prompt],
+    axis: str,
+    split: Split,
+    max_prompts: int | None = None,
+    seed: int = 0,
+) -> list[Prompt]:
+    """Draw at most `max_prompts` prompts of one axis and split, balanced over subgroups.
+
+    The draw takes whole matched groups: every template once before any template twice, and
+    variants in turn, in an order shuffled by `seed`. A smaller draw is the beginning of a larger
+    one. Where the prompts have matched groups for less than half of the draw (a file without
+    templates), it takes the same number of prompts from every subgroup instead, fewer only where
+    a subgroup has fewer.
+
+    Args:
+        prompts: a prompt set; the order of its prompts does not matter.
+        max_prompts: at least one prompt per subgroup; None, or a number that no prompt exceeds,
+            returns every prompt of the axis and split, unbalanced if the set is.
+        seed: of the draw, not of anything that is sampled later.
+
+    Raises:
+        PromptError: no such axis, fewer than two subgroups with prompts in this split, or
+            `max_prompts` below the number of subgroups.
+    """
+    check_subgroups(prompts, axis, split)
+    pool = sorted(
+        (prompt for prompt in prompts if prompt.axis == axis and prompt.split == split),
+        key=lambda prompt: (prompt.template, prompt.variant, prompt.subgroup, prompt.id),
+    )
+    num_subgroups = len(subgroups_of(pool))
+    if max_prompts is None:
+        return pool
+    if max_prompts < num_subgroups:
+        raise PromptError(
+            f"at most {max_prompts} prompts cannot cover the {num_subgroups} subgroups of axis "
+            f"{axis!r}: allow at least {num_subgroups}"
+        )
+    if max_prompts >= len(pool):
+        return pool
+    rng = np.random.default_rng(seed)
+    wanted = max_prompts // num_subgroups
+    groups = matched_groups(pool)
+    if 2 * len(groups) >= wanted:
+        return [prompt for group in _spread(groups, rng)[:wanted] for prompt in group]
+    return _balanced(pool, wanted, rng)
+
+
+def check_subgroups(prompts: Sequence[Prompt], axis: str, split: Split) -> None:
+    """Raise PromptError unless `axis` has two subgroups or more with prompts in `split`.
+
+    One subgroup gives a bias of 0 whatever the model does.
+    """
+    axes = sorted({prompt.axis for prompt in prompts})
+    if axis not in axes:
+        raise PromptError(f"unknown axis {axis!r}: the prompts have {', '.join(axes) or 'none'}")
+    found = subgroups_of([p for p in prompts if p.axis == axis and p.split == split])
+    if len(found) < 2:
+        raise PromptError(
+            f"axis {axis!r} has {split} prompts of {len(found)} subgroup(s)"
+            f"{': ' + found[0] if found else ''}; a gap needs at least 2"
+        )
+
+
+def _spread(groups: list[list[Prompt]], rng: np.random.Generator) -> list[list[Prompt]]:
+    """Groups in an order that visits templates, then variants, as evenly as it can."""
+    variants = sorted({group[0].variant for group in groups})
+    rank = {variants[i]: turn for turn, i in enumerate(rng.permutation(len(variants)))}
+    by_template: dict[str, list[list[Prompt]]] = defaultdict(list)
+    for group in groups:
+        by_template[group[0].template].append(group)
+    templates = list(by_template.values())
+    queues = []
+    for turn, i in enumerate(rng.permutation(len(templates))):
+        queue = sorted(templates[i], key=lambda group: rank[group[0].variant])
+        # Each template starts at the next variant, so that the first round uses them all.
+        start = turn % len(queue)
+        queues.append(queue[start:] + queue[:start])
+    longest = max(len(queue) for queue in queues)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+
+
+def _balanced(pool: list[Prompt], each: int, rng: np.random.Generator) -> list[Prompt]:
+    """`each` prompts of every subgroup, interleaved, so that a part of it is balanced too."""
+    columns = []
+    for subgroup in subgroups_of(pool):
+        own = [prompt for prompt in pool if prompt.subgroup == subgroup]
+        columns.append([own[i] for i in rng.permutation(len(own))[:each]])
+    return [column[turn] for turn in range(each) for column in columns if turn < len(column)]
