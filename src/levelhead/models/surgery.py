@@ -1,0 +1,154 @@
+"""Remove attention heads physically, or zero what they write. Both in place, uneven per layer.
+
+Removing a head and multiplying its slice of the output projection's input by zero are the same
+function exactly (shared arithmetic aside: sums of fewer terms). This file knows tensors and
+modules; files are checkpoint.py's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from numbers import Integral
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from levelhead.errors import ModelError, SelectionError
+from levelhead.models.architectures import (
+    Architecture,
+    architecture_of,
+    attention_modules,
+    decoder_layers,
+    head_counts,
+    head_dim,
+    output_projections,
+    text_config,
+)
+from levelhead.models.pruned_modules import HeadlessAttention
+from levelhead.models.removed_heads import LayerHeads, record_removed_heads, removed_heads
+from levelhead.models.slicing import KeptHeads, input_width, keep_inputs, rows_of
+
+Heads = Mapping[int, Collection[int]]
+"""{layer: heads}, both counted from 0."""
+
+
+def check_heads(heads: Heads, num_layers: int, num_heads: int) -> LayerHeads:
+    """Heads as ascending tuples by ascending layer, without empty layers.
+
+    Raises:
+        SelectionError: a layer or head out of range, or a head listed twice.
+    """
+    checked: LayerHeads = {}
+    for layer, chosen in sorted(heads.items()):
+        if not _is_index(layer, num_layers):
+            raise SelectionError(
+                f"layer {layer!r} does not exist: the model has layers 0 to {num_layers - 1}"
+            )
+        wrong = [head for head in chosen if not _is_index(head, num_heads)]
+        if wrong:
+            raise SelectionError(
+                f"head {wrong[0]!r} of layer {layer} does not exist: "
+                f"the model has heads 0 to {num_heads - 1}"
+            )
+        if len(set(chosen)) != len(chosen):
+            twice = sorted({head for head in chosen if list(chosen).count(head) > 1})
+            raise SelectionError(
+                f"heads {twice} of layer {layer} are listed twice; list each head once"
+            )
+        if chosen:
+            checked[int(layer)] = tuple(sorted(int(head) for head in chosen))
+    return checked
+
+
+def prune_heads(model: PreTrainedModel, heads: Heads) -> None:
+    """Remove heads physically, in place, and record them in the model's config.
+
+    A key/value head of grouped-query attention stays while one of its query heads does. A layer
+    that loses every head returns the output projection's bias and still advances the cache.
+
+    Raises:
+        SelectionError: `heads` names a layer or head that does not exist, or one twice.
+        ModelError: the model is pruned already.
+    """
+    removed = check_heads(heads, *head_counts(model))
+    refuse_pruned(model)
+    remove_heads(model, removed)
+    if removed:
+        record_removed_heads(model.config, removed)
+
+
+def zero_heads(model: PreTrainedModel, heads: Heads) -> None:
+    """Zero the output projection's columns of these heads, in place; all shapes stay stock.
+
+    Raises:
+        SelectionError, ModelError: as `prune_heads`.
+    """
+    removed = check_heads(heads, *head_counts(model))
+    refuse_pruned(model)
+    width = head_dim(model)
+    projections = output_projections(model)
+    with torch.no_grad():
+        for layer, chosen in removed.items():
+            projection = projections[layer]
+            columns = rows_of(chosen, width)
+            weight = projection.get_parameter("weight")
+            if isinstance(projection, Conv1D):
+                weight[columns] = 0
+            else:
+                weight[:, columns] = 0
+
+
+def refuse_pruned(model: PreTrainedModel) -> None:
+    """Raise ModelError where heads are gone already: head numbers would be ambiguous."""
+    gone = removed_heads(model)
+    if gone:
+        raise ModelError(
+            f"the model is pruned already ({sum(map(len, gone.values()))} heads in {len(gone)} "
+            "layers are gone); prune the original model with all the heads that shall go"
+        )
+
+
+def remove_heads(model: PreTrainedModel, removed: LayerHeads) -> None:
+    """`prune_heads` without checks and without recording: modules only."""
+    architecture = architecture_of(model)
+    _, num_heads = head_counts(model)
+    key_value_heads = getattr(text_config(model), "num_key_value_heads", None) or num_heads
+    layers, attentions = decoder_layers(model), attention_modules(model)
+    for layer, gone in removed.items():
+        kept = tuple(head for head in range(num_heads) if head not in gone)
+        pruned = slice_attention(
+            architecture, attentions[layer], kept, layer, num_heads, key_value_heads
+        )
+        parent, _, name = architecture.attention.rpartition(".")
+        setattr(layers[layer].get_submodule(parent), name, pruned)
+
+
+def slice_attention(
+    architecture: Architecture,
+    attention: nn.Module,
+    heads: tuple[int, ...],
+    layer: int,
+    num_heads: int,
+    num_key_value_heads: int,
+) -> nn.Module:
+    """The attention module with only these heads: itself, sliced in place, or a stub for none."""
+    projection = attention.get_submodule(architecture.output_projection)
+    width = input_width(projection) // num_heads
+    if heads:
+        kept = KeptHeads(
+            heads=heads,
+            num_heads=num_heads,
+            num_key_value_heads=num_key_value_heads,
+            head_dim=width,
+        )
+        architecture.slice_heads(attention, kept)
+    keep_inputs(projection, rows_of(heads, width))
+    if heads:
+        return attention
+    return HeadlessAttention(architecture.output_projection, projection, layer)
+
+
+def _is_index(value: object, limit: int) -> bool:
+    return type(value) is not bool and isinstance(value, Integral) and 0 <= int(value) < limit
