@@ -162,8 +162,8 @@ def planted_model(
     - the unembedding of `toxic_word` reads `toxic`.
 
     So ablating the planted head removes the effect and no other head matters to it. At strength 1
-    the toxic word gets a third or more of the probability after the subgroup's names; 0 plants nothing.
-    Every word must be one token of `tiny_tokenizer()`.
+    the toxic word gets a fifth or more of the probability after the subgroup's names; 0 plants
+    nothing. Every word must be one token of `tiny_tokenizer()`.
     """
     tokenizer = tiny_tokenizer()
     model = tiny_model(

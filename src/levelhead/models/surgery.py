@@ -17,9 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from levelhead.errors import ModelError, SelectionError
 from levelhead.models.architectures import (
-    Architecture,
     architecture_of,
-    attention_modules,
     decoder_layers,
     head_counts,
     head_dim,
@@ -112,35 +110,35 @@ def refuse_pruned(model: PreTrainedModel) -> None:
 
 def remove_heads(model: PreTrainedModel, removed: LayerHeads) -> None:
     """`prune_heads` without checks and without recording: modules only."""
-    architecture = architecture_of(model)
+    path = architecture_of(model).attention
     _, num_heads = head_counts(model)
-    key_value_heads = getattr(text_config(model), "num_key_value_heads", None) or num_heads
-    layers, attentions = decoder_layers(model), attention_modules(model)
+    layers = decoder_layers(model)
     for layer, gone in removed.items():
         kept = tuple(head for head in range(num_heads) if head not in gone)
-        pruned = slice_attention(
-            architecture, attentions[layer], kept, layer, num_heads, key_value_heads
-        )
-        parent, _, name = architecture.attention.rpartition(".")
+        pruned = slice_attention(model, layers[layer].get_submodule(path), kept, layer)
+        parent, _, name = path.rpartition(".")
         setattr(layers[layer].get_submodule(parent), name, pruned)
 
 
 def slice_attention(
-    architecture: Architecture,
-    attention: nn.Module,
-    heads: tuple[int, ...],
-    layer: int,
-    num_heads: int,
-    num_key_value_heads: int,
+    model: PreTrainedModel, attention: nn.Module, heads: tuple[int, ...], layer: int
 ) -> nn.Module:
-    """The attention module with only these heads: itself, sliced in place, or a stub for none."""
+    """A whole attention module cut to some heads: itself, in place, or a stub where none stays.
+
+    Args:
+        model: tells the family and the numbers of heads; it is not changed.
+        attention: of this layer of this model, or of one like it.
+        heads: the query heads to keep, ascending.
+    """
+    architecture = architecture_of(model)
+    _, num_heads = head_counts(model)
     projection = attention.get_submodule(architecture.output_projection)
     width = input_width(projection) // num_heads
     if heads:
         kept = KeptHeads(
             heads=heads,
             num_heads=num_heads,
-            num_key_value_heads=num_key_value_heads,
+            num_key_value_heads=getattr(text_config(model), "num_key_value_heads", num_heads),
             head_dim=width,
         )
         architecture.slice_heads(attention, kept)
