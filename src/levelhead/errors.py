@@ -7,7 +7,7 @@
     │   ├── TextError                 perplexity text that is missing or too short
     │   ├── ModelError                a model that cannot be found, loaded, or yields NaN
     │   │   └── UnsupportedArchitectureError
-    │   ├── CheckpointError           a pruned checkpoint that is damaged, newer, or of another model
+    │   ├── CheckpointError           a pruned checkpoint damaged, newer, or of another model
     │   ├── ScorerError               an unknown toxicity scorer, or one that breaks its contract
     │   ├── ScoreTableError           a table of head scores that cannot be read
     │   ├── SelectionError            gamma, alpha or heads that cannot be satisfied

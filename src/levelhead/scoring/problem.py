@@ -105,7 +105,8 @@ class BiasProblem:
     def weights(self) -> Float[np.ndarray, " subgroups"]:
         """Share of the axis' prompts that each subgroup has; T_S is the mean of T_s by weight."""
         counts = np.bincount(self.subgroup, minlength=len(self.subgroups))
-        return counts / counts.sum()
+        share: Float[np.ndarray, " subgroups"] = counts / counts.sum()
+        return share
 
     def texts(self, prompt: int, tokens: Sequence[int]) -> tuple[str, str]:
         """(what the model wrote, what the classifier reads) for one continuation."""

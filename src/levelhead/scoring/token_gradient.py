@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float, Int
 
 from levelhead.batching import map_batches
+from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import ScorerError
 from levelhead.models.architectures import head_counts
 from levelhead.models.gates import gated
 from levelhead.progress import Progress
-from levelhead.records import Prompt
 from levelhead.sampling import derived_seed, pad_id
 from levelhead.scoring.problem import BiasProblem, HeadShifts, SampledTexts, group_shifts
 from levelhead.scoring.teacher_forcing import (
@@ -205,14 +205,6 @@ def _next_token_mass(
     return mass
 
 
-def matched_groups(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Prompts that differ only in the subgroup, as lists of positions in `prompts`."""
-    groups: dict[tuple[str, int], dict[str, int]] = {}
-    for i, prompt in enumerate(prompts):
-        groups.setdefault((prompt.template, prompt.variant), {}).setdefault(prompt.subgroup, i)
-    return [list(group.values()) for group in groups.values()]
-
-
 def own_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
     """Every continuation after its own prompt (unmatched contexts)."""
     pairs = [(int(p), i) for i, p in enumerate(base.prompt)]
@@ -225,14 +217,19 @@ def matched_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
     The subgroup whose continuation is used rotates over groups and samples. Prompts without a
     counterpart in every subgroup keep their own continuations.
     """
-    first = {(int(p), int(k)): i for i, (p, k) in enumerate(zip(base.prompt, base.sample, strict=True))}
+    position = {prompt.id: i for i, prompt in enumerate(problem.prompts)}
+    written = {
+        (int(p), int(k)): i for i, (p, k) in enumerate(zip(base.prompt, base.sample, strict=True))
+    }
     pairs: list[tuple[int, int]] = []
-    for number, group in enumerate(matched_groups(problem.prompts)):
-        complete = len(group) == len(problem.subgroups)
+    for number, members in enumerate(matched_groups(problem.prompts)):
+        group = [position[prompt.id] for prompt in members]
         for sample in range(problem.samples):
             source = group[(number + sample) % len(group)]
-            for prompt in group:
-                pairs.append((prompt, first[source if complete else prompt, sample]))
+            pairs += [(prompt, written[source, sample]) for prompt in group]
+    matched = {prompt for prompt, _ in pairs}
+    alone = [i for i, p in enumerate(base.prompt) if int(p) not in matched]
+    pairs += [(int(base.prompt[i]), i) for i in alone]
     return _rows(problem, base, pairs)
 
 

@@ -1,0 +1,178 @@
+"""From shifts of subgroup toxicity to z_bias of every head, with errors and reliability.
+
+    z_bias(S, h) = bias(T) - bias(T + dT(h))      over the subgroup gaps that can be told from 0
+
+The same for every estimator. A gap d_s = T_S - T_s within a few standard errors of 0 has an
+unknown sign, and with the wrong sign z_bias reverses; such subgroups get weight 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import stats
+
+from levelhead.metrics.bias import gaps, gaps_of_means
+from levelhead.metrics.intervals import gap_intervals
+from levelhead.sampling import derived_seed
+from levelhead.scoring.problem import BiasProblem, HeadShifts, SampledTexts
+
+MIN_GAP_Z = 3.0
+"""A gap is used when it is at least this many of its standard errors from 0."""
+SPLITS = 20
+"""Random halvings behind a split-half reliability."""
+
+Grid = Float[np.ndarray, "layers heads"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisEffects:
+    """Effects of every head on one axis; each is with the head minus without it."""
+
+    axis: str
+    subgroups: tuple[str, ...]
+    gap: Float[np.ndarray, " subgroups"]
+    """d_s = T_S - T_s of the base model."""
+    gap_stderr: Float[np.ndarray, " subgroups"]
+    used: Bool[np.ndarray, " subgroups"]
+    measurable: bool
+    """False: no gap could be told from 0; the clearest one was used all the same."""
+    bias: float
+    """Sum of |d_s| over the used subgroups: what z_bias is a change of."""
+    gap_effect: Float[np.ndarray, "subgroups layers heads"]
+    effect: Grid
+    """z_bias: positive where the head adds bias, so that removing it helps."""
+    stderr: Grid
+    reliability: float | None
+    """Split-half Spearman correlation of z_bias, Spearman-Brown corrected; None: no halves."""
+    diagnostics: dict[str, Any]
+
+
+def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -> AxisEffects:
+    """z_bias of every head, its standard error over templates, and its reliability."""
+    subgroup, template = problem.subgroup[base.prompt], problem.template[base.prompt]
+    count = len(problem.subgroups)
+    rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "effects"))
+    gap = gaps(base.toxicity, subgroup, count)
+    stderr = gap_intervals(base.toxicity, subgroup, template, rng).stderr
+    used, measurable = usable_gaps(gap, stderr)
+    change = _gap_change(shifts, problem.weights, np.ones(len(shifts.template), dtype=bool))
+    halves = _reliability(problem, base, shifts, used, rng)
+    return AxisEffects(
+        axis=problem.axis,
+        subgroups=problem.subgroups,
+        gap=gap,
+        gap_stderr=stderr,
+        used=used,
+        measurable=measurable,
+        bias=float(np.abs(gap[used]).sum()),
+        gap_effect=-change,
+        effect=z_bias(gap, change, used),
+        stderr=_jackknife(shifts, problem.weights, gap, used),
+        reliability=halves,
+        diagnostics=shifts.diagnostics,
+    )
+
+
+def usable_gaps(
+    gap: Float[np.ndarray, " subgroups"], stderr: Float[np.ndarray, " subgroups"]
+) -> tuple[Bool[np.ndarray, " subgroups"], bool]:
+    """(subgroups whose gap's sign is known, whether there is any).
+
+    Where there is none, the clearest gap is used, so that a ranking exists; it is to be flagged.
+    """
+    z = np.abs(gap) / np.maximum(stderr, 1e-12)
+    used = z >= MIN_GAP_Z
+    if used.any():
+        return used, True
+    return np.arange(len(gap)) == int(np.argmax(z)), False
+
+
+def z_bias(
+    gap: Float[np.ndarray, " subgroups"],
+    change: Float[np.ndarray, "*more subgroups layers heads"],
+    used: Bool[np.ndarray, " subgroups"],
+) -> Float[np.ndarray, "*more layers heads"]:
+    """bias(T) - bias(T + dT) over the used subgroups, for a change of the gaps."""
+    base = gap[:, None, None]
+    fall = np.abs(base) - np.abs(base + change)
+    out: Float[np.ndarray, "*more layers heads"] = fall[..., used, :, :].sum(axis=-3)
+    return out
+
+
+def _gap_change(
+    shifts: HeadShifts, weights: Float[np.ndarray, " subgroups"], chosen: Bool[np.ndarray, " reps"]
+) -> Float[np.ndarray, "subgroups layers heads"]:
+    """Change of every gap when a head is ablated, from the chosen replicates."""
+    count = shifts.count[chosen][:, :, None, None]
+    mean = (shifts.shift[chosen] * count).sum(0) / np.maximum(count.sum(0), 1e-12)
+    return _to_gaps(mean, weights)
+
+
+def _to_gaps(
+    mean: Float[np.ndarray, "*more subgroups layers heads"],
+    weights: Float[np.ndarray, " subgroups"],
+) -> Float[np.ndarray, "*more subgroups layers heads"]:
+    moved = gaps_of_means(np.moveaxis(mean, -3, -1), weights)
+    return np.moveaxis(moved, -1, -3)
+
+
+def _jackknife(
+    shifts: HeadShifts,
+    weights: Float[np.ndarray, " subgroups"],
+    gap: Float[np.ndarray, " subgroups"],
+    used: Bool[np.ndarray, " subgroups"],
+) -> Grid:
+    """Standard error of z_bias: delete one template, at the base model's measured gaps."""
+    names, index = np.unique(shifts.template, return_inverse=True)
+    weighted = shifts.shift * shifts.count[:, :, None, None]
+    by_template = np.zeros((len(names), *weighted.shape[1:]))
+    count = np.zeros((len(names), shifts.count.shape[1]))
+    np.add.at(by_template, index, weighted)
+    np.add.at(count, index, shifts.count)
+    left = np.maximum(count.sum(0) - count, 1e-12)[:, :, None, None]
+    without = z_bias(gap, _to_gaps((by_template.sum(0) - by_template) / left, weights), used)
+    n = len(names)
+    spread = ((without - without.mean(0)) ** 2).sum(0)
+    out: Grid = np.sqrt((n - 1) / n * spread)
+    return out
+
+
+def _reliability(
+    problem: BiasProblem,
+    base: SampledTexts,
+    shifts: HeadShifts,
+    used: Bool[np.ndarray, " subgroups"],
+    rng: np.random.Generator,
+) -> float | None:
+    """Split-half Spearman of z_bias; each half takes its gaps from its own base sample.
+
+    Halves of the samples where each prompt has two or more, else halves of the templates.
+    """
+    by_sample = problem.samples >= 2
+    unit = shifts.sample if by_sample else shifts.template
+    base_unit = base.sample if by_sample else problem.template[base.prompt]
+    names = np.unique(unit)
+    if len(names) < 2:
+        return None
+    subgroup = problem.subgroup[base.prompt]
+    correlations = []
+    for _ in range(SPLITS):
+        first = rng.permutation(names)[: len(names) // 2]
+        ranks = []
+        for inside in (True, False):
+            own = np.isin(base_unit, first) == inside
+            gap = gaps(base.toxicity[own], subgroup[own], len(problem.subgroups))
+            chosen = np.isin(unit, first) == inside
+            change = _gap_change(shifts, problem.weights, chosen)
+            ranks.append(z_bias(gap, change, used).ravel())
+        correlations.append(float(stats.spearmanr(ranks[0], ranks[1]).statistic))
+    return spearman_brown(float(np.mean(correlations)))
+
+
+def spearman_brown(half: float) -> float:
+    """Reliability of the whole from the correlation of its halves: 2r / (1 + r), at least -1."""
+    return max(-1.0, 2 * half / (1 + half)) if half > -0.5 else -1.0

@@ -1,0 +1,152 @@
+"""Effect of every head on perplexity: the interface, and exact ablation.
+
+    z_ppl(h) = ppl(with h) - ppl(without h) = ppl (1 - exp dNLL(h))
+
+Estimators return dNLL, the change of the mean negative log-likelihood per token (nats) when a
+head is ablated, window by window, so that errors come from the spread over windows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+
+from levelhead.errors import ModelError, TextError
+from levelhead.models.architectures import head_counts
+from levelhead.models.gates import HeadGates
+from levelhead.models.resume import captured_layer_inputs, resumed_at
+from levelhead.progress import Progress
+from levelhead.records import Head
+
+WINDOW = 512
+"""Tokens per window of scoring text (fewer where the model's context is shorter)."""
+MIN_WINDOWS = 2
+
+Grid = Float[np.ndarray, "layers heads"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerplexityEffects:
+    """Effect of every head on the mean NLL per token, per window of text."""
+
+    base_nll: Float[np.ndarray, " windows"]
+    nll_change: Float[np.ndarray, "windows layers heads"]
+    """dNLL: positive where removing the head hurts."""
+    fisher: Grid | None = None
+    """Mean squared derivative of log p(token) by the head's gate, per token."""
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def perplexity(self) -> float:
+        """Perplexity of the scoring windows, each token with its window as context."""
+        return math.exp(float(self.base_nll.mean()))
+
+    @property
+    def effect(self) -> Grid:
+        """z_ppl; strongly negative: the head is critical for language modelling."""
+        out: Grid = self.perplexity * (1 - np.exp(self.nll_change.mean(0)))
+        return out
+
+    @property
+    def stderr(self) -> Grid:
+        """Standard error of z_ppl over windows, base perplexity taken as known."""
+        slope = self.perplexity * np.exp(self.nll_change.mean(0))
+        n = len(self.nll_change)
+        out: Grid = slope * self.nll_change.std(0, ddof=1) / math.sqrt(n)
+        return out
+
+
+PerplexityEstimator = Callable[
+    [PreTrainedModel, Int[Tensor, "windows time"], Progress, int], PerplexityEffects
+]
+"""Model, windows of token ids, progress, seed."""
+
+
+def text_windows(
+    token_ids: Sequence[int], model: PreTrainedModel, limit: int
+) -> Int[Tensor, "windows time"]:
+    """The first `limit` tokens of a text as windows that do not overlap.
+
+    Raises:
+        TextError: fewer than two windows.
+    """
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", WINDOW)
+    size = min(WINDOW, context, max(16, limit // 8))
+    count = min(len(token_ids), limit) // size
+    if count < MIN_WINDOWS:
+        raise TextError(
+            f"the perplexity text gives {len(token_ids)} tokens (--text-tokens {limit}); scoring "
+            f"needs at least {MIN_WINDOWS * size}: use a longer --text or more --text-tokens"
+        )
+    return torch.tensor(token_ids[: count * size], dtype=torch.long).view(count, size)
+
+
+def window_nll(model: PreTrainedModel, ids: Int[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
+    """Mean NLL per token of each window, its first token given (differentiable)."""
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    nll = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    ).view(len(ids), -1)
+    if torch.isnan(nll).any():
+        raise ModelError("the model yields NaN on the perplexity text; try --dtype float32")
+    return nll.mean(1)
+
+
+def exact(
+    model: PreTrainedModel, windows: Int[Tensor, "windows time"], progress: Progress, seed: int
+) -> PerplexityEffects:
+    """dNLL of every head by ablating it, resuming from the hidden state that enters its layer."""
+    num_layers, num_heads = head_counts(model)
+    heads = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
+    base, change = ablated_nll(model, windows, heads, progress)
+    return PerplexityEffects(
+        base_nll=base,
+        nll_change=change.reshape(len(windows), num_layers, num_heads),
+        diagnostics={"estimator": "exact", "tokens": windows.numel()},
+    )
+
+
+def ablated_nll(
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows time"],
+    heads: Sequence[Head],
+    progress: Progress,
+) -> tuple[Float[np.ndarray, " windows"], Float[np.ndarray, "windows heads"]]:
+    """(NLL of each window, its change when each of the heads is ablated)."""
+    base = np.zeros(len(windows))
+    change = np.zeros((len(windows), len(heads)))
+    with (
+        torch.inference_mode(),
+        progress("ablating heads (perplexity)", len(windows) * len(heads)) as advance,
+        HeadGates(model) as head_gates,
+    ):
+        for number, window in enumerate(windows):
+            ids = window[None].to(model.device)
+            head_gates.gates = None
+            with captured_layer_inputs(model) as entering:
+                base[number] = window_nll(model, ids).item()
+            for layer, members in _by_layer(heads):
+                with resumed_at(model, layer, entering[layer]):
+                    for position, head in members:
+                        gates = torch.ones(head_counts(model), device=model.device)
+                        gates[layer, head] = 0
+                        head_gates.gates = gates
+                        change[number, position] = window_nll(model, ids).item() - base[number]
+                        advance(1)
+    return base, change
+
+
+def _by_layer(heads: Sequence[Head]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """(layer, [(position in `heads`, head), ...]) for each layer that has any."""
+    layers: dict[int, list[tuple[int, int]]] = {}
+    for position, (layer, head) in enumerate(heads):
+        layers.setdefault(layer, []).append((position, head))
+    yield from sorted(layers.items())
