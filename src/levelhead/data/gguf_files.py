@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import shutil
 import tempfile
@@ -126,6 +127,7 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
     if hasattr(model.config, "_is_quantized"):
         model.config._is_quantized = False
     _complete_tokenizer(tokenizer, gguf, int(getattr(model.config, "max_position_embeddings", 0)))
+    model.config.name_or_path = gguf.name
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.config.bos_token_id = model.generation_config.bos_token_id = tokenizer.bos_token_id
@@ -147,7 +149,7 @@ def _complete_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path, context:
     if field is not None and field.contents() == "smollm":
         # SmolLM splits numbers into digits before anything else; transformers drops that, which
         # shows after several spaces ("x  2").
-        backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+        backend: Any = tokenizer.backend_tokenizer
         backend.pre_tokenizer = Sequence([Digits(individual_digits=True), backend.pre_tokenizer])
 
 
@@ -168,7 +170,9 @@ def _put_in_place(partial: Path, folder: Path, sha256: str) -> None:
     if folder.exists() and not is_converted(folder, sha256):
         shutil.rmtree(folder)
     try:
-        partial.chmod(0o755)  # mkdtemp makes it private
+        partial.chmod(0o755)  # mkdtemp makes it private, and safetensors its file
+        for path in partial.iterdir():
+            path.chmod(0o644)
         partial.rename(folder)
     except OSError:
         if not is_converted(folder, sha256):
@@ -178,13 +182,15 @@ def _put_in_place(partial: Path, folder: Path, sha256: str) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars or warnings of the library during the conversion."""
-    from transformers.utils import logging
+    from transformers.utils import logging as untyped
 
+    logging: Any = untyped
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        # The GGUF reader's own bar heeds no setting.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

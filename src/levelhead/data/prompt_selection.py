@@ -27,8 +27,8 @@ def matched_groups(prompts: Sequence[Prompt]) -> list[list[Prompt]]:
     """The groups of prompts that differ only in the subgroup, one prompt per subgroup each.
 
     A group has the same axis, split, template and variant, and exactly one prompt of every
-    subgroup that its axis has in its split. Prompts outside such a group are left out. Groups are
-    sorted by (axis, split, template, variant), prompts within a group by subgroup.
+    subgroup (two or more) that its axis has in its split. Prompts outside such a group are left
+    out. Groups are sorted by (axis, split, template, variant), prompts within a group by subgroup.
     """
     subgroups: dict[tuple[str, str], set[str]] = defaultdict(set)
     groups: dict[tuple[str, str, str, int], list[Prompt]] = defaultdict(list)
@@ -38,7 +38,7 @@ def matched_groups(prompts: Sequence[Prompt]) -> list[list[Prompt]]:
     whole = []
     for (axis, split, _, _), group in sorted(groups.items()):
         needed = subgroups[axis, split]
-        if len(group) == len(needed) and {prompt.subgroup for prompt in group} == needed:
+        if 2 <= len(needed) == len(group) and {prompt.subgroup for prompt in group} == needed:
             whole.append(sorted(group, key=lambda prompt: prompt.subgroup))
     return whole
 
