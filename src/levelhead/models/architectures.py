@@ -101,8 +101,6 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(name="Phi-3", model_types=("phi3",), slice_heads=slice_phi3),
 )
 
-_BY_MODEL_TYPE = {kind: family for family in ARCHITECTURES for kind in family.model_types}
-
 
 def architecture_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Architecture:
     """The family of a model, by its config's `model_type`.
@@ -111,9 +109,18 @@ def architecture_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Arch
         UnsupportedArchitectureError: the family is not in ARCHITECTURES.
     """
     config = getattr(model_or_config, "config", model_or_config)
-    model_type = getattr(config, "model_type", None)
-    if model_type in _BY_MODEL_TYPE:
-        return _BY_MODEL_TYPE[model_type]
+    return architecture_named(getattr(config, "model_type", None))
+
+
+def architecture_named(model_type: object) -> Architecture:
+    """The family of models whose config says this `model_type`.
+
+    Raises:
+        UnsupportedArchitectureError: the family is not in ARCHITECTURES.
+    """
+    for family in ARCHITECTURES:
+        if model_type in family.model_types:
+            return family
     known = ", ".join(f"{family.name} ({'/'.join(family.model_types)})" for family in ARCHITECTURES)
     raise UnsupportedArchitectureError(
         f"the model family {model_type!r} is not supported; supported are {known}. "

@@ -21,14 +21,15 @@ from typing import Any, Literal, get_args
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import (
     AUTO_QUANTIZATION_CONFIG_MAPPING,
     AUTO_QUANTIZER_MAPPING,
 )
+from transformers.quantizers.base import HfQuantizer
 
 from levelhead.errors import CheckpointError
 from levelhead.models.architectures import head_counts
+from levelhead.models.load_failures import first_line
 from levelhead.models.removed_heads import METHOD, LevelheadConfig, removed_heads
 from levelhead.models.surgery import check_heads, remove_heads
 from levelhead.models.zero_fill import zero_filled
@@ -176,17 +177,13 @@ def _damage_reported(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise
         raise CheckpointError(
             f"{path} is damaged: its tensors have other shapes than its config.json says"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager

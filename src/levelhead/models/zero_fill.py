@@ -45,8 +45,8 @@ def _skeleton(model: PreTrainedModel) -> PreTrainedModel:
     config: Any = copy.deepcopy(model.config)
     del config.quantization_config
     with torch.device("meta"):
-        whole = type(model)(config)
-    whole = whole.to(model.dtype)
+        whole: PreTrainedModel = type(model)(config)
+    nn.Module.to(whole, model.dtype)
     whole.generation_config = copy.deepcopy(model.generation_config)
     return whole
 

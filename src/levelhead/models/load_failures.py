@@ -1,0 +1,58 @@
+"""What can go wrong when transformers loads a model, as errors that say what to do.
+
+Knows the exceptions of the hub client, of transformers and of safetensors; loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub import errors as hub
+from safetensors import SafetensorError
+
+from levelhead.errors import LevelheadError, ModelError
+
+OFFLINE_WAYS = "a local folder works without network, and so does the embedded model (no MODEL)"
+
+
+@contextmanager
+def failure_reported(name: str) -> Iterator[None]:
+    """Turn what transformers, the hub and safetensors raise into a ModelError with a remedy."""
+    try:
+        yield
+    except LevelheadError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, SafetensorError) as error:
+        causes = list(_causes(error))
+        if any(isinstance(cause, hub.GatedRepoError) for cause in causes):
+            what = "needs a licence that you accept on its page, and a login (hf auth login)"
+        elif any(isinstance(cause, hub.RevisionNotFoundError) for cause in causes):
+            what = "is on the hub, but has no such revision"
+        elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in causes):
+            what = "is not on the Hugging Face hub (or private), and not a local folder"
+        elif any(_is_network_failure(cause) for cause in causes):
+            what = (
+                "is not in the local cache, and the Hugging Face hub cannot be reached "
+                f"(offline?); {OFFLINE_WAYS}"
+            )
+        else:
+            what = f"cannot be loaded: {first_line(error)}"
+        if "safetensors" in what and "file named" in what:
+            what += "; levelhead reads weights from safetensors or GGUF only"
+        raise ModelError(f"{name} {what}") from error
+
+
+def _is_network_failure(error: BaseException) -> bool:
+    known = (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError)
+    return isinstance(error, known) or type(error).__name__ in ("ConnectError", "ConnectTimeout")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

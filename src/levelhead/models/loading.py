@@ -1,0 +1,223 @@
+"""Load the model to be pruned (or one that was), ready for scoring, with its tokenizer.
+
+From the hub, a local folder, or a local GGUF file; weights only from safetensors or GGUF, never
+from pickles. Everything that can be wrong is looked for before the weights are read, and becomes a
+ModelError. Knows nothing of the embedded model: it is a folder like any other.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from levelhead.errors import ConfigError, ModelError, missing_extra
+from levelhead.models.architectures import architecture_named, architecture_of
+from levelhead.models.checkpoint import register
+from levelhead.models.identity import fingerprint
+from levelhead.models.load_failures import failure_reported, first_line
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in eval mode without weight gradients, and what is known about where it is from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    name: str
+    """As the user gave it."""
+    revision: str | None
+    """The commit on the hub where it is known, else as the user gave it."""
+    fingerprint: str
+
+
+def load_base(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    need_tokenizer: bool = True,
+) -> LoadedModel:
+    """Load a causal language model of a supported family.
+
+    Args:
+        name_or_path: a name on the hub, a local folder (of a pruned model, too), or a .gguf file.
+        revision: branch, tag or commit on the hub.
+        dtype: "auto" (float32 on the CPU, elsewhere as saved) or a key of DTYPES.
+        device: "auto" takes cuda, then mps, then the CPU.
+        need_tokenizer: False gives `tokenizer=None` where there is none, instead of an error.
+
+    Raises:
+        UnsupportedArchitectureError: the family has no adapter; found before weights are read.
+        ModelError: no such model, no network, no safetensors, no tokenizer, or NaN outputs.
+        CheckpointError: a pruned model of a newer format.
+        ConfigError: an unknown dtype or device, or a device that this machine lacks.
+        MissingExtraError: a .gguf file without the `gguf` extra.
+    """
+    name = str(name_or_path)
+    target = resolve_device(device)
+    weights_dtype = _resolve_dtype(dtype, target)
+    source = _source(name, revision, trust_remote_code)
+    register()
+    # transformers' auto classes have no types.
+    auto_config: Any = AutoConfig
+    auto_model: Any = AutoModelForCausalLM
+
+    with failure_reported(name):
+        _refuse_unknown_family(source)
+        config = auto_config.from_pretrained(**source)
+    architecture_of(config)
+    tokenizer = _load_tokenizer(name, source, need_tokenizer)
+
+    options: dict[str, Any] = {"dtype": weights_dtype, "use_safetensors": True}
+    if target.type != "cpu":
+        options["device_map"] = {"": target}
+    if "gguf_file" in source:
+        options |= _gguf_options()
+    with failure_reported(name):
+        model, report = auto_model.from_pretrained(**source, output_loading_info=True, **options)
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelError(
+            f"{name} lacks {len(missing)} tensors that its family needs, among them {missing[0]}"
+        )
+    _forget_gguf(model)
+    model.eval().requires_grad_(False)
+    check_finite(model, name)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        revision=getattr(config, "_commit_hash", None) or revision,
+        fingerprint=fingerprint(model),
+    )
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device behind "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        ConfigError: another name, or a device that this machine lacks.
+    """
+    if device not in DEVICES:
+        raise ConfigError(f"device={device!r} is unknown; there are {', '.join(DEVICES)}")
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if not present[device]:
+        raise ConfigError(f"device={device!r}: torch finds none here; use auto or cpu")
+    return torch.device(device)
+
+
+def check_finite(model: PreTrainedModel, name: str = "the model") -> None:
+    """One tiny forward pass; ModelError where it yields NaN or infinity."""
+    vocab_size = int(model.get_input_embeddings().get_parameter("weight").shape[0])
+    tokens = torch.linspace(0, vocab_size - 1, 8, device=model.device).long()[None]
+    with torch.no_grad():
+        logits = model(input_ids=tokens, use_cache=False).logits
+    if not bool(torch.isfinite(logits).all()):
+        raise ModelError(
+            f"{name} yields NaN or infinite logits in {str(model.dtype).removeprefix('torch.')}; "
+            "try dtype float32, and check the checkpoint"
+        )
+
+
+def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r} is unknown; there are auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """The arguments that tell every `from_pretrained` where the model is."""
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no such file: {path}")
+        if importlib.util.find_spec("gguf") is None:
+            raise missing_extra("Reading GGUF files", "gguf")
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} has no config.json: not the folder of a saved model")
+        return {"pretrained_model_name_or_path": str(path), **common}
+    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"{name} is neither a folder, a .gguf file, nor a model name on the hub")
+    return {"pretrained_model_name_or_path": name, "revision": revision or "main", **common}
+
+
+def _refuse_unknown_family(source: dict[str, Any]) -> None:
+    """Before AutoConfig, whose own error for families that transformers lacks is another one."""
+    if "gguf_file" not in source:
+        reader: Any = PreTrainedConfig
+        fields, _ = reader.get_config_dict(**source)
+        architecture_named(fields.get("model_type"))
+
+
+def _load_tokenizer(
+    name: str, source: dict[str, Any], need: bool
+) -> PreTrainedTokenizerBase | None:
+    auto: Any = AutoTokenizer
+    try:
+        tokenizer: PreTrainedTokenizerBase = auto.from_pretrained(**source, padding_side="left")
+    except Exception as error:  # every tokenizer class fails on missing files in its own way
+        if not need:
+            return None
+        raise ModelError(
+            f"{name} has no tokenizer that can be read ({first_line(error)}); "
+            "save one into the model's folder with tokenizer.save_pretrained(folder)"
+        ) from error
+    ensure_pad_token(tokenizer)
+    return tokenizer
+
+
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer without pad token one that is in its vocabulary already.
+
+    Padding is masked, so any token serves; a new one would need a larger embedding.
+    """
+    if tokenizer.pad_token is None:
+        known = [tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token]
+        first: Any = tokenizer.convert_ids_to_tokens(0)
+        tokenizer.pad_token = next((token for token in known if token is not None), first)
+
+
+def _gguf_options() -> dict[str, Any]:
+    import transformers
+
+    # Ask for plain weights: where a kernel is installed, packed ones are the default.
+    gguf_config: Any = getattr(transformers, "GgufConfig", None)
+    return {} if gguf_config is None else {"quantization_config": gguf_config(dequantize=True)}
+
+
+def _forget_gguf(model: PreTrainedModel) -> None:
+    """A GGUF arrives unpacked but may go on claiming to be quantised: that would stop saving."""
+    quantizer: Any = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and "gguf" in type(quantizer).__name__.lower():
+        quantizer.remove_quantization_config(model)
+        model.config.__dict__.pop("_is_quantized", None)
