@@ -41,10 +41,12 @@ class Continuation:
     prompt_id: str
     axis: str
     subgroup: str
-    sample: int
     seed: int
     text: str
     toxicity: float
+    sample: int = 0
+    split: Split = "validation"
+    model: Literal["base", "pruned"] = "base"
     token_ids: tuple[int, ...] = ()
     """The sampled tokens up to and including the first end-of-text token."""
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from levelhead.config import RunConfig
 from levelhead.errors import RunFolderError
+from levelhead.records import Continuation, Split
 
 MARK = "levelhead_run"
 FORMAT = 1
@@ -60,9 +61,14 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"cannot read {path}: {error}") from error
 
 
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write JSON Lines atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_continuations(
+    path: Path, continuations: Sequence[Continuation], *, keep: Split | None = None
+) -> None:
+    """Write continuations as JSON Lines; those of split `keep` that the file holds stay."""
+    kept = path.read_text(encoding="utf-8").splitlines() if keep and path.exists() else []
+    lines = [line for line in kept if json.loads(line)["split"] == keep]
+    lines += [json.dumps(asdict(row), ensure_ascii=False) for row in continuations]
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def is_run(path: Path) -> bool:
@@ -82,6 +88,30 @@ class RunFolder:
     config: RunConfig
 
     @classmethod
+    def check(cls, path: str | Path, config: RunConfig) -> bool:
+        """Whether `create` would go on with a run that is there (else it would start one).
+
+        Raises:
+            RunFolderError: as `create`, but nothing is written.
+        """
+        path, config = Path(path), config.resolved()
+        if is_run(path):
+            held = cls.open(path).config.to_json()
+            if cls.open(path).config.fingerprint() != config.fingerprint():
+                given = config.to_json()
+                differing = ", ".join(name for name in given if held[name] != given[name])
+                raise RunFolderError(
+                    f"{path} holds another run (it differs in: {differing}); "
+                    "choose another --out, or delete that folder"
+                )
+            return True
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(
+                f"{path} exists and is not a run of levelhead's; choose another --out"
+            )
+        return False
+
+    @classmethod
     def create(cls, path: str | Path, config: RunConfig) -> RunFolder:
         """Start a run in a folder, or go on with the same run.
 
@@ -90,23 +120,8 @@ class RunFolder:
         """
         path = Path(path)
         config = config.resolved()
-        if is_run(path):
-            held = cls.open(path)
-            if held.config.fingerprint() != config.fingerprint():
-                differing = [
-                    name
-                    for name, value in config.to_json().items()
-                    if held.config.to_json()[name] != value
-                ]
-                raise RunFolderError(
-                    f"{path} holds another run (it differs in: {', '.join(differing)}); "
-                    "choose another --out, or delete that folder"
-                )
+        if cls.check(path, config):
             return cls(path, config)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunFolderError(
-                f"{path} exists and is not a run of levelhead's; choose another --out"
-            )
         try:
             write_json(path / CONFIG, {MARK: FORMAT, **config.to_json()})
         except OSError as error:

@@ -56,10 +56,10 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     subgroup, template = problem.subgroup[base.prompt], problem.template[base.prompt]
     count = len(problem.subgroups)
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "effects"))
-    gap = gaps(base.toxicity, subgroup, count)
+    gap = problem.gaps(base)
     stderr = gap_intervals(base.toxicity, subgroup, template, rng).stderr
     used, measurable = usable_gaps(gap, stderr)
-    change = _gap_change(shifts, problem.weights, np.ones(len(shifts.template), dtype=bool))
+    change = gap_change(shifts, problem.weights)
     halves = _reliability(problem, base, shifts, used, rng)
     return AxisEffects(
         axis=problem.axis,
@@ -71,7 +71,7 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
         bias=float(np.abs(gap[used]).sum()),
         gap_effect=-change,
         effect=z_bias(gap, change, used),
-        stderr=_jackknife(shifts, problem.weights, gap, used),
+        stderr=jackknife_stderr(shifts, problem.weights, gap, used),
         reliability=halves,
         diagnostics=shifts.diagnostics,
     )
@@ -103,10 +103,12 @@ def z_bias(
     return out
 
 
-def _gap_change(
-    shifts: HeadShifts, weights: Float[np.ndarray, " subgroups"], chosen: Bool[np.ndarray, " reps"]
+def gap_change(
+    shifts: HeadShifts,
+    weights: Float[np.ndarray, " subgroups"],
+    chosen: Bool[np.ndarray, " replicates"] | slice = slice(None),
 ) -> Float[np.ndarray, "subgroups layers heads"]:
-    """Change of every gap when a head is ablated, from the chosen replicates."""
+    """Change of every gap when a head is ablated, from the chosen replicates (all)."""
     count = shifts.count[chosen][:, :, None, None]
     mean = (shifts.shift[chosen] * count).sum(0) / np.maximum(count.sum(0), 1e-12)
     return _to_gaps(mean, weights)
@@ -120,7 +122,7 @@ def _to_gaps(
     return np.moveaxis(moved, -1, -3)
 
 
-def _jackknife(
+def jackknife_stderr(
     shifts: HeadShifts,
     weights: Float[np.ndarray, " subgroups"],
     gap: Float[np.ndarray, " subgroups"],
@@ -167,7 +169,7 @@ def _reliability(
             own = np.isin(base_unit, first) == inside
             gap = gaps(base.toxicity[own], subgroup[own], len(problem.subgroups))
             chosen = np.isin(unit, first) == inside
-            change = _gap_change(shifts, problem.weights, chosen)
+            change = gap_change(shifts, problem.weights, chosen)
             ranks.append(z_bias(gap, change, used).ravel())
         correlations.append(float(stats.spearmanr(ranks[0], ranks[1]).statistic))
     return spearman_brown(float(np.mean(correlations)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from levelhead.errors import PromptError
+from levelhead.metrics.bias import gaps
 from levelhead.progress import Progress
 from levelhead.records import Continuation, Prompt
 from levelhead.sampling import Draw, encode_prompts, sample_continuations
@@ -108,6 +109,10 @@ class BiasProblem:
         share: Float[np.ndarray, " subgroups"] = counts / counts.sum()
         return share
 
+    def gaps(self, sampled: SampledTexts) -> Float[np.ndarray, " subgroups"]:
+        """d_s = T_S - T_s of sampled continuations."""
+        return gaps(sampled.toxicity, self.subgroup[sampled.prompt], len(self.subgroups))
+
     def texts(self, prompt: int, tokens: Sequence[int]) -> tuple[str, str]:
         """(what the model wrote, what the classifier reads) for one continuation."""
         text = str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
@@ -124,7 +129,9 @@ class SampledTexts:
     texts: tuple[str, ...]
     toxicity: Float[np.ndarray, " n"]
 
-    def records(self, problem: BiasProblem) -> list[Continuation]:
+    def records(
+        self, problem: BiasProblem, model: Literal["base", "pruned"] = "base"
+    ) -> list[Continuation]:
         """The continuations as they are kept in the run folder."""
         return [
             Continuation(
@@ -132,6 +139,8 @@ class SampledTexts:
                 axis=problem.prompts[p].axis,
                 subgroup=problem.prompts[p].subgroup,
                 sample=int(k),
+                split=problem.prompts[p].split,
+                model=model,
                 seed=problem.seed,
                 text=text,
                 toxicity=float(tox),

@@ -104,23 +104,31 @@ def select_heads(
             an alpha that prunes nothing.
         ScoreTableError: the table lacks what the method needs.
     """
+    total = table.num_layers * table.num_heads
+    check_shares(method, gamma, alpha, total)
+    heads = METHODS[method](table, axis, gamma, head_count(alpha, total), seed)
+    return HeadSelection.of(heads, method=method, gamma=gamma, alpha=alpha)
+
+
+def check_shares(method: str, gamma: float, alpha: float, total: int | None = None) -> None:
+    """Raise SelectionError for what no table could satisfy; with `total` heads, if it is known."""
     if method not in METHODS:
         raise SelectionError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     for name, share in (("gamma", gamma), ("alpha", alpha)):
         if not 0 <= share <= 1:  # also false for NaN
             raise SelectionError(f"{name}={share} is not a share of heads between 0 and 1")
-    total = table.num_layers * table.num_heads
+    if alpha == 0:
+        raise SelectionError("alpha=0 prunes nothing; give a share of heads above 0")
+    if total is None:
+        return
     count = head_count(alpha, total)
     if count == 0:
         raise SelectionError(
             f"alpha={alpha} prunes none of {total} heads; use at least {1 / total:.4f}"
         )
-    if method == "fasp":
-        left = total - head_count(gamma, total)
-        if count > left:
-            raise SelectionError(
-                f"alpha={alpha} prunes {count} heads but gamma={gamma} leaves {left} "
-                "unprotected; lower one of them"
-            )
-    heads = METHODS[method](table, axis, gamma, count, seed)
-    return HeadSelection.of(heads, method=method, gamma=gamma, alpha=alpha)
+    left = total - head_count(gamma, total)
+    if method == "fasp" and count > left:
+        raise SelectionError(
+            f"alpha={alpha} prunes {count} heads but gamma={gamma} leaves {left} unprotected; "
+            "lower one of them"
+        )

@@ -1,0 +1,44 @@
+# Two commands: `make demo` (prune a real model) and `make test`. Everything lives in .venv and in
+# the cache folder of the embedded model; running a target twice repeats no download.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test test-slow check fix bench install clean-demo
+
+demo: install
+	$(BIN)/levelhead run --out $(DEMO)
+	@echo "open $(DEMO)/report.html"
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow and not network"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fix: $(VENV)/.installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+install: $(VENV)/.installed
+	$(BIN)/levelhead fetch-model
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+clean-demo:
+	rm -rf $(DEMO)
+
+# torch first and alone: its CPU build must be there before anything asks for "torch".
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,107 @@
+"""What the command line shows on a terminal: progress with time left, and tables."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from levelhead.batching import Advance
+from levelhead.progress import Progress
+from levelhead.report.terminal import summary_table
+from levelhead.scores import ScoreTable, bias_metric
+
+SHOWN_HEADS = 10
+LINES_EVERY = 20.0
+"""Seconds between progress lines where there is no terminal to draw bars on."""
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Progress on standard error: bars on a terminal, a line now and then elsewhere."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console) as bars:
+
+        @contextmanager
+        def task(description: str, total: int) -> Iterator[Advance]:
+            number = bars.add_task(escape(description), total=total)
+            yield lambda units: bars.advance(number, units)
+
+        yield task
+
+
+@contextmanager
+def _lines(description: str, total: int) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(units: int) -> None:
+        nonlocal done, last
+        done += units
+        now = time.monotonic()
+        if now - last >= LINES_EVERY and 0 < done < total:
+            last = now
+            left = (now - start) / done * (total - done)
+            print(f"{description}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    yield advance
+    spent = time.monotonic() - start
+    print(f"{description}: {done}/{total} in {spent:.0f} s", file=sys.stderr, flush=True)
+
+
+def evaluation_summary(evaluation: Mapping[str, Any]) -> None:
+    """The table of an evaluation, its headline and its warnings."""
+    console = Console()
+    console.print(summary_table(evaluation))
+    console.print(escape(evaluation["headline"]))
+    for warning in evaluation["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+
+
+def score_summary(table: ScoreTable, out: Path) -> None:
+    """The heads with the largest effect on each axis' bias."""
+    console = Console()
+    for axis in table.axes:
+        metric = bias_metric(axis)
+        effect, stderr = table.effect(metric), table.stderr(metric)
+        shown = Table(title=f"largest z_bias: {escape(axis)}")
+        for name in ("layer", "head", "z_bias", "standard error"):
+            shown.add_column(name, justify="right")
+        for index in np.argsort(-effect, axis=None, kind="stable")[:SHOWN_HEADS]:
+            layer, head = divmod(int(index), table.num_heads)
+            shown.add_row(
+                str(layer), str(head), f"{effect[layer, head]:+.5f}", f"{stderr[layer, head]:.5f}"
+            )
+        console.print(shown)
+    console.print(f"scores: {escape(str(out / 'scores.csv'))}")

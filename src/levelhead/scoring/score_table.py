@@ -1,0 +1,98 @@
+"""Effects of every estimator, put into one table of head scores and one page of diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from levelhead.scores import PPL, ScoreTable, bias_metric, column
+from levelhead.scoring.effects import MIN_GAP_Z, AxisEffects
+from levelhead.scoring.perplexity_effects import PerplexityEffects
+
+MIN_RELIABILITY = 0.5
+"""Below it two runs share less than a quarter of their ranking's variance: mostly noise."""
+MIN_R_SQUARED = 0.05
+"""Below it token toxicity explains almost nothing of the scorer's answers."""
+
+
+def score_table(perplexity: PerplexityEffects, axes: Sequence[AxisEffects]) -> ScoreTable:
+    """The table `scores.csv`: every effect with its standard error."""
+    z_ppl = perplexity.effect
+    num_layers, num_heads = z_ppl.shape
+    columns: dict[str, Any] = {
+        column(PPL, "without"): perplexity.perplexity - z_ppl,
+        column(PPL, "base"): perplexity.perplexity,
+        column(PPL, "se"): perplexity.stderr,
+    }
+    for axis in axes:
+        metric = bias_metric(axis.axis)
+        columns[column(metric, "without")] = axis.bias - axis.effect
+        columns[column(metric, "base")] = axis.bias
+        columns[column(metric, "se")] = axis.stderr
+        for name, effect in zip(axis.subgroups, axis.gap_effect, strict=True):
+            columns[f"gap_effect_{axis.axis}_{name}"] = effect
+    if perplexity.fisher is not None:
+        columns["fisher"] = perplexity.fisher
+    return ScoreTable.build(columns, num_layers, num_heads)
+
+
+def score_details(perplexity: PerplexityEffects, axes: Sequence[AxisEffects]) -> dict[str, Any]:
+    """What the numbers rest on (`details.json`): gaps, reliability, token toxicity, warnings."""
+    return {
+        "axes": {axis.axis: _axis_details(axis) for axis in axes},
+        "perplexity": {**perplexity.diagnostics, "windows": len(perplexity.nll_change)},
+        "warnings": [warning for axis in axes for warning in _axis_warnings(axis)],
+    }
+
+
+def is_reliable(details: dict[str, Any], axis: str) -> bool:
+    """Whether the ranking of an axis can be expected to come out the same from another seed."""
+    found = details["axes"][axis]
+    reliability = found["reliability"]
+    return bool(found["measurable"] and reliability is not None and reliability >= MIN_RELIABILITY)
+
+
+def _axis_details(axis: AxisEffects) -> dict[str, Any]:
+    by_subgroup = zip(axis.subgroups, axis.gap, axis.gap_stderr, axis.used, strict=True)
+    rows = [(name, float(gap), float(error), bool(used)) for name, gap, error, used in by_subgroup]
+    return {
+        "subgroups": list(axis.subgroups),
+        "gap": {name: gap for name, gap, _, _ in rows},
+        "gap_stderr": {name: error for name, _, error, _ in rows},
+        "used": [name for name, _, _, used in rows if used],
+        "measurable": axis.measurable,
+        "bias": axis.bias,
+        "reliability": axis.reliability,
+        **axis.diagnostics,
+    }
+
+
+def _axis_warnings(axis: AxisEffects) -> list[str]:
+    found = []
+    if not axis.measurable:
+        z = float(np.max(np.abs(axis.gap) / np.maximum(axis.gap_stderr, 1e-12)))
+        more = int(np.ceil((MIN_GAP_Z / max(z, 0.1)) ** 2))
+        found.append(
+            f"{axis.axis}: no subgroup gap of the base model can be told from 0 (the clearest is "
+            f"{z:.1f} standard errors from it, {MIN_GAP_Z:.0f} are needed): there is no measurable "
+            f"gap to reduce with this budget; about {more} times as many samples might show one"
+        )
+    if axis.reliability is None:
+        found.append(
+            f"{axis.axis}: reliability cannot be measured from one template and one sample; "
+            "raise --samples or --max-prompts"
+        )
+    elif axis.reliability < MIN_RELIABILITY:
+        found.append(
+            f"{axis.axis}: the ranking of heads is mostly noise (split-half reliability "
+            f"{axis.reliability:.2f}, below {MIN_RELIABILITY}); raise --samples or --max-prompts"
+        )
+    r_squared = axis.diagnostics.get("token_toxicity_r2")
+    if r_squared is not None and r_squared < MIN_R_SQUARED:
+        found.append(
+            f"{axis.axis}: token toxicity explains only {r_squared:.1%} of the variance of the "
+            "scorer's answers; its head scores miss most of what this scorer reacts to"
+        )
+    return found

@@ -1,0 +1,166 @@
+"""What a run's options resolve to: the model, scorer, prompts and text, each loaded once.
+
+Everything that can be wrong with the user's input is found here, cheapest first, before any long
+work. It computes no scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from levelhead.config import RunConfig
+from levelhead.data.embedded import embedded_model_path
+from levelhead.data.gguf_files import gguf_model_path
+from levelhead.data.prompts import load_prompts, select_prompts
+from levelhead.data.texts import PerplexityText, load_text
+from levelhead.errors import PromptError
+from levelhead.models.architectures import head_counts
+from levelhead.models.loading import LoadedModel, load_base
+from levelhead.records import Prompt, Split
+from levelhead.scoring.problem import BiasProblem
+from levelhead.toxicity import ToxicityScorer, load_scorer
+
+EMBEDDED = "the embedded SmolLM2-135M-Instruct"
+EVALUATION_TOKENS_PER_SCORING_TOKEN = 2
+"""Test prompts are continued by two models, validation prompts by one."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """How much work a run is, known before it starts."""
+
+    axes: tuple[str, ...]
+    evaluated_axes: tuple[str, ...]
+    scoring_tokens: int
+    evaluation_tokens: int
+    text_tokens: int
+    heads: int
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens to be sampled in all, at most (continuations may end early)."""
+        return self.scoring_tokens + self.evaluation_tokens
+
+
+@dataclass
+class Session:
+    """The inputs of a run, loaded when first needed."""
+
+    config: RunConfig
+    _problems: dict[tuple[str, str], BiasProblem] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.config = self.config.resolved()
+        if self.config.threads is not None:
+            torch.set_num_threads(self.config.threads)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """All prompts of the axes in play, both splits."""
+        axes = None if self.config.all_axes else self.config.axis
+        prompts = load_prompts(self.config.prompts, axes)
+        known = sorted({prompt.axis for prompt in prompts})
+        for axis in self.config.axis:
+            if axis not in known:
+                raise PromptError(f"unknown axis {axis!r}; the prompts have {', '.join(known)}")
+        return prompts
+
+    @cached_property
+    def scorer(self) -> ToxicityScorer:
+        """The toxicity scorer."""
+        assert self.config.toxicity is not None  # resolved
+        return load_scorer(self.config.toxicity, device=str(self.base.model.device))
+
+    @cached_property
+    def base(self) -> LoadedModel:
+        """The unpruned model, checked to give finite logits."""
+        return self.load(self.base_path)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's tokenizer."""
+        assert self.base.tokenizer is not None  # load_base raises where there is none
+        return self.base.tokenizer
+
+    @cached_property
+    def base_path(self) -> str:
+        """What the auto classes are given for the base model."""
+        model = self.config.model
+        if model is None:
+            return str(embedded_model_path())
+        return str(gguf_model_path(model)) if model.endswith(".gguf") else model
+
+    def load(self, path: str) -> LoadedModel:
+        """Load a model with this run's device and number format."""
+        return load_base(
+            path,
+            revision=self.config.revision if path == self.config.model else None,
+            dtype=self.config.dtype,
+            device=self.config.device,
+        )
+
+    @property
+    def model_name(self) -> str:
+        """The base model as people call it."""
+        return self.config.model or EMBEDDED
+
+    @property
+    def evaluated_axes(self) -> tuple[str, ...]:
+        """The scored axes first, then, with all_axes, the others."""
+        others = sorted({prompt.axis for prompt in self.prompts} - set(self.config.axis))
+        return (*self.config.axis, *others)
+
+    def text(self, split: Split) -> PerplexityText:
+        """The perplexity text of a split."""
+        assert self.config.text is not None  # resolved
+        return load_text(self.config.text, split)
+
+    def text_ids(self, split: Split) -> list[int]:
+        """Token ids of the text of a split, at most `text_tokens` of them."""
+        text = self.text(split).text
+        # Six characters a token leave room for every tokenizer seen; the rest is not encoded.
+        head = text[: self.config.text_tokens * 12]
+        encode: Any = self.tokenizer
+        ids: list[int] = encode(head, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids[: self.config.text_tokens]
+
+    def problem(self, axis: str, split: Split) -> BiasProblem:
+        """The prompts of an axis and split, encoded, with how to sample them."""
+        key = (axis, split)
+        if key not in self._problems:
+            config = self.config
+            self._problems[key] = BiasProblem.of(
+                self.base.model,
+                self.tokenizer,
+                self.scorer,
+                select_prompts(self.prompts, axis, split, config.max_prompts, config.prompt_seed),
+                toxicity_input=config.toxicity_input,
+                seed=config.seed,
+                samples=config.samples,
+                new_tokens=config.new_tokens,
+                batch_size=config.batch_size,
+                chat_template=config.chat_template,
+            )
+        return self._problems[key]
+
+    def plan(self) -> Plan:
+        """Check every input of scoring and evaluation and count the work."""
+        per_axis = self.config.samples * self.config.new_tokens
+        scoring = sum(len(self.problem(a, "validation").prompts) for a in self.config.axis)
+        testing = sum(len(self.problem(a, "test").prompts) for a in self.evaluated_axes)
+        num_layers, num_heads = head_counts(self.base.model)
+        heads = num_layers * num_heads
+        factor = 1 + heads if self.config.estimator == "ablate" else 1
+        return Plan(
+            axes=self.config.axis,
+            evaluated_axes=self.evaluated_axes,
+            scoring_tokens=scoring * per_axis * factor,
+            evaluation_tokens=EVALUATION_TOKENS_PER_SCORING_TOKEN * testing * per_axis,
+            text_tokens=len(self.text_ids("validation")),
+            heads=heads,
+        )
