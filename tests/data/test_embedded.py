@@ -243,8 +243,8 @@ def test_the_real_model_writes_english_and_round_trips_text(tmp_path_factory):
             return model(input_ids=ids, labels=ids).loss.item()
 
     sentence = "The cat sat on the mat and looked out of the window at the birds in the garden."
-    assert loss(sentence) < 3.0
-    assert loss(" ".join(reversed(sentence.split()))) > loss(sentence) + 1.5
+    assert loss(sentence) < 3.5
+    assert loss(" ".join(reversed(sentence.split()))) > loss(sentence) + 3.0
     ids = tokenizer("The capital of France is", return_tensors="pt")
     written = model.generate(**ids, do_sample=False, max_new_tokens=3)
     assert "Paris" in tokenizer.decode(written[0])

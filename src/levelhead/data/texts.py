@@ -49,7 +49,7 @@ def load_text(source: str, split: Split) -> PerplexityText:
         MissingExtraError: wikitext-2 without the `datasets` package.
     """
     if source == "wikitext-2":
-        text, licence = _wikitext(split), "CC BY-SA 4.0"
+        text, licence = _wikitext(split), "CC BY-SA"
     elif source == "pydoc":
         text, licence = _pydoc(split), "PSF-2.0"
     else:
