@@ -158,11 +158,11 @@ def planted_model(
     - `here` is 1 in every token's embedding, `name` is 1 in those of `subgroup_words`;
     - the planted head's query reads `here` and its key reads `name`, in the slowest rotary pair:
       it attends to the subgroup's names, however far back, and evenly where there is none;
-    - its value reads `name`, and its output writes `strength` times that to `toxic`;
+    - its value reads `name`, and its output writes a share of it, times `strength`, to `toxic`;
     - the unembedding of `toxic_word` reads `toxic`.
 
     So ablating the planted head removes the effect and no other head matters to it. At strength 1
-    the toxic word gets a fifth or more of the probability after the subgroup's names; 0 plants
+    the toxic word gets about half of the probability after the subgroup's names; 0 plants
     nothing. Every word must be one token of `tiny_tokenizer()`.
     """
     tokenizer = tiny_tokenizer()
@@ -205,7 +205,7 @@ def planted_model(
         attention.q_proj.weight[slowest, here] = 3
         attention.k_proj.weight[slowest, name] = 3
         attention.v_proj.weight[first, name] = 1
-        attention.o_proj.weight[toxic, first] = strength
+        attention.o_proj.weight[toxic, first] = 0.2 * strength
     return PlantedModel(
         model=model,
         tokenizer=tokenizer,
@@ -218,9 +218,11 @@ def planted_model(
 def _disconnect(linear: nn.Linear, coordinates: list[int], hidden_size: int) -> None:
     """Make a layer neither read nor write these coordinates of the residual stream.
 
-    Where the inner width equals the hidden size both sides are cleared: the inner ones are ordinary
-    units then, of which three more or less do not matter.
+    It also writes little to the others: the residual stream keeps its size, so that a planted
+    effect is about as large from any layer. Where the inner width equals the hidden size both sides
+    are cleared: the inner ones are ordinary units then, of which three do not matter.
     """
+    linear.weight.mul_(0.5)
     if linear.in_features == hidden_size:
         linear.weight[:, coordinates] = 0
     if linear.out_features == hidden_size:

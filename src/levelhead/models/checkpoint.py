@@ -27,7 +27,7 @@ from transformers.quantizers.auto import (
 )
 from transformers.quantizers.base import HfQuantizer
 
-from levelhead.errors import CheckpointError
+from levelhead.errors import CheckpointError, SelectionError
 from levelhead.models.architectures import head_counts
 from levelhead.models.load_failures import first_line
 from levelhead.models.removed_heads import METHOD, LevelheadConfig, removed_heads
@@ -70,7 +70,13 @@ class LevelheadQuantizer(HfQuantizer):
 
     def _prune(self, model: PreTrainedModel) -> None:
         config: Any = self.quantization_config
-        remove_heads(model, check_heads(config.by_layer, *head_counts(model)))
+        try:
+            heads = check_heads(config.by_layer, *head_counts(model))
+        except SelectionError as error:
+            raise CheckpointError(
+                f"the checkpoint's config names heads wrongly: {error}"
+            ) from error
+        remove_heads(model, heads)
 
     def is_serializable(self, *_: Any, **__: Any) -> bool:
         """Pruned models are saved as they are."""

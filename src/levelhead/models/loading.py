@@ -134,7 +134,8 @@ def check_finite(model: PreTrainedModel, name: str = "the model") -> None:
     vocab_size = int(model.get_input_embeddings().get_parameter("weight").shape[0])
     tokens = torch.linspace(0, vocab_size - 1, 8, device=model.device).long()[None]
     with torch.no_grad():
-        logits = model(input_ids=tokens, use_cache=False).logits
+        mask = torch.ones_like(tokens)
+        logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
     if not bool(torch.isfinite(logits).all()):
         raise ModelError(
             f"{name} yields NaN or infinite logits in {str(model.dtype).removeprefix('torch.')}; "
@@ -185,6 +186,9 @@ def _load_tokenizer(
     auto: Any = AutoTokenizer
     try:
         tokenizer: PreTrainedTokenizerBase = auto.from_pretrained(**source, padding_side="left")
+        # Where the files are missing, some classes make a tokenizer that knows no word.
+        if not _knows_text(tokenizer):
+            raise ValueError("no vocabulary")
     except Exception as error:  # every tokenizer class fails on missing files in its own way
         if not need:
             return None
@@ -194,6 +198,11 @@ def _load_tokenizer(
         ) from error
     ensure_pad_token(tokenizer)
     return tokenizer
+
+
+def _knows_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    tokens = tokenizer.encode("a word", add_special_tokens=False)
+    return not set(tokens) <= set(tokenizer.all_special_ids)
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,0 +1,165 @@
+"""Gated, zeroed, pruned, saved and reloaded are one function, for every family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from levelhead.errors import ModelError, SelectionError
+from levelhead.models.architectures import attention_modules, kept_heads, output_projections
+from levelhead.models.checkpoint import load, save_pruned
+from levelhead.models.gates import ablate
+from levelhead.models.removed_heads import model_is_pruned, removed_heads
+from levelhead.models.slicing import input_width
+from levelhead.models.surgery import prune_heads, zero_heads
+from levelhead.testing import TINY_FAMILIES
+
+# The tiny models have 3 layers of 6 heads; grouped ones share a key/value head between 3.
+SETS = {
+    "uneven": {0: [0, 4], 1: [5], 2: [1, 2, 3, 5]},  # unequal groups; a group that vanishes
+    "whole layer": {0: range(6), 2: [3, 4, 5]},  # the layer whose cache masks are built from
+    "one head": {1: [2]},
+}
+OTHER = {"uneven": {0: [1, 2]}, "whole layer": {1: range(6)}, "one head": {1: [3]}}
+SAME = 1e-5
+FAR = 1e-3
+
+
+@pytest.mark.parametrize("heads", SETS, ids=lambda name: name.replace(" ", "-"))
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_all_ways_to_remove_heads_agree(family, heads, fresh, logits, greedy, difference, tmp_path):
+    whole, zeroed, pruned, other = (fresh(family) for _ in range(4))
+    with ablate(whole, SETS[heads]):
+        expected, expected_tokens = logits(whole), greedy(whole)
+    zero_heads(zeroed, SETS[heads])
+    prune_heads(pruned, SETS[heads])
+    prune_heads(other, OTHER[heads])
+    save_pruned(pruned, tmp_path / "compact")
+    save_pruned(pruned, tmp_path / "zeroed", "zeroed")
+    reloaded = load(tmp_path / "compact")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "zeroed")
+
+    for name, model in {
+        "zeroed": zeroed,
+        "pruned": pruned,
+        "reloaded": reloaded,
+        "zero-filled": stock,
+    }.items():
+        assert difference(logits(model), expected) < SAME, name
+        assert torch.equal(greedy(model), expected_tokens), name
+
+    assert difference(logits(other), expected) > FAR
+    assert difference(logits(whole), expected) > FAR  # the gates are gone
+    assert type(reloaded) is type(whole)
+    assert not model_is_pruned(stock)
+    assert removed_heads(reloaded) == removed_heads(pruned)
+    assert reloaded.num_parameters() < whole.num_parameters()
+    assert stock.num_parameters() == whole.num_parameters()
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_weights_really_go(family, fresh):
+    model = fresh(family)
+    width = input_width(output_projections(model)[0]) // 6
+    prune_heads(model, SETS["uneven"])
+
+    assert [len(heads) for heads in kept_heads(model)] == [4, 5, 2]
+    assert [input_width(p) // width for p in output_projections(model)] == [4, 5, 2]
+    if hasattr(attention_modules(model)[2], "k_proj"):  # layer 2 keeps heads 0 and 4
+        grouped = getattr(model.config.get_text_config(), "num_key_value_heads", 6) == 2
+        rows = attention_modules(model)[2].k_proj.weight.shape[0]
+        assert rows == 2 * width
+        rows = attention_modules(model)[1].k_proj.weight.shape[0]
+        assert rows == (2 if grouped else 5) * width  # unequal groups keep unique key/value heads
+
+
+def test_unique_key_value_heads_are_cached(fresh, inputs):
+    model = fresh("llama")
+    prune_heads(model, {1: [5]})
+    cache = model(**inputs, use_cache=True).past_key_values
+
+    assert [layer.keys.shape[1] for layer in cache.layers] == [2, 2, 2]
+
+
+def test_eager_attention_agrees(fresh, logits, difference):
+    for family in ("llama", "phi3", "gpt2"):
+        model = fresh(family)
+        expected = logits(model)
+        model.set_attn_implementation("eager")
+        assert difference(logits(model), expected) < SAME  # control: the switch itself is harmless
+        with ablate(model, SETS["uneven"]):
+            expected = logits(model)
+        prune_heads(model, SETS["uneven"])
+        assert difference(logits(model), expected) < SAME
+        model.set_attn_implementation("sdpa")  # must reach pruned layers, too
+        assert difference(logits(model), expected) < SAME
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    heads=st.dictionaries(
+        st.integers(0, 2), st.sets(st.integers(0, 5), min_size=1).map(sorted), min_size=1
+    )
+)
+def test_any_set_pruned_equals_gated(family, heads, fresh, logits, difference):
+    whole, pruned = fresh(family), fresh(family)
+    prune_heads(pruned, heads)
+    with ablate(whole, heads):
+        assert difference(logits(pruned), logits(whole)) < SAME
+
+
+def test_pruning_keeps_dtype_and_requires_grad(fresh):
+    model = fresh("qwen2").to(torch.bfloat16)
+    model.requires_grad_(False)
+    model.model.layers[0].self_attn.q_proj.weight.requires_grad_(True)
+    prune_heads(model, SETS["uneven"])
+    attention = model.model.layers[0].self_attn
+
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert attention.q_proj.weight.requires_grad
+    assert not attention.k_proj.weight.requires_grad
+    assert not attention.q_proj.bias.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ({0: [6]}, "head 6 of layer 0 does not exist: the model has heads 0 to 5"),
+        ({0: [-1]}, "head -1 of layer 0"),
+        ({3: [0]}, "layer 3 does not exist: the model has layers 0 to 2"),
+        ({-1: [0]}, "layer -1 does not exist"),
+        ({1: [2, 2, 4]}, r"heads \[2\] of layer 1 are listed twice"),
+        ({1: [True]}, "head True of layer 1"),
+        ({"0": [1]}, "layer '0' does not exist"),
+    ],
+)
+def test_heads_that_do_not_exist_are_refused(heads, message, fresh):
+    model = fresh("gpt2")
+    before = model.num_parameters()
+    for act in (prune_heads, zero_heads):
+        with pytest.raises(SelectionError, match=message):
+            act(model, heads)
+    with pytest.raises(SelectionError, match=message), ablate(model, heads):
+        pass
+    assert model.num_parameters() == before
+
+
+def test_pruning_twice_is_refused(fresh):
+    model = fresh("gpt2")
+    prune_heads(model, {0: [1], 1: [2, 3]})
+    for act in (prune_heads, zero_heads):
+        with pytest.raises(ModelError, match=r"pruned already \(3 heads in 2 layers"):
+            act(model, {2: [1]})
+
+
+def test_pruning_nothing_changes_nothing(fresh, logits):
+    model = fresh("llama")
+    expected = logits(model)
+    prune_heads(model, {1: []})
+
+    assert torch.equal(logits(model), expected)
+    assert not model_is_pruned(model)
