@@ -53,6 +53,8 @@ def test_checkpoint_in_half_precision_becomes_float32_on_the_cpu(fresh, tmp_path
     fresh("gpt2").to(torch.bfloat16).save_pretrained(tmp_path)
     loaded = load_base(tmp_path, device="cpu", need_tokenizer=False)
     assert loaded.model.dtype == torch.float32
+    loaded = load_base(tmp_path, device="cpu", dtype="saved", need_tokenizer=False)
+    assert loaded.model.dtype == torch.bfloat16
 
 
 def test_pruned_checkpoint_loads_too(fresh, tmp_path, logits):

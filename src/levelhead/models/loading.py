@@ -59,7 +59,7 @@ def load_base(
     Args:
         name_or_path: a name on the hub, a local folder (of a pruned model, too), or a .gguf file.
         revision: branch, tag or commit on the hub.
-        dtype: "auto" (float32 on the CPU, elsewhere as saved) or a key of DTYPES.
+        dtype: "auto" (float32 on the CPU, elsewhere as saved), "saved", or a key of DTYPES.
         device: "auto" takes cuda, then mps, then the CPU.
         need_tokenizer: False gives `tokenizer=None` where there is none, instead of an error.
 
@@ -146,10 +146,12 @@ def check_finite(model: PreTrainedModel, name: str = "the model") -> None:
 def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype == "auto" and device.type == "cpu":
+        return torch.float32
+    if dtype in ("auto", "saved"):
+        return "auto"  # transformers' word for the type of the saved weights
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype={dtype!r} is unknown; there are auto, {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype={dtype!r} is unknown; there are auto, saved, {', '.join(DTYPES)}")
     return DTYPES[dtype]
 
 
