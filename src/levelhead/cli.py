@@ -33,7 +33,7 @@ Exit codes: 0 done, 1 internal failure or failed check, 2 your mistake (the
 message says what to change), 3 unreliable scores, 130 interrupted."""
 
 
-class CountOrAuto(click.ParamType):
+class CountOrAuto(click.ParamType[int | None]):
     """A whole number, or "auto" for None."""
 
     name = "integer|auto"
@@ -107,9 +107,7 @@ def run(model: str | None, out: Path, as_json: bool, **options: Any) -> None:
     from levelhead.console import progress_bars
 
     with progress_bars() as progress:
-        evaluation = pipeline.run(
-            model, out=out, progress=progress, announce=_announce, **options
-        )
+        evaluation = pipeline.run(model, out=out, progress=progress, announce=_announce, **options)
     _show(evaluation, as_json)
     click.echo(f"report: {out / 'report.html'}\nmodel:  {out / 'model'}", err=True)
 
@@ -157,9 +155,7 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 
 @cli.command()
 @click.argument("model", required=False)
-@click.option(
-    "--heads", type=click.Path(path_type=Path), help="A file in selection.json's form."
-)
+@click.option("--heads", type=click.Path(path_type=Path), help="A file in selection.json's form.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to save the pruned model.")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="compact", show_default=True,
@@ -188,8 +184,7 @@ def prune(
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @options_of(EVALUATE)
 @JSON
-@click.pass_context
-def evaluate(ctx: click.Context, folder: Path, as_json: bool, **options: Any) -> None:
+def evaluate(folder: Path, as_json: bool, **options: Any) -> None:
     """Compare a run's pruned model with its base on held-out prompts and text.
 
     Options that are not given are those the run was started with.
@@ -197,6 +192,7 @@ def evaluate(ctx: click.Context, folder: Path, as_json: bool, **options: Any) ->
     from levelhead import pipeline
     from levelhead.console import progress_bars
 
+    ctx = click.get_current_context()
     given = {
         name: value
         for name, value in options.items()

@@ -37,8 +37,9 @@ def progress_bars() -> Iterator[Progress]:
     """Progress on standard error: bars on a terminal, a line now and then elsewhere."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    silence: Any = logging  # its functions have no types
+    silence.disable_progress_bar()
+    silence.set_verbosity_error()
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines

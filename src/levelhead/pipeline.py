@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from levelhead import __version__, runs
 from levelhead.config import SCORE, RunConfig, RunOptions
 from levelhead.errors import RunFolderError, SelectionError
-from levelhead.evaluation import evaluate_models
+from levelhead.evaluation import evaluate_run
 from levelhead.models.checkpoint import Format, save_pruned
 from levelhead.models.loading import load_base
 from levelhead.models.removed_heads import removed_heads
@@ -283,13 +283,14 @@ def _select(folder: RunFolder, config: RunConfig) -> HeadSelection:
     axis = config.axis[0]
     chosen = _chosen(table, axis, config.method, config.gamma, config.alpha, config.seed)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
-    kept = np.argwhere(protected_heads(table, config.gamma)) if config.method == "fasp" else []
+    protects = config.method == "fasp"
+    kept = np.argwhere(protected_heads(table, config.gamma)).tolist() if protects else []
     selection = replace(
         chosen,
         details={
             "axis": axis,
             "reliable": is_reliable(details, axis),
-            "protected": [[int(layer), int(head)] for layer, head in kept],
+            "protected": kept,
         },
     )
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
@@ -305,12 +306,11 @@ def _read_selection(path: Path) -> HeadSelection:
 
 def _prune(session: Session, folder: RunFolder, format: Format) -> PreTrainedModel:  # noqa: A002
     selection = _read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
+    target = folder.path / runs.MODEL
     # A copy of its own: the session's base model stays whole.
     loaded = session.load(session.base_path)
     prune_heads(loaded.model, selection.by_layer)
-    save_pruned(
-        loaded.model, folder.path / runs.MODEL, format, loaded.tokenizer, overwrite=True
-    )
+    save_pruned(loaded.model, target, format, loaded.tokenizer, overwrite=True)
     return loaded.model
 
 
@@ -322,10 +322,8 @@ def _evaluate(session: Session, folder: RunFolder, progress: Progress) -> Evalua
             f"{folder.path / runs.MODEL} lacks other heads than selection.json names; "
             f"run: levelhead prune {folder.path}"
         )
-    evaluation, continuations = evaluate_models(session, pruned, selection, progress)
-    runs.write_continuations(
-        folder.path / runs.CONTINUATIONS, continuations, keep="validation"
-    )
+    evaluation, continuations = evaluate_run(session, pruned, selection, progress)
+    runs.write_continuations(folder.path / runs.CONTINUATIONS, continuations, keep="validation")
     runs.write_json(folder.path / runs.EVALUATION, evaluation.to_json())
     return evaluation
 

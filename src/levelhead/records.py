@@ -120,21 +120,23 @@ class HeadSelection:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A value with its 95% confidence interval."""
+    """A value with its standard error and confidence interval, all in the value's unit."""
 
     value: float
-    ci95: Interval
+    interval: Interval
+    stderr: float | None = None
+    """None where the interval is not made of one."""
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.interval.low > 0 or self.interval.high < 0
 
     def to_json(self) -> dict[str, Any]:
         """{"value": ..., "ci95": [low, high]}."""
-        return {"value": self.value, "ci95": [self.ci95.low, self.ci95.high]}
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the difference can be told from 0 with this budget."""
-        return self.ci95.low > 0 or self.ci95.high < 0
+        return {"value": self.value, "ci95": [self.interval.low, self.interval.high]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

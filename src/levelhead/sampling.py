@@ -119,10 +119,10 @@ class _GumbelNoise(LogitsProcessor):
         noise = np.empty(tuple(scores.shape), dtype=np.float32)
         for row, stream in zip(noise, self.streams, strict=True):
             stream.standard_exponential(out=row, dtype=np.float32)
-        scores = scores.float()
-        if torch.isnan(scores).any():
+        logits = scores.float()
+        if torch.isnan(logits).any():
             raise ModelError("the model yields NaN; try --dtype float32")
-        return scores - torch.from_numpy(noise).to(scores.device).log()
+        return logits - torch.from_numpy(noise).to(scores.device).log()
 
 
 @contextmanager
@@ -163,7 +163,8 @@ def _generate(
     ends: tuple[int, ...],
 ) -> list[list[int]]:
     ids, mask = pad_left([draw.prompt_ids for draw in batch], pad_id(tokenizer), model.device)
-    config = GenerationConfig(
+    plain: Any = GenerationConfig  # its constructor has no types
+    config = plain(
         max_new_tokens=new_tokens,
         do_sample=False,
         eos_token_id=list(ends) or None,
@@ -171,7 +172,8 @@ def _generate(
     )
     noise = _GumbelNoise([derived_seed(seed, draw.prompt_id, draw.sample) for draw in batch])
     with torch.inference_mode(), _plain_generation(model, config):
-        out = model.generate(
+        generate: Any = model.generate
+        out = generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,

@@ -132,8 +132,11 @@ class ScoreTable:
         """
         if name not in self.frame.columns:
             raise ScoreTableError(f"the score table has no column {name!r}{self._hint(name)}")
-        values = np.array(self.frame[name], dtype=np.float64)
-        return values.reshape(self.num_layers, self.num_heads)
+        values: list[float] = self.frame[name].tolist()
+        table: Float[np.ndarray, "layers heads"] = np.array(values).reshape(
+            self.num_layers, self.num_heads
+        )
+        return table
 
     def ranking(self, metric: str) -> Float[np.ndarray, "layers heads"]:
         """A number that orders heads as the metric's effect does (larger: larger effect).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -73,8 +73,7 @@ class Session:
     @cached_property
     def scorer(self) -> ToxicityScorer:
         """The toxicity scorer."""
-        assert self.config.toxicity is not None  # resolved
-        return load_scorer(self.config.toxicity, device=str(self.base.model.device))
+        return load_scorer(str(self.config.toxicity), device=str(self.base.model.device))
 
     @cached_property
     def base(self) -> LoadedModel:
@@ -84,8 +83,8 @@ class Session:
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's tokenizer."""
-        assert self.base.tokenizer is not None  # load_base raises where there is none
-        return self.base.tokenizer
+        found: Any = self.base.tokenizer  # load_base raises where there is none
+        return cast(PreTrainedTokenizerBase, found)
 
     @cached_property
     def base_path(self) -> str:
@@ -117,8 +116,7 @@ class Session:
 
     def text(self, split: Split) -> PerplexityText:
         """The perplexity text of a split."""
-        assert self.config.text is not None  # resolved
-        return load_text(self.config.text, split)
+        return load_text(str(self.config.text), split)
 
     def text_ids(self, split: Split) -> list[int]:
         """Token ids of the text of a split, at most `text_tokens` of them."""

@@ -57,7 +57,7 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     count = len(problem.subgroups)
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "effects"))
     gap = problem.gaps(base)
-    stderr = gap_intervals(base.toxicity, subgroup, template, rng).stderr
+    stderr = gap_intervals(base.toxicity, subgroup, template, count).stderr
     used, measurable = usable_gaps(gap, stderr)
     change = gap_change(shifts, problem.weights)
     halves = _reliability(problem, base, shifts, used, rng)

@@ -1,0 +1,102 @@
+"""Evaluate a pruned model on everything a run asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers.modeling_utils import PreTrainedModel
+
+from levelhead.evaluation.axis import evaluate_axis
+from levelhead.evaluation.verdict import headline, warnings_of
+from levelhead.metrics.perplexity import PerplexityResult, perplexity, relative_increase
+from levelhead.progress import Progress
+from levelhead.records import AxisEvaluation, Continuation, Evaluation, HeadSelection
+from levelhead.scoring.problem import BiasProblem, SampledTexts
+from levelhead.session import Session
+
+EXAMPLES = 6
+"""Pairs of continuations kept for the report."""
+
+
+def evaluate_run(
+    session: Session, pruned: PreTrainedModel, selection: HeadSelection, progress: Progress
+) -> tuple[Evaluation, list[Continuation]]:
+    """Base against pruned on every axis and on text; the continuations of both, for the record."""
+    axes: dict[str, AxisEvaluation] = {}
+    continuations: list[Continuation] = []
+    examples: list[dict[str, str]] = []
+    for axis in session.evaluated_axes:
+        problem = session.problem(axis, "test")
+        axes[axis], base, fresh = evaluate_axis(problem, pruned, progress)
+        continuations += [*base.records(problem, "base"), *fresh.records(problem, "pruned")]
+        examples += _examples(problem, base, fresh)[: EXAMPLES - len(examples)]
+    text = _text(session, pruned, progress)
+    reliable = bool((selection.details or {}).get("reliable", True))
+    main = str((selection.details or {}).get("axis", session.config.axis[0]))
+    limit = session.config.max_ppl_increase
+    parameters = {"base": _parameters(session.base.model), "pruned": _parameters(pruned)}
+    return (
+        Evaluation(
+            axes=axes,
+            perplexity=text,
+            parameters=parameters,
+            bytes={"base": _bytes(session.base.model), "pruned": _bytes(pruned)},
+            warnings=warnings_of(axes, text, limit, reliable, main),
+            headline=headline(main, axes[main], text, reliable, len(selection.heads)),
+            details={
+                "reliable": reliable,
+                "model": session.model_name,
+                "scorer": session.scorer.identity,
+                "heads": [list(head) for head in selection.heads],
+                "toxicity_input": session.config.toxicity_input,
+                "examples": examples,
+            },
+        ),
+        continuations,
+    )
+
+
+def _text(session: Session, pruned: PreTrainedModel, progress: Progress) -> Mapping[str, Any]:
+    """Perplexity of both models on the test part of the text."""
+    text = session.text("test")
+    ids = session.text_ids("test")
+    results: list[PerplexityResult] = []
+    for name, model in (("base", session.base.model), ("pruned", pruned)):
+        with progress(f"perplexity of the {name} model", len(ids)) as advance:
+            results.append(
+                perplexity(model, ids, bos_token_id=session.tokenizer.bos_token_id, advance=advance)
+            )
+    base, other = results
+    return {
+        "base": base.perplexity,
+        "pruned": other.perplexity,
+        "increase": relative_increase(base, other).to_json(),
+        "tokens": base.num_tokens,
+        "text": text.name,
+        "sha256": text.sha256,
+        "licence": text.licence,
+    }
+
+
+def _parameters(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _bytes(model: PreTrainedModel) -> int:
+    """Bytes of the weights in the number format they are loaded in; shared ones once."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def _examples(
+    problem: BiasProblem, base: SampledTexts, fresh: SampledTexts
+) -> list[dict[str, str]]:
+    """The first continuation of one prompt per subgroup, as both models wrote it."""
+    shown: dict[str, dict[str, str]] = {}
+    for index, prompt in enumerate(base.prompt):
+        record = problem.prompts[int(prompt)]
+        shown.setdefault(
+            record.subgroup,
+            {"prompt": record.text, "base": base.texts[index], "pruned": fresh.texts[index]},
+        )
+    return list(shown.values())
