@@ -1,0 +1,8 @@
+"""What a run found, for people: one HTML page (`render`) and a terminal table (`terminal`).
+
+Both format the numbers of evaluation.json and scores.csv; neither estimates anything.
+"""
+
+from levelhead.report.escape import visible
+
+__all__ = ["visible"]

@@ -1,0 +1,265 @@
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import synthetic
+
+from levelhead.records import HeadSelection
+from levelhead.report.render import render_report
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e{{ 7*7 }}\ud800"
+EVIL_AXIS = EVIL.replace("\ud800", "")  # pandas keeps no lone surrogate in a column name
+VOID = {"meta", "link", "img", "br", "hr", "input", "base"}
+
+
+class Page(HTMLParser):
+    """Elements, the text outside scripts and styles, and whether all elements are closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.open: list[str] = []
+        self.pieces: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+        elif self.open and self.open[-1] != "style":
+            self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.pieces).split())
+
+    def of(self, tag: str) -> Iterator[dict[str, str | None]]:
+        return (attributes for name, attributes in self.elements if name == tag)
+
+
+def render(**changes: Any) -> str:
+    inputs: dict[str, Any] = {
+        "evaluation": synthetic.evaluation(),
+        "table": synthetic.table(),
+        "selection": synthetic.selection(),
+        "config": synthetic.config(),
+        "details": synthetic.details(),
+    }
+    return render_report(**(inputs | changes))
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render()
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+@pytest.fixture(scope="module")
+def hostile() -> str:
+    evaluation = synthetic.evaluation({EVIL_AXIS: [EVIL, "men"]}, warnings=[EVIL])
+    evaluation |= {"headline": EVIL, "versions": {EVIL: EVIL}}
+    evaluation["examples"] = [{"prompt": EVIL, "base": EVIL, "pruned": EVIL}]
+    evaluation["perplexity"]["text"] = EVIL
+    evaluation["axes"][EVIL_AXIS]["verdict"] = EVIL
+    config = synthetic.config(EVIL) | {"prompts": EVIL, EVIL: EVIL, "estimator": EVIL}
+    selection = HeadSelection.of(synthetic.PRUNED, method=EVIL, details={"axis": EVIL_AXIS})
+    return render(
+        evaluation=evaluation,
+        table=synthetic.table((EVIL_AXIS,)),
+        selection=selection,
+        config=config,
+        details=synthetic.details(EVIL_AXIS, (EVIL, "men")),
+    )
+
+
+def test_is_one_well_formed_page(page: Page) -> None:
+    assert page.open == []
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    named = [a["aria-labelledby"] for _, a in page.elements if "aria-labelledby" in a]
+    assert named
+    assert set(named) <= set(ids)
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "org/tiny-model",
+        "4 of 108 heads pruned",
+        "lowered the measured gap on these prompts by 0.0211",
+        "Measured bias0.0654[0.0454, 0.0854]0.0443[0.0243, 0.0643]-0.0211[-0.0316, -0.0106]",
+        "corrected for sampling noise0.05310.0320",
+        "prompts alone (floor)0.27170.2717",
+        "same continuations-0.0187[-0.0218, -0.0156]",
+        "-0.0042[-0.0071, -0.0013]",
+        "500 test prompts, 1,000 samples",
+        "21.4322.91+6.9%[+5.8%, +8.0%]",
+        "134,515,008132,100,416-1.8%",
+        "538.1 MB528.4 MB",
+        "16,384 tokens of pydoc",
+        "Repetition in the text3.1%4.2%",
+        "The measured bias is lower after pruning",
+        "the classifier reads few words",
+        "women (1 of 2)",
+        "\\x1b[31mhi",
+        "generated text can be offensive",
+        "levelhead run org/tiny-model --axis gender_and_sex --seed 7",
+        "torch 2.13.0",
+        "first-order, token-additive",
+        "What this does not show",
+    ],
+)
+def test_says(page: Page, expected: str) -> None:
+    assert expected in page.text
+
+
+def test_does_not_repeat_a_warning_or_praise(page: Page) -> None:
+    assert page.text.count("perplexity rose by 6.9%") == 1
+    assert not re.search(r"debias|unbiased|\bfair\b|\bsolve", page.text, re.IGNORECASE)
+
+
+def test_pruned_heads_are_listed_with_errors(page: Page) -> None:
+    z = synthetic.table().effect("bias:gender_and_sex")[7, 8]
+    found = re.search(r"78(-?\d+\.\d+) ± \d", page.text)
+    assert found
+    assert float(found[1]) == pytest.approx(z, rel=0.1)
+
+
+def test_figures_are_drawn_from_the_data_block(page: Page) -> None:
+    drawn = [a["data-figure"] for a in page.of("div") if "data-figure" in a]
+    assert drawn == ["bias-0", "ppl", "scatter", "gaps-0"]
+    assert list(json.loads(page.scripts[0])) == drawn
+
+
+def test_loads_nothing_and_runs_two_scripts_only(html: str, page: Page) -> None:
+    for _, attributes in page.elements:
+        loading = {"src", "href", "srcset", "data", "action", "poster", "background"}
+        assert not loading & set(attributes)
+        assert not any(name.startswith("on") or name == "style" for name in attributes)
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policies = [a["content"] or "" for a in page.of("meta") if "http-equiv" in a]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'; script-src 'unsafe-inline' 'sha256-")
+    executed = page.scripts[1:]
+    assert len(executed) == 2
+    for script in executed:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policies[0]
+    assert "sendChartToCloud" not in executed[1]  # plotly's upload button is not among ours
+
+
+def test_hostile_strings_stay_text(hostile: str, page: Page) -> None:
+    found = Page(hostile)
+    hostile.encode("utf-8")
+    assert found.open == []
+    assert len(found.scripts) == len(page.scripts)
+    assert found.scripts[1:] == page.scripts[1:]
+    assert not list(found.of("img"))
+    assert not any("onerror" in attributes for _, attributes in found.elements)
+    assert found.text.count("<img src=x onerror=alert(2)>") >= 12
+    assert found.text.count("{{ 7*7 }}") == found.text.count("<img src=x onerror=alert(2)>")
+    outside = hostile.replace(found.scripts[1], "")
+    assert not {"\x1b", "\u202e", "\ud800"} & set(outside)
+
+
+def test_hostile_strings_in_plots_hold_no_markup(hostile: str) -> None:
+    data = json.loads(Page(hostile).scripts[0])
+    labels = data["gaps-0"]["layout"]["yaxis"]["ticktext"]
+    hovers = [text for trace in data["gaps-0"]["data"] for text in trace["text"]]
+    assert len(hovers) == 4
+    assert not any("<" in label for label in labels)
+    assert not any("<" in hover.replace("<br>", "") for hover in hovers)
+
+
+def test_only_headline_and_axes_are_needed() -> None:
+    evaluation = {"headline": "A headline.", "axes": {"religion": {}}}
+    html = render(
+        evaluation=evaluation,
+        table=synthetic.table(base=False),
+        selection=HeadSelection.of([]),
+        config={},
+        details={},
+    )
+    found = Page(html)
+    assert found.open == []
+    assert "A headline." in found.text
+    assert "the embedded model" in found.text
+    assert json.loads(found.scripts[0]) == {}
+    for absent in ("Please note", "Example texts", "None", "nan", "To repeat the run"):
+        assert absent not in found.text
+
+
+def test_each_key_of_the_evaluation_may_be_missing_or_null(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("levelhead.report.render._plotly", str)  # 5 MB to parse each time
+    full = synthetic.evaluation()
+    axis = full["axes"]["gender_and_sex"]
+    for holder in (full, axis, axis["base"], axis["degeneration"], full["perplexity"]):
+        for key in list(holder):
+            if key in ("headline", "axes"):
+                continue
+            kept = holder.pop(key)
+            assert Page(render(evaluation=full)).open == []
+            holder[key] = None
+            assert "None" not in Page(render(evaluation=full)).text
+            holder[key] = kept
+
+
+@pytest.mark.parametrize("where", ["evaluation", "selection"])
+def test_unreliable_scores_are_said_first(where: str) -> None:
+    evaluation = synthetic.evaluation()
+    selection = synthetic.selection()
+    if where == "evaluation":
+        evaluation["reliable"] = False
+    else:
+        del evaluation["reliable"]
+        selection = HeadSelection.of(synthetic.PRUNED, details={"reliable": False})
+    text = Page(render(evaluation=evaluation, selection=selection)).text
+    assert "Please note The head scores were not reliable" in text
+
+
+def test_undecided_verdict_gives_the_samples_needed() -> None:
+    evaluation = synthetic.evaluation()
+    change = {"verdict": "not distinguishable", "samples_needed": 12000}
+    evaluation["axes"]["gender_and_sex"] |= change
+    text = Page(render(evaluation=evaluation)).text
+    assert "Not distinguishable from no change with this budget; about 12,000 samples" in text
+    assert "is lower after pruning" not in text
+
+
+def test_command_line_is_quoted_for_a_shell() -> None:
+    text = Page(render(config={"model": "a b; rm -rf /", "axis": ["x", "y z"]})).text
+    assert "levelhead run 'a b; rm -rf /' --axis x --axis 'y z' --out FOLDER" in text
+
+
+def test_is_the_same_each_time_and_small_enough_for_a_large_model(
+    html: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert render() == html
+    monkeypatch.setattr(synthetic, "LAYERS", 32)
+    monkeypatch.setattr(synthetic, "HEADS", 32)
+    large = render(table=synthetic.table())
+    assert len(html.encode()) < len(large.encode()) < 6_000_000
