@@ -195,7 +195,7 @@ def gap_plot(base: Mapping[str, Any], pruned: Mapping[str, Any]) -> Figure | Non
         "ticktext": [plot_text(_short(str(name))) for name in names],
     }
     xaxis = _axis("gap")
-    xaxis |= {"zeroline": True, "zerolinewidth": 1.5, "nticks": 4, "tickangle": 0}
+    xaxis |= {"zeroline": True, "zerolinewidth": 1.5, "nticks": 5}
     layout = _layout(height=min(40 * len(names) + 130, 1400), xaxis=xaxis, yaxis=yaxis)
     return {"data": data, "layout": layout}
 

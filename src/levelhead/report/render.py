@@ -15,7 +15,6 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import Any
 
@@ -23,27 +22,16 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from levelhead.records import HeadSelection
-from levelhead.report import figures, numbers, summary
+from levelhead.report import numbers, summary
 from levelhead.report.escape import script_json, visible
-from levelhead.report.heads import OTHER, PROTECTED, PRUNED, HeadView, head_view
+from levelhead.report.heads import PRUNED, HeadView, head_view
+from levelhead.report.plots import gap_plots, head_plots
 from levelhead.report.summary import mapping, texts
 from levelhead.scores import ScoreTable
 
 TEMPLATE = "page.html.jinja"
 _RUN_MARK = "levelhead_run"  # config.json's own format number, not an option
 _VERSIONS = "versions"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """A figure and the words around it; `key` names it in the page's data block."""
-
-    key: str
-    title: str
-    caption: str
-    legend: tuple[tuple[str, str], ...]
-    """(name of the style of a mark, what it stands for)"""
-    figure: figures.Figure
 
 
 def render_report(
@@ -68,10 +56,10 @@ def render_report(
         The page. It is valid UTF-8 whatever the strings hold, and the same for the same input.
     """
     view = head_view(table, selection)
-    head_plots, axis_plots = _head_plots(view), _gap_plots(evaluation)
+    of_heads, of_gaps = head_plots(view), gap_plots(evaluation)
     chosen = selection.details or {}
     reliable = evaluation.get("reliable", chosen.get("reliable"))
-    figure_data = {plot.key: plot.figure for plot in (*head_plots, *axis_plots)}
+    figure_data = {plot.key: plot.figure for plot in (*of_heads, *of_gaps)}
     page_script, plotly_script = _source("page.js"), _plotly()
     return (
         _environment()
@@ -83,9 +71,9 @@ def render_report(
             groups=summary.groups(evaluation),
             perplexity=_perplexity_note(evaluation),
             selection=_selection_facts(selection, view),
-            head_plots=[plot for plot in head_plots if plot.key in ("bias-0", "ppl", "scatter")],
-            more_head_plots=[p for p in head_plots if p.key not in ("bias-0", "ppl", "scatter")],
-            gap_plots=axis_plots,
+            head_plots=[plot for plot in of_heads if plot.key in ("bias-0", "ppl", "scatter")],
+            more_head_plots=[p for p in of_heads if p.key not in ("bias-0", "ppl", "scatter")],
+            gap_plots=of_gaps,
             gaps=_gap_rows(evaluation),
             heads=_head_rows(view),
             head_axis=next(iter(view.bias), None),
@@ -168,71 +156,6 @@ def _selection_facts(selection: HeadSelection, view: HeadView) -> dict[str, Any]
         "alpha": numbers.finite(selection.alpha),
         "axis": (selection.details or {}).get("axis"),
     }
-
-
-def _head_plots(view: HeadView) -> list[Plot]:
-    counts = {status: view.count(status) for status in (PRUNED, PROTECTED, OTHER)}
-    named = [(status, f"{status} ({number})") for status, number in counts.items() if number]
-    on_map = tuple((f"on-map {status}", text) for status, text in named if status != OTHER)
-    plots = []
-    for place, (axis, effect) in enumerate(view.bias.items()):
-        limit = numbers.with_error(figures.colour_limit(effect))
-        plots.append(
-            Plot(
-                key=f"bias-{place}",
-                title=f"Effect of each head on bias (z_bias), {axis}",
-                caption="Orange: the head adds measured bias; violet: it lowers it. "
-                f"Colours end at ±{limit}.",
-                legend=on_map,
-                figure=figures.heatmap(view, effect, "z_bias", figures.BIAS_SCALE),
-            )
-        )
-    if view.ppl is not None:
-        limit = numbers.with_error(figures.colour_limit(view.ppl))
-        ppl_map = Plot(
-            key="ppl",
-            title="Effect of each head on perplexity (z_ppl)",
-            caption="Purple: perplexity rises without the head, it is needed; green: it falls. "
-            f"Colours end at ±{limit}.",
-            legend=on_map,
-            figure=figures.heatmap(view, view.ppl, "z_ppl", figures.PPL_SCALE),
-        )
-        plots.insert(1 if view.bias else 0, ppl_map)
-    if view.ppl is not None and view.bias:
-        axis, effect = next(iter(view.bias.items()))
-        cut = " Some heads lie outside the window: zoom out, or double-click, to see all of them."
-        plots.append(
-            Plot(
-                key="scatter",
-                title=f"Bias against perplexity, a mark per head, {axis}",
-                caption="Up: the head adds measured bias. Left: it is needed for language "
-                "modelling. Lines: one standard error."
-                + (cut if figures.scatter_window(view, view.ppl) else ""),
-                legend=tuple(named),
-                figure=figures.scatter(view, view.ppl, effect),
-            )
-        )
-    return plots
-
-
-def _gap_plots(evaluation: Mapping[str, Any]) -> list[Plot]:
-    plots = []
-    for place, (axis, data) in enumerate(mapping(evaluation, "axes").items()):
-        base, pruned = mapping(data, "base", "gaps"), mapping(data, "pruned", "gaps")
-        figure = figures.gap_plot(base, pruned)
-        if figure is not None:
-            plots.append(
-                Plot(
-                    key=f"gaps-{place}",
-                    title=f"Gap of each subgroup before and after pruning, {axis}",
-                    caption="Mean toxicity over the axis minus that of the subgroup, with 95% "
-                    "intervals. Below 0: texts about the subgroup are more toxic than the mean. "
-                    "The closer all marks are to 0, the smaller the measured bias.",
-                    legend=(("base", "base"), ("after", "pruned")),
-                    figure=figure,
-                )
-            )
-    return plots
 
 
 def _gap_rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
