@@ -1,0 +1,95 @@
+"""Effects on perplexity: exact is exact, curvature follows it, windows are what they say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from levelhead.errors import TextError
+from levelhead.models.surgery import prune_heads
+from levelhead.progress import silent
+from levelhead.scoring import PPL_ESTIMATORS
+from levelhead.scoring.perplexity_effects import text_windows, window_nll
+from levelhead.testing import TINY_FAMILIES, tiny_model
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A tiny model that has learnt a little, so that heads matter, and text it knows."""
+    model = tiny_model("llama", seed=1)
+    generator = torch.Generator().manual_seed(0)
+    size = model.config.vocab_size
+    follows = torch.randint(4, size, (size, 3), generator=generator)
+
+    def text(rows: int, length: int) -> torch.Tensor:
+        ids = torch.randint(4, size, (rows, length), generator=generator)
+        for t in range(2, length):  # each token follows from the two before it, mostly
+            choice = torch.randint(0, 3, (rows,), generator=generator)
+            ids[:, t] = follows[ids[:, t - 2], choice]
+        return ids
+
+    model.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(150):
+        loss = window_nll(model, text(16, 32)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.requires_grad_(False).eval()
+    return model, text(40, 32)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_exact_equals_pruning_each_head(family: str) -> None:
+    assert family in TINY_FAMILIES
+    model = tiny_model(family, num_layers=2)
+    windows = torch.randint(4, 90, (3, 16), generator=torch.Generator().manual_seed(0))
+    effects = PPL_ESTIMATORS["exact"](model, windows, silent, 0)
+    with torch.no_grad():
+        base = window_nll(model, windows)
+    np.testing.assert_allclose(effects.base_nll, base.numpy(), rtol=1e-5)
+    assert effects.perplexity == pytest.approx(math.exp(base.mean().item()), rel=1e-5)
+    for layer, head in [(0, 1), (1, 0), (1, 5)]:
+        pruned = tiny_model(family, num_layers=2)
+        prune_heads(pruned, {layer: [head]})
+        with torch.no_grad():
+            change = window_nll(pruned, windows) - base
+        got = effects.nll_change[:, layer, head]
+        np.testing.assert_allclose(got, change.numpy(), atol=2e-5)
+        other = effects.nll_change[:, layer, (head + 1) % 6]
+        assert np.abs(other - change.numpy()).max() > 1e-4, "control: another head differs"
+
+
+def test_curvature_ranks_heads_as_exact_ablation_does(trained) -> None:
+    model, windows = trained
+    exact = PPL_ESTIMATORS["exact"](model, windows, silent, 0)
+    fast = PPL_ESTIMATORS["curvature"](model, windows, silent, 0)
+    rho = stats.spearmanr(exact.effect.ravel(), fast.effect.ravel()).statistic
+    assert rho > 0.7
+    wrong = stats.spearmanr(exact.effect.ravel(), fast.effect[::-1].ravel()).statistic
+    assert wrong < rho - 0.3, "control: heads of other layers"
+    assert fast.effect.min() < 0, "some heads are needed"
+    assert fast.fisher is not None
+    assert (fast.fisher >= 0).all()
+    assert fast.diagnostics["calibration"] > 0
+
+
+def test_curvature_depends_on_its_seed_only_through_labels(trained) -> None:
+    model, windows = trained
+    first, again, other = (
+        PPL_ESTIMATORS["curvature"](model, windows[:8], silent, seed) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first.nll_change, again.nll_change)
+    assert not np.array_equal(first.nll_change, other.nll_change)
+
+
+def test_windows_do_not_overlap_and_short_text_is_refused() -> None:
+    model = tiny_model("gpt2")
+    windows = text_windows(list(range(200)), model, 200)
+    flat = windows.flatten().tolist()
+    assert flat == list(range(len(flat)))
+    assert len(flat) > 150
+    with pytest.raises(TextError, match="20 tokens"):
+        text_windows(list(range(20)), model, 16_384)
