@@ -210,7 +210,7 @@ def test_heads_that_do_not_fit_the_weights_are_refused(compact):
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"]["heads"]["0"] = [0]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"other shapes than its config\.json says"):
+    with pytest.raises(CheckpointError, match=r"other shapes than config\.json says"):
         load(folder)
 
 

@@ -44,8 +44,6 @@ class Architecture:
     output_projection: str = "o_proj"
     slice_heads: SliceHeads = slice_separate
     """Slices queries, keys and values of one attention module to a set of kept heads."""
-    layer_returns_tuple: bool = False
-    """Whether a decoder layer returns (hidden states, ...) rather than hidden states."""
 
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -63,7 +61,6 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         layers="transformer.h",
         attention="attn.attention",
         output_projection="out_proj",
-        layer_returns_tuple=True,
     ),
     Architecture(
         name="GPT-J",
@@ -71,7 +68,6 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         layers="transformer.h",
         attention="attn",
         output_projection="out_proj",
-        layer_returns_tuple=True,
     ),
     Architecture(name="Llama 2 and 3, SmolLM2", model_types=("llama",)),
     Architecture(name="Mistral", model_types=("mistral",)),

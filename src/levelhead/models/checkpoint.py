@@ -37,6 +37,7 @@ from levelhead.models.zero_fill import zero_filled
 Format = Literal["compact", "zeroed"]
 PROVENANCE = "levelhead_zeroed_heads"
 """Where the config.json of a zeroed checkpoint says which heads are zero; nothing reads it."""
+OTHER_SHAPES = "the tensors have other shapes than config.json says"
 
 
 class LevelheadQuantizer(HfQuantizer):
@@ -53,6 +54,7 @@ class LevelheadQuantizer(HfQuantizer):
     ) -> PreTrainedModel:
         if self.pre_quantized:
             self._prune(model)
+            self._expected = {name: p.shape for name, p in model.named_parameters()}
         return model
 
     def _process_model_after_weight_loading(
@@ -60,6 +62,9 @@ class LevelheadQuantizer(HfQuantizer):
     ) -> PreTrainedModel:
         if not self.pre_quantized:
             self._prune(model)
+        elif any(self._expected.get(n, p.shape) != p.shape for n, p in model.named_parameters()):
+            # Some versions of transformers do not compare shapes where this hook is used.
+            raise CheckpointError(OTHER_SHAPES)
         # An ordinary model from here on: casting, training and saving are stock.
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
@@ -187,9 +192,7 @@ def _damage_reported(path: str | Path) -> Iterator[None]:
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise
-        raise CheckpointError(
-            f"{path} is damaged: its tensors have other shapes than its config.json says"
-        ) from error
+        raise CheckpointError(f"{path} is damaged: {OTHER_SHAPES}") from error
 
 
 @contextmanager

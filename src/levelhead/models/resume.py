@@ -8,7 +8,7 @@ padded batches, sliding windows and whatever else a family passes to its layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from levelhead.models.architectures import architecture_of, decoder_layers
+from levelhead.models.architectures import decoder_layers
 
 Hidden = Float[Tensor, "batch time width"]
 
@@ -78,10 +78,6 @@ def resumed_at(model: PreTrainedModel, layer: int, hidden: Hidden) -> Iterator[N
         raise ValueError(
             f"layer {layer} does not exist: the model has layers 0 to {len(layers) - 1}"
         )
-    as_tuple = architecture_of(model).layer_returns_tuple
-
-    def identity(hidden_states: Hidden, *_: Any, **__: Any) -> Hidden | tuple[Hidden, None]:
-        return (hidden_states, None) if as_tuple else hidden_states
 
     def inject(
         _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -98,10 +94,32 @@ def resumed_at(model: PreTrainedModel, layer: int, hidden: Hidden) -> Iterator[N
 
     with ExitStack() as undo:
         for below in layers[:layer]:
-            undo.enter_context(_forward_replaced(below, identity))
+            undo.enter_context(_forward_replaced(below, _identity_like(below)))
         handle = layers[layer].register_forward_pre_hook(inject, with_kwargs=True)
         undo.callback(handle.remove)
         yield
+
+
+_RETURNS_TUPLE: dict[type[nn.Module], bool] = {}
+"""By class of decoder layer, as far as seen: (hidden states, ...) rather than hidden states."""
+
+
+def _identity_like(layer: nn.Module) -> Callable[..., Hidden | tuple[Hidden, None]]:
+    """A forward method that returns its input in the form in which this layer returns its output.
+
+    The form differs between families and versions of transformers; the first call for a class of
+    layers finds it out by running the layer.
+    """
+    original = layer.forward
+
+    def identity(hidden_states: Hidden, *args: Any, **kwargs: Any) -> Hidden | tuple[Hidden, None]:
+        if type(layer) not in _RETURNS_TUPLE:
+            with torch.no_grad():
+                returned = original(hidden_states, *args, **kwargs)
+            _RETURNS_TUPLE[type(layer)] = isinstance(returned, tuple)
+        return (hidden_states, None) if _RETURNS_TUPLE[type(layer)] else hidden_states
+
+    return identity
 
 
 @contextmanager
