@@ -1,0 +1,1 @@
+"""Measures of a model: bias and its intervals, perplexity, degenerate text. They load nothing."""

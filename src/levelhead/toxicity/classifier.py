@@ -1,0 +1,204 @@
+"""Any Hugging Face sequence classifier as a toxicity scorer, in float32 on one device.
+
+Knows transformers, and nothing of any particular model: which output means "toxic" is decided by
+`labels.py`. Never runs code that a model ships, and loads pickled weights only on request.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from levelhead.errors import ScorerError
+from levelhead.toxicity.base import ScorerCost
+from levelhead.toxicity.labels import ToxicOutput, find_toxic_output
+
+if TYPE_CHECKING:
+    import torch
+
+_LONGEST = 512  # tokens; longer texts are cut at the end
+_TEXTS_AT_ONCE = 8192  # sorted by length together; bounds the memory of their token ids
+_HASHED_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin"}
+_ELSEWHERE = "--toxicity profanity-check needs no network, --toxicity FOLDER reads a saved model"
+
+
+class SequenceClassifier:
+    """Probability of one output of a sequence classifier; made by `load_classifier`."""
+
+    cost: ScorerCost = "expensive"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        identity: str,
+        model: Any,
+        tokenizer: Any,
+        output: ToxicOutput,
+        max_tokens: int,
+        batch_size: int = 32,
+    ) -> None:
+        self.name = name
+        self.identity = identity
+        self.output = output
+        self.max_tokens = max_tokens
+        self._model = model
+        self._tokenizer = tokenizer
+        self._batch_size = batch_size if tokenizer.pad_token is not None else 1
+
+    def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "texts"]:
+        """Probability in [0, 1] that each text is toxic; texts past `max_tokens` are cut."""
+        scores = np.empty(len(texts))
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = slice(start, start + _TEXTS_AT_ONCE)
+            scores[part] = self._score_sorted(list(texts[part]))
+        return scores
+
+    def _score_sorted(self, texts: list[str]) -> Float[np.ndarray, "texts"]:
+        """Batches of texts of about the same length waste the least on padding."""
+        import torch
+
+        tokens = self._tokenizer(texts, truncation=True, max_length=self.max_tokens)
+        order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")[::-1]
+        scores = np.empty(len(texts))
+        with torch.inference_mode():
+            for start in range(0, len(texts), self._batch_size):
+                rows = order[start : start + self._batch_size]
+                batch = self._tokenizer.pad(
+                    {key: [values[row] for row in rows] for key, values in tokens.items()},
+                    return_tensors="pt",
+                )
+                logits = self._model(**batch.to(self._model.device)).logits.float()
+                scores[rows] = self._probability(logits).cpu().numpy()
+        return scores
+
+    def _probability(self, logits: "torch.Tensor") -> "torch.Tensor":
+        if self.output.activation == "sigmoid":
+            return logits[:, self.output.index].sigmoid()
+        return logits.softmax(dim=-1)[:, self.output.index]
+
+
+def load_classifier(
+    name: str,
+    *,
+    device: str = "cpu",
+    allow_pickle: bool = False,
+    other_names: Sequence[str] = (),
+) -> SequenceClassifier:
+    """The sequence classifier `MODEL[@REVISION][#LABEL]`, MODEL a hub id or a local folder.
+
+    Args:
+        name: the model, optionally a hub revision, optionally the label that means "toxic".
+        device: where it runs.
+        allow_pickle: also load weights that exist only as `pytorch_model.bin`.
+        other_names: scorers to name in the error where there is no such model.
+
+    Raises:
+        ScorerError: the model cannot be found or reached, is not a sequence classifier, has no
+            safetensors weights, or does not show which of its labels means "toxic".
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    model_name, revision, label = _parse(name)
+    try:
+        config = AutoConfig.from_pretrained(model_name, revision=revision)
+    except (OSError, ValueError) as err:
+        known = ", ".join(other_names)
+        raise ScorerError(
+            f"no toxicity scorer {name!r}: it is none of the built-in names ({known}) and no "
+            f"model could be read from that folder or hub id ({_first_line(err)}). {_ELSEWHERE}"
+        ) from err
+    # One commit for weights and tokenizer; transformers also takes weights from an open pull
+    # request of a repository, but only where the revision is a branch.
+    revision = getattr(config, "_commit_hash", None) or revision
+    output = find_toxic_output(model_name, config.id2label, config.problem_type, label)
+    model = _load_model(model_name, revision, allow_pickle).to(device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_name, revision=revision)
+    except (OSError, ValueError) as err:
+        raise ScorerError(
+            f"toxicity scorer {name!r} has no usable tokenizer: {_first_line(err)}"
+        ) from err
+    if tokenizer.pad_token is not None and model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id  # decoders read the last real token
+    return SequenceClassifier(
+        name=name,
+        identity=f"classifier:{_version(model_name, revision)}#{output.label}",
+        model=model,
+        tokenizer=tokenizer,
+        output=output,
+        max_tokens=_max_tokens(model, tokenizer),
+    )
+
+
+def _parse(name: str) -> tuple[str, str | None, str | None]:
+    """(model, revision, label) of `MODEL[@REVISION][#LABEL]`; a folder's name may hold both."""
+    if Path(name).is_dir():
+        return name, None, None
+    model, _, label = name.partition("#")
+    if Path(model).is_dir():
+        return model, None, label or None
+    model, _, revision = model.partition("@")
+    return model, revision or None, label or None
+
+
+def _load_model(name: str, revision: str | None, allow_pickle: bool) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            name,
+            revision=revision,
+            use_safetensors=None if allow_pickle else True,
+            dtype="float32",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as err:
+        remedy = (
+            _ELSEWHERE
+            if allow_pickle
+            else "only safetensors weights are loaded, since a pickle can run code; if you trust "
+            "it, save it once as safetensors (load_scorer(..., allow_pickle=True) reads it)"
+        )
+        raise ScorerError(
+            f"cannot load the weights of toxicity scorer {name!r}: {_first_line(err)} ({remedy})"
+        ) from err
+    if info["missing_keys"]:
+        raise ScorerError(
+            f"{name!r} is not a trained sequence classifier: it has no weights for "
+            f"{', '.join(sorted(info['missing_keys'])[:3])}; choose another model with --toxicity"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _version(name: str, revision: str | None) -> str:
+    """Hub id and commit, or the hash of a local folder's files, wherever the folder is."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return f"{name}@{revision}"
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in _HASHED_SUFFIXES:
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def _max_tokens(model: Any, tokenizer: Any) -> int:
+    limits = [_LONGEST, tokenizer.model_max_length]
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if table is not None:
+        # RoBERTa counts positions from padding_idx + 1, so its table is longer than its limit.
+        padding_idx = getattr(table, "padding_idx", None)
+        limits.append(table.num_embeddings - (0 if padding_idx is None else padding_idx + 1))
+    elif positions := getattr(model.config, "max_position_embeddings", None):
+        limits.append(positions)
+    return int(min(limits))
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().partition("\n")[0]
