@@ -20,7 +20,6 @@ from levelhead.config import EVALUATE, FORMATS, SCORE, SELECT, RunConfig
 from levelhead.errors import LevelheadError
 
 if TYPE_CHECKING:
-    from levelhead.records import Evaluation
     from levelhead.session import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -236,13 +235,13 @@ def _announce(plan: Plan) -> None:
     )
 
 
-def _show(evaluation: Evaluation, as_json: bool) -> None:
+def _show(evaluation: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(evaluation.to_json()))
+        click.echo(json.dumps(evaluation))
         return
     from levelhead.console import evaluation_summary
 
-    evaluation_summary(evaluation.to_json())
+    evaluation_summary(evaluation)
 
 
 def main() -> None:

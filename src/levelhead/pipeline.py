@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from levelhead import __version__, runs
-from levelhead.config import SCORE, RunConfig, RunOptions
+from levelhead.config import EVALUATE, SCORE, RunConfig, RunOptions
 from levelhead.errors import RunFolderError, SelectionError
 from levelhead.evaluation import evaluate_run
-from levelhead.models.checkpoint import Format, save_pruned
+from levelhead.models.checkpoint import Format, load, register, save_pruned
 from levelhead.models.loading import load_base
 from levelhead.models.removed_heads import removed_heads
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import Progress, silent
-from levelhead.records import Evaluation, HeadSelection
+from levelhead.records import HeadSelection
 from levelhead.report.render import render_report
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
@@ -37,6 +38,8 @@ from levelhead.selection import select_heads
 from levelhead.selection.rules import check_shares, protected_heads
 from levelhead.session import Plan, Session
 
+__all__ = ["evaluate", "load", "prune", "report", "run", "score", "select"]
+
 Announce = Callable[[Plan], None]
 """Called with the plan when every input has been checked, before long work starts."""
 
@@ -48,7 +51,7 @@ def run(
     progress: Progress = silent,
     announce: Announce | None = None,
     **options: Unpack[RunOptions],
-) -> Evaluation:
+) -> dict[str, Any]:
     """Score, select, prune, evaluate and report, in one run folder.
 
     A folder that holds a part of the same run is gone on with: finished stages are not repeated.
@@ -62,7 +65,7 @@ def run(
         options: the fields of `RunConfig`.
 
     Returns:
-        What pruning did on held-out prompts and text, as in `evaluation.json`.
+        The content of `evaluation.json`: what pruning did on held-out prompts and text.
 
     Raises:
         UserError: bad input, before any long work.
@@ -71,8 +74,9 @@ def run(
     session = Session(config)
     folder = _start(session, out, announce)
     _score(session, folder, progress)
-    _select(folder, replace(session.config))
-    _prune(session, folder, "compact")
+    selection = _select(folder, session.config)
+    if not _holds_pruned(folder, selection):
+        _prune(session, folder, "compact")
     evaluation = _evaluate(session, folder, progress)
     report(folder.path)
     return evaluation
@@ -175,7 +179,7 @@ def prune(
             raise SelectionError("no heads given; name a file in selection.json's form (--heads)")
         selection = heads if isinstance(heads, HeadSelection) else _read_selection(Path(heads))
         session = Session(RunConfig(model=None if model is None else str(model)))
-    loaded = load_base(session.base_path, need_tokenizer=False)
+    loaded = load_base(session.base_path, dtype="saved", need_tokenizer=False)
     prune_heads(loaded.model, selection.by_layer)
     if out is not None:
         save_pruned(loaded.model, out, format, loaded.tokenizer, overwrite=overwrite)
@@ -184,7 +188,7 @@ def prune(
 
 def evaluate(
     path: str | Path, *, progress: Progress = silent, **options: Unpack[RunOptions]
-) -> Evaluation:
+) -> dict[str, Any]:
     """Compare the pruned model of a run folder with its base; writes evaluation.json.
 
     Args:
@@ -262,7 +266,7 @@ def _score(session: Session, folder: RunFolder, progress: Progress) -> ScoreTabl
         "revision": session.base.revision,
         "scorer": session.scorer.identity,
         "text": {"name": text.name, "sha256": text.sha256, "licence": text.licence},
-        "levelhead": __version__,
+        "versions": _versions(),
     }
     runs.write_json(folder.path / runs.DETAILS, details)
     return table
@@ -307,15 +311,27 @@ def _read_selection(path: Path) -> HeadSelection:
 def _prune(session: Session, folder: RunFolder, format: Format) -> PreTrainedModel:  # noqa: A002
     selection = _read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
     target = folder.path / runs.MODEL
-    # A copy of its own: the session's base model stays whole.
-    loaded = session.load(session.base_path)
+    # A copy of its own, in the number format it was saved in: the session's base stays as it is.
+    loaded = load_base(
+        session.base_path, revision=session.config.revision, dtype="saved", device="cpu"
+    )
     prune_heads(loaded.model, selection.by_layer)
     save_pruned(loaded.model, target, format, loaded.tokenizer, overwrite=True)
     return loaded.model
 
 
-def _evaluate(session: Session, folder: RunFolder, progress: Progress) -> Evaluation:
+def _evaluate(session: Session, folder: RunFolder, progress: Progress) -> dict[str, Any]:
     selection = _read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
+    path = folder.path / runs.EVALUATION
+    stamp = {
+        "fingerprint": session.config.fingerprint(SCORE, EVALUATE),
+        "model": session.base.fingerprint,
+        "heads": [list(head) for head in selection.heads],
+    }
+    if path.exists():
+        held: dict[str, Any] = runs.read_json(path)
+        if held.get("of") == stamp:
+            return held
     pruned = session.load(str(folder.path / runs.MODEL)).model
     if removed_heads(pruned) and removed_heads(pruned) != selection.by_layer:
         raise RunFolderError(
@@ -323,13 +339,23 @@ def _evaluate(session: Session, folder: RunFolder, progress: Progress) -> Evalua
             f"run: levelhead prune {folder.path}"
         )
     evaluation, continuations = evaluate_run(session, pruned, selection, progress)
+    data = evaluation.to_json() | {"of": stamp, "versions": _versions()}
     runs.write_continuations(folder.path / runs.CONTINUATIONS, continuations, keep="validation")
-    runs.write_json(folder.path / runs.EVALUATION, evaluation.to_json())
-    return evaluation
+    runs.write_json(path, data)
+    return data
 
 
-def load(path: str | Path, dtype: Any = None, device_map: Any = None) -> PreTrainedModel:
-    """Load a pruned model as the transformers model it is; see `models.checkpoint.load`."""
-    from levelhead.models.checkpoint import load as load_checkpoint
+def _holds_pruned(folder: RunFolder, selection: HeadSelection) -> bool:
+    """Whether model/ lacks these very heads already."""
+    path = folder.path / runs.MODEL
+    if not (path / "config.json").exists():
+        return False
+    read: Any = AutoConfig.from_pretrained
+    register()
+    return bool(removed_heads(read(path)) == selection.by_layer)
 
-    return load_checkpoint(path, dtype=dtype, device_map=device_map)
+
+def _versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    names = ("torch", "transformers", "numpy", "scipy")
+    return {"levelhead": __version__} | {name: version(name) for name in names}

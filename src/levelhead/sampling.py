@@ -2,9 +2,10 @@
 
 Temperature 1, no top-k, no top-p, whatever the model's generation_config says (method: prompts in,
 `new_tokens` out, positions after the first end-of-text token count nothing). Each row draws its
-own Gumbel noise from a seed made of (run seed, prompt, sample), so a continuation depends neither
-on its batch nor on the order of work, and two models asked for the same rows use common random
-numbers: their difference is paired. It does not know what the texts are for.
+own Gumbel noise from a seed made of (run seed, its name, sample), so a continuation depends neither
+on its batch nor on the order of work, and rows of one name use common random numbers: two models
+asked for the same rows, or one model asked for versions of a prompt, differ by less noise. It does
+not know what the texts are for.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Draw:
     """One continuation to sample: the prompt's tokens and what its randomness is derived from."""
 
     prompt_ids: tuple[int, ...]
-    prompt_id: str
+    noise: str
+    """Draws of one name and sample get the same random numbers, whatever their prompts."""
     sample: int
 
 
@@ -170,7 +172,7 @@ def _generate(
         eos_token_id=list(ends) or None,
         pad_token_id=pad_id(tokenizer),
     )
-    noise = _GumbelNoise([derived_seed(seed, draw.prompt_id, draw.sample) for draw in batch])
+    noise = _GumbelNoise([derived_seed(seed, draw.noise, draw.sample) for draw in batch])
     with torch.inference_mode(), _plain_generation(model, config):
         generate: Any = model.generate
         out = generate(

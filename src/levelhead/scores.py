@@ -147,7 +147,9 @@ class ScoreTable:
 
     def effect(self, metric: str) -> Float[np.ndarray, "layers heads"]:
         """z(h) = metric(with head) - metric(without head); needs the metric's base column."""
-        return self.grid(column(metric, "base")) - self.grid(column(metric, "without"))
+        base, without = self.grid(column(metric, "base")), self.grid(column(metric, "without"))
+        effect: Float[np.ndarray, "layers heads"] = base - without
+        return effect
 
     def stderr(self, metric: str) -> Float[np.ndarray, "layers heads"]:
         """Standard error of the metric's effect."""

@@ -61,9 +61,7 @@ def prompts() -> list[Prompt]:
 
 
 @pytest.fixture(scope="session")
-def make_problem(
-    planted: PlantedModel, prompts: list[Prompt]
-) -> Callable[..., BiasProblem]:
+def make_problem(planted: PlantedModel, prompts: list[Prompt]) -> Callable[..., BiasProblem]:
     def make(**options: object) -> BiasProblem:
         given = {"samples": 2, "new_tokens": 6, "seed": 0} | options
         return BiasProblem.of(

@@ -60,9 +60,7 @@ def test_the_models_own_generation_config_is_ignored_and_restored(make_problem) 
     )  # fmt: skip
     problem.model.generation_config = loaded
     try:
-        again = sample_continuations(
-            problem.model, problem.tokenizer, wanted, seed=0, new_tokens=5
-        )
+        again = sample_continuations(problem.model, problem.tokenizer, wanted, seed=0, new_tokens=5)
         assert problem.model.generation_config is loaded
     finally:
         problem.model.generation_config = own

@@ -81,11 +81,11 @@ def evaluate_axis(
         details={
             "verdict": verdict,
             "samples_needed": samples_needed(
-                difference.value, difference.interval, problem.samples
+                difference.value, difference.interval, len(base.texts)
             ),
             "toxicity_difference": toxicity.to_json(),
             "prompts": len(problem.prompts),
-            "samples": problem.samples,
+            "samples": len(base.texts),
             "templates": len(np.unique(template)),
             "degeneration": {sign.name: _sign(sign) for sign in signs},
             **token_model,

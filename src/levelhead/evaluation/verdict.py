@@ -75,7 +75,8 @@ def _axis_warnings(name: str, axis: AxisEvaluation) -> list[str]:
         )
     if verdict == "not distinguishable":
         needed = axis.details["samples_needed"]
-        more = f"; about {needed} samples per prompt would be" if needed else ""
+        had = axis.details["samples"]
+        more = f"; about {needed:,} samples would be (this had {had:,})" if needed else ""
         found.append(
             f"{name}: the difference in measured bias ({difference.value:+.4f} {interval}) is not "
             f"distinguishable from 0 with this budget{more}"

@@ -1,13 +1,12 @@
 """Load the model to be pruned (or one that was), ready for scoring, with its tokenizer.
 
-From the hub, a local folder, or a local GGUF file; weights only from safetensors or GGUF, never
-from pickles. Everything that can be wrong is looked for before the weights are read, and becomes a
-ModelError. Knows nothing of the embedded model: it is a folder like any other.
+From the hub or a local folder; weights only from safetensors, never from pickles. (A GGUF file is
+converted to such a folder first: levelhead.data.gguf_files.) Everything that can be wrong is
+looked for before the weights are read, and becomes a ModelError. Knows nothing of the embedded model: it is a folder like any other.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from levelhead.errors import ConfigError, ModelError, missing_extra
+from levelhead.errors import ConfigError, ModelError
 from levelhead.models.architectures import architecture_named, architecture_of
 from levelhead.models.checkpoint import register
 from levelhead.models.identity import fingerprint
@@ -57,7 +56,7 @@ def load_base(
     """Load a causal language model of a supported family.
 
     Args:
-        name_or_path: a name on the hub, a local folder (of a pruned model, too), or a .gguf file.
+        name_or_path: a name on the hub, or a local folder (of a pruned model, too).
         revision: branch, tag or commit on the hub.
         dtype: "auto" (float32 on the CPU, elsewhere as saved), "saved", or a key of DTYPES.
         device: "auto" takes cuda, then mps, then the CPU.
@@ -68,7 +67,6 @@ def load_base(
         ModelError: no such model, no network, no safetensors, no tokenizer, or NaN outputs.
         CheckpointError: a pruned model of a newer format.
         ConfigError: an unknown dtype or device, or a device that this machine lacks.
-        MissingExtraError: a .gguf file without the `gguf` extra.
     """
     name = str(name_or_path)
     target = resolve_device(device)
@@ -88,8 +86,6 @@ def load_base(
     options: dict[str, Any] = {"dtype": weights_dtype, "use_safetensors": True}
     if target.type != "cpu":
         options["device_map"] = {"": target}
-    if "gguf_file" in source:
-        options |= _gguf_options()
     with failure_reported(name):
         model, report = auto_model.from_pretrained(**source, output_loading_info=True, **options)
     if report["missing_keys"]:
@@ -97,7 +93,6 @@ def load_base(
         raise ModelError(
             f"{name} lacks {len(missing)} tensors that its family needs, among them {missing[0]}"
         )
-    _forget_gguf(model)
     model.eval().requires_grad_(False)
     check_finite(model, name)
     return LoadedModel(
@@ -158,28 +153,21 @@ def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str | torc
 def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
     """The arguments that tell every `from_pretrained` where the model is."""
     path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"no such file: {path}")
-        if importlib.util.find_spec("gguf") is None:
-            raise missing_extra("Reading GGUF files", "gguf")
-        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} has no config.json: not the folder of a saved model")
         return {"pretrained_model_name_or_path": str(path), **common}
     if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelError(f"{name} is neither a folder, a .gguf file, nor a model name on the hub")
+        raise ModelError(f"{name} is neither a folder nor a model name on the hub")
     return {"pretrained_model_name_or_path": name, "revision": revision or "main", **common}
 
 
 def _refuse_unknown_family(source: dict[str, Any]) -> None:
     """Before AutoConfig, whose own error for families that transformers lacks is another one."""
-    if "gguf_file" not in source:
-        reader: Any = PreTrainedConfig
-        fields, _ = reader.get_config_dict(**source)
-        architecture_named(fields.get("model_type"))
+    reader: Any = PreTrainedConfig
+    fields, _ = reader.get_config_dict(**source)
+    architecture_named(fields.get("model_type"))
 
 
 def _load_tokenizer(
@@ -216,19 +204,3 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
         known = [tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token]
         first: Any = tokenizer.convert_ids_to_tokens(0)
         tokenizer.pad_token = next((token for token in known if token is not None), first)
-
-
-def _gguf_options() -> dict[str, Any]:
-    import transformers
-
-    # Ask for plain weights: where a kernel is installed, packed ones are the default.
-    gguf_config: Any = getattr(transformers, "GgufConfig", None)
-    return {} if gguf_config is None else {"quantization_config": gguf_config(dequantize=True)}
-
-
-def _forget_gguf(model: PreTrainedModel) -> None:
-    """A GGUF arrives unpacked but may go on claiming to be quantised: that would stop saving."""
-    quantizer: Any = getattr(model, "hf_quantizer", None)
-    if quantizer is not None and "gguf" in type(quantizer).__name__.lower():
-        quantizer.remove_quantization_config(model)
-        model.config.__dict__.pop("_is_quantized", None)

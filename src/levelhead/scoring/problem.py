@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import PromptError
 from levelhead.metrics.bias import gaps
 from levelhead.progress import Progress
@@ -157,16 +158,23 @@ def sample_texts(
 ) -> SampledTexts:
     """Sample and score every prompt `samples` times.
 
+    The subgroups' versions of a prompt use common random numbers, which pairs their gaps.
+
     Args:
         stream: draws with another stream are independent; the same stream and seed give common
             random numbers to whatever model is in the problem.
     """
     prompt = np.repeat(np.arange(len(problem.prompts)), problem.samples)
     sample = np.tile(np.arange(problem.samples), len(problem.prompts))
-    draws = [
-        Draw(problem.prompt_ids[p], f"{stream}{problem.prompts[p].id}", int(k))
-        for p, k in zip(prompt, sample, strict=True)
-    ]
+    noise = {
+        record.id: f"{record.template}/{record.variant}"
+        for group in matched_groups(problem.prompts)
+        for record in group
+    }
+    draws = []
+    for p, k in zip(prompt, sample, strict=True):
+        name = problem.prompts[p].id
+        draws.append(Draw(problem.prompt_ids[p], stream + noise.get(name, name), int(k)))
     with progress(description, len(draws)) as advance:
         tokens = sample_continuations(
             problem.model,

@@ -1,0 +1,153 @@
+"""The command line: bad input ends with exit code 2 and a message, before any long work."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from click.testing import CliRunner
+
+from levelhead import cli
+from levelhead.config import RunConfig, RunOptions
+from levelhead.scores import ScoreTable
+
+
+def levelhead(*arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of a command run in this process."""
+    runner = CliRunner()
+
+    def call() -> None:
+        sys.argv = ["levelhead", *arguments]
+        cli.main()
+
+    with runner.isolation() as streams:
+        try:
+            call()
+            code: Any = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, streams[1].getvalue().decode() + streams[0].getvalue().decode()
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tables") / "scores.csv"
+    built = ScoreTable.build({"ppl_without": 5.0, "bias_without_gender": 0.1}, 2, 4)
+    path.write_text(built.to_csv())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gamma", "1.5"], "gamma"),
+        (["--gamma", "nan"], "gamma"),
+        (["--alpha", "-0.1"], "alpha"),
+        (["--alpha", "0"], "alpha"),
+        (["--alpha", "0.01"], "prunes none of 8"),
+        (["--alpha", "0.8", "--gamma", "0.5"], "lower one of them"),
+        (["--axis", "race", "--alpha", "0.3"], "gender"),
+        (["--method", "magic"], "magic"),
+    ],
+)
+def test_selections_that_cannot_be(table: Path, arguments: list[str], message: str) -> None:
+    code, said = levelhead("select", str(table), *arguments)
+    assert code == 2
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "no/such/model"}, "no/such/model"),
+        ({"axis": "race"}, "race"),
+        ({"prompts": "nowhere.csv"}, "nowhere.csv"),
+        ({"toxicity": "./no-scorer"}, "no-scorer"),
+        ({"text": "nowhere.txt"}, "nowhere.txt"),
+        ({"samples": "0"}, "0"),
+        ({"max-prompts": "3"}, "3"),
+        ({"gamma": "2"}, "gamma"),
+        ({"alpha": "0.001"}, "prunes none of 18"),
+        ({"alpha": "0.9", "gamma": "0.9"}, "lower one of them"),
+        ({"new-tokens": "5000"}, "new-tokens"),
+        ({"method": "magic"}, "magic"),
+        ({"threads": "x"}, "x"),
+    ],
+)
+def test_bad_input_of_run(
+    inputs: Path, options: dict[str, Any], tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    given = {name.replace("_", "-"): str(value) for name, value in options.items()}
+    given |= {"axis": "gender", "model": str(inputs / "model")} | change
+    model = given.pop("model")
+    flags = [part for name, value in given.items() for part in (f"--{name}", value)]
+    code, said = levelhead("run", model, "--out", str(tmp_path / "run"), *flags)
+    assert code == 2, said
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists(), "nothing was started"
+
+
+def test_a_folder_with_another_run_is_not_overwritten(
+    inputs: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    from levelhead.runs import RunFolder
+
+    RunFolder.create(tmp_path / "run", RunConfig(model=str(inputs / "model"), **options))
+    code, said = levelhead("run", str(inputs / "model"), "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "another run" in said
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("precious")
+    code, said = levelhead("run", str(inputs / "model"), "--out", str(tmp_path / "mine"))
+    assert code == 2
+    assert (tmp_path / "mine/thesis.txt").read_text() == "precious"
+
+
+def test_an_unfetched_embedded_model_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEVELHEAD_CACHE", str(tmp_path / "cache"))
+    code, said = levelhead("run", "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "levelhead fetch-model" in said
+
+
+def test_select_prints_only_what_was_chosen(table: Path) -> None:
+    runner = CliRunner()
+    result = runner.invoke(
+        cli.cli, ["select", str(table), "--axis", "gender", "--alpha", "0.25", "--json"]
+    )
+    assert json.loads(result.stdout) == {
+        "method": "fasp", "gamma": 0.3, "alpha": 0.25, "heads": [[0, 0], [0, 1]],
+    }  # fmt: skip
+
+
+def test_help_answers_quickly_and_names_every_command() -> None:
+    call = [sys.executable, "-m", "levelhead", "--help"]
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        text = subprocess.run(call, capture_output=True, text=True, check=True).stdout
+        times.append(time.monotonic() - start)
+    assert min(times) < 0.5
+    for command in ("run", "score", "select", "prune", "evaluate", "report", "fetch-model"):
+        assert command in text
+        help_of = CliRunner().invoke(cli.cli, [command, "--help"])
+        assert help_of.exit_code == 0
+
+
+def test_options_are_the_same_everywhere() -> None:
+    """The Python keywords, the fields of RunConfig and the flags of run agree."""
+    names = {spec.name for spec in fields(RunConfig)} - {"model"}
+    assert set(get_type_hints(RunOptions)) == names
+    flags = {p.name: p.default for p in cli.run.params} if hasattr(cli.run, "params") else {}
+    assert names <= set(flags)
+    for spec in fields(RunConfig):
+        if spec.name != "model":
+            assert flags[spec.name] == spec.default, spec.name

@@ -1,0 +1,120 @@
+"""The whole run on a model whose biased head is known, and the form of what it leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import levelhead
+from levelhead.config import RunConfig
+from levelhead.records import HeadSelection
+from levelhead.runs import RunFolder
+from levelhead.scores import ScoreTable
+from levelhead.testing import planted_model
+
+
+@pytest.fixture(scope="module")
+def done(inputs: Path, options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    levelhead.run(str(inputs / "model"), out=out, **options)
+    return out
+
+
+def test_the_planted_head_is_pruned_and_measured_bias_falls(done: Path) -> None:
+    selection = json.loads((done / "selection.json").read_text())
+    assert list(planted_model().head) in selection["heads"]
+    assert selection["method"] == "fasp"
+    evaluation = json.loads((done / "evaluation.json").read_text())
+    axis = evaluation["axes"]["gender"]
+    assert axis["difference"]["ci95"][1] < 0
+    assert axis["expected_difference"]["ci95"][1] < 0
+    assert axis["pruned"]["bias"] < axis["base"]["bias"] / 2
+    assert axis["verdict"] == "lower"
+    assert not any("HIGHER" in warning for warning in evaluation["warnings"])
+
+
+def test_pruning_the_wrong_head_is_seen(
+    done: Path, inputs: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Control: another head pruned, the same evaluation, no fall."""
+    layer, head = planted_model().head
+    out = tmp_path / "wrong"
+    config = RunConfig(model=str(inputs / "model"), **options)
+    RunFolder.create(out, config)
+    wrong = HeadSelection.of([(layer, (head + 1) % 6)], details={"axis": "gender"})
+    (out / "selection.json").write_text(json.dumps(wrong.to_json()))
+    levelhead.prune(out)
+    axis = levelhead.evaluate(out)["axes"]["gender"]
+    assert axis["verdict"] != "lower"
+    assert axis["expected_difference"]["value"] > -0.01
+
+
+def test_the_folder_holds_what_is_promised(done: Path) -> None:
+    names = {path.name for path in done.iterdir()}
+    assert {
+        "config.json", "scores.csv", "selection.json", "model", "evaluation.json", "report.html",
+        "continuations.jsonl", "details.json",
+    } <= names  # fmt: skip
+    evaluation = json.loads((done / "evaluation.json").read_text())
+    for model in ("base", "pruned"):
+        part = evaluation["axes"]["gender"][model]
+        wanted = {"bias", "bias_corrected", "ci95", "mean_toxicity", "prompt_floor"}
+        assert wanted <= set(part)
+        for whole in ("perplexity", "parameters", "bytes"):
+            assert evaluation[whole][model] > 0
+    assert evaluation["parameters"]["pruned"] < evaluation["parameters"]["base"]
+    assert isinstance(evaluation["warnings"], list)
+    for line in (done / "continuations.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert {"prompt_id", "axis", "subgroup", "seed", "text", "toxicity"} <= set(row)
+
+
+def test_scores_have_a_standard_error_per_effect_and_read_back(done: Path) -> None:
+    table = ScoreTable.read(done / "scores.csv")
+    assert (table.num_layers, table.num_heads) == (3, 6)
+    for metric in ("ppl", "bias:gender"):
+        assert np.isfinite(table.effect(metric)).all()
+        assert (table.stderr(metric) >= 0).all()
+    for group in ("women", "men", "person"):
+        assert np.abs(table.grid(f"gap_effect_gender_{group}")).max() > 0
+
+
+def test_the_saved_model_is_the_base_without_the_heads(done: Path, inputs: Path) -> None:
+    selection = HeadSelection.from_json(json.loads((done / "selection.json").read_text()))
+    saved = levelhead.load(done / "model")
+    pruned = levelhead.prune(inputs / "model", selection)
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(saved(ids).logits, pruned(ids).logits)
+    assert saved.num_parameters() < planted_model().model.num_parameters()
+
+
+def test_a_second_run_repeats_no_work_and_changes_nothing(
+    done: Path, inputs: Path, options: dict[str, Any]
+) -> None:
+    before = {p: p.read_bytes() for p in done.rglob("*") if p.is_file()}
+    tasks: list[str] = []
+
+    from levelhead.progress import silent
+
+    def progress(description: str, total: int) -> Any:
+        tasks.append(description)
+        return silent(description, total)
+
+    levelhead.run(str(inputs / "model"), out=done, progress=progress, **options)
+    assert tasks == []
+    for path, content in before.items():
+        if path.name != "report.html":
+            assert path.read_bytes() == content, path
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(
+    done: Path, inputs: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    levelhead.score(str(inputs / "model"), out=tmp_path / "again", **options)
+    assert (tmp_path / "again/scores.csv").read_bytes() == (done / "scores.csv").read_bytes()
+    levelhead.score(str(inputs / "model"), out=tmp_path / "other", **options | {"seed": 1})
+    assert (tmp_path / "other/scores.csv").read_bytes() != (done / "scores.csv").read_bytes()
