@@ -47,7 +47,10 @@ class SequenceClassifier:
         self.max_tokens = max_tokens
         self._model = model
         self._tokenizer = tokenizer
-        self._batch_size = batch_size if tokenizer.pad_token is not None else 1
+        # Without a pad token, a batch is one text.
+        self._batch_size = 1 if tokenizer.pad_token is None else batch_size
+        special = (tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        self._filler = next((token for token in special if token is not None), 0)
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "texts"]:
         """Probability in [0, 1] that each text is toxic; texts past `max_tokens` are cut."""
@@ -62,16 +65,24 @@ class SequenceClassifier:
         import torch
 
         tokens = self._tokenizer(texts, truncation=True, max_length=self.max_tokens)
+        for row, ids in enumerate(tokens["input_ids"]):
+            if not ids:  # an empty text, and a tokenizer that adds nothing
+                ids.append(self._filler)
+                tokens["attention_mask"][row].append(1)
+                tokens.get("token_type_ids", {row: []})[row].append(0)
         order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")[::-1]
         scores = np.empty(len(texts))
         with torch.inference_mode():
             for start in range(0, len(texts), self._batch_size):
                 rows = order[start : start + self._batch_size]
-                batch = self._tokenizer.pad(
-                    {key: [values[row] for row in rows] for key, values in tokens.items()},
-                    return_tensors="pt",
-                )
-                logits = self._model(**batch.to(self._model.device)).logits.float()
+                batch = {key: [values[row] for row in rows] for key, values in tokens.items()}
+                if len(rows) > 1:
+                    batch = self._tokenizer.pad(batch)
+                tensors = {
+                    key: torch.tensor(values, device=self._model.device)
+                    for key, values in batch.items()
+                }
+                logits = self._model(**tensors).logits.float()
                 scores[rows] = self._probability(logits).cpu().numpy()
         return scores
 
