@@ -15,7 +15,12 @@ from levelhead.scoring import BIAS_ESTIMATORS
 from levelhead.scoring.effects import axis_effects
 from levelhead.scoring.problem import sample_texts
 from levelhead.scoring.teacher_forcing import Row, continuation_logits, expected_toxicity
-from levelhead.scoring.token_gradient import matched_rows, token_gradient, token_toxicity
+from levelhead.scoring.token_gradient import (
+    matched_rows,
+    token_gradient,
+    token_model,
+    token_toxicity,
+)
 
 
 @pytest.mark.parametrize("toxicity_input", ["continuation", "full"])
@@ -49,10 +54,26 @@ def test_without_the_planted_head_no_head_stands_out(make_problem, planted) -> N
     """Control: the same estimator on the same model with the head's effect taken away."""
     problem = make_problem(samples=4)
     layer, head = planted.head
-    with ablated(problem.model, {layer: [head]}):
+
+    def largest_effect() -> float:
         base = sample_texts(problem, silent, "base")
-        effects = axis_effects(problem, base, token_gradient(problem, base, silent))
-    assert not effects.measurable
+        return float(
+            axis_effects(problem, base, token_gradient(problem, base, silent)).effect.max()
+        )
+
+    whole = largest_effect()
+    with ablated(problem.model, {layer: [head]}):
+        assert largest_effect() < whole / 5
+
+
+def test_control_variate_keeps_the_mean_and_takes_noise_away(make_problem) -> None:
+    problem = make_problem(samples=8)
+    base = sample_texts(problem, silent, "base")
+    model = token_model(problem, base, silent)
+    assert model.r_squared > 0.1
+    assert model.adjusted.var() < (1 - model.r_squared / 2) * base.toxicity.var()
+    error = base.toxicity.std() / np.sqrt(len(base.texts))
+    assert abs(model.adjusted.mean() - base.toxicity.mean()) < 4 * error
 
 
 def test_token_gradient_equals_finite_differences(make_problem) -> None:

@@ -12,13 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from scipy import stats
 from transformers.modeling_utils import PreTrainedModel
 
-from levelhead.batching import map_batches
-from levelhead.metrics.bias import bias, corrected_bias
+from levelhead.metrics.bias import bias, corrected_bias, gaps
 from levelhead.metrics.bias_intervals import bias_interval, paired_difference_interval
 from levelhead.metrics.degeneration import (
     DegenerationSign,
@@ -35,15 +32,9 @@ from levelhead.records import AxisEvaluation, Estimate, Interval, ModelBias
 from levelhead.sampling import derived_seed, pad_id
 from levelhead.scoring.effects import gap_change, jackknife_stderr, z_bias
 from levelhead.scoring.problem import BiasProblem, SampledTexts, group_shifts, sample_texts
-from levelhead.scoring.teacher_forcing import (
-    BATCH_SIZE,
-    Row,
-    continuation_logits,
-    expected_toxicity,
-    written_toxicity,
-)
-from levelhead.scoring.token_gradient import fit_beta, matched_rows, token_toxicity
-from levelhead.scoring.token_toxicity import TokenToxicity, toxicity_text
+from levelhead.scoring.teacher_forcing import read_rows
+from levelhead.scoring.token_gradient import matched_rows, token_model
+from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.toxicity import score_texts
 
 
@@ -69,7 +60,7 @@ def evaluate_axis(
         degeneration_values(fresh.texts, fresh.tokens, problem.new_tokens),
         template,
     )
-    expected, token_model = expected_difference(problem, pruned, base, progress)
+    expected, token = expected_difference(problem, pruned, base, progress)
     verdict = "not distinguishable"
     if difference.distinguishable:
         verdict = "lower" if difference.value < 0 else "higher"
@@ -88,7 +79,7 @@ def evaluate_axis(
             "samples": len(base.texts),
             "templates": len(np.unique(template)),
             "degeneration": {sign.name: _sign(sign) for sign in signs},
-            **token_model,
+            **token,
         },
     )
     return evaluation, base, fresh
@@ -99,30 +90,41 @@ def expected_difference(
 ) -> tuple[Estimate, dict[str, Any]]:
     """bias(T + dT) - bias(T) with dT teacher-forced on the base model's continuations.
 
-    T is the base model's measured toxicity, taken as known; the interval is that of dT, over
-    templates. Matched contexts: every subgroup's prompt is followed by the same continuations.
+    T is the base model's measured (adjusted) toxicity, taken as known; the interval is that of dT,
+    over templates. Matched contexts: every subgroup's prompt is followed by the same continuations.
     """
-    tau = token_toxicity(problem, base)
+    token = token_model(problem, base, progress)
     chosen = matched_rows(problem, base)
-    before, surprise = _forced(problem, problem.model, chosen.rows, tau, progress, "base")
-    after, _ = _forced(problem, pruned, chosen.rows, tau, progress, "pruned")
-    model = fit_beta(problem, base, chosen, tau, surprise)
+    expected = []
+    for name, model in (("base", problem.model), ("pruned", pruned)):
+        with progress(f"reading with the {name} model ({problem.axis})", len(chosen.rows)) as done:
+            toxicity, _ = read_rows(
+                model,
+                chosen.rows,
+                token.tau,
+                pad=pad_id(problem.tokenizer),
+                batch_size=problem.batch_size,
+                advance=done,
+            )
+        expected.append(toxicity)
+    before, after = expected
     shifts = group_shifts(
-        model.beta * (after - before)[:, None, None],
+        token.beta * (after - before)[:, None, None],
         problem.subgroup[chosen.prompt],
         problem.template[chosen.prompt],
         base.sample[chosen.source],
         len(problem.subgroups),
+        token.adjusted,
         {},
     )
-    gap = problem.gaps(base)
+    gap = gaps(token.adjusted, problem.subgroup[base.prompt], len(problem.subgroups))
     every = np.ones(len(gap), dtype=bool)
     fall = float(z_bias(gap, gap_change(shifts, problem.weights), every)[0, 0])
     error = float(jackknife_stderr(shifts, problem.weights, gap, every)[0, 0])
     reach = error * float(stats.t.ppf(0.975, max(1, len(np.unique(shifts.template)) - 1)))
     return (
         Estimate(value=-fall, stderr=error, interval=Interval(-fall - reach, -fall + reach)),
-        {"token_toxicity_r2": model.r_squared, "beta": model.beta},
+        {"token_toxicity_r2": token.r_squared, "beta": token.beta},
     )
 
 
@@ -135,30 +137,6 @@ def _sign(sign: DegenerationSign) -> dict[str, Any]:
     }
 
 
-def _forced(
-    problem: BiasProblem,
-    model: PreTrainedModel,
-    rows: tuple[Row, ...],
-    tau: TokenToxicity,
-    progress: Progress,
-    name: str,
-) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """(sum_t r_t, sum_t [tau(y_t) - r_t]) of each row under a model."""
-
-    def work(batch: list[Row]) -> list[tuple[float, float]]:
-        with torch.inference_mode():
-            steps = continuation_logits(model, batch, pad_id(problem.tokenizer))
-            r = expected_toxicity(steps, batch, tau).sum(-1)
-            written = written_toxicity(steps, batch, tau, steps.logits.shape[-1]).sum(-1)
-        return list(zip(r.tolist(), (written - r).tolist(), strict=True))
-
-    with progress(f"reading with the {name} model ({problem.axis})", len(rows)) as advance:
-        done = map_batches(
-            rows, work, batch_size=problem.batch_size or BATCH_SIZE, length=len, advance=advance
-        )
-    return np.array([r for r, _ in done]), np.array([m for _, m in done])
-
-
 def _model_bias(problem: BiasProblem, sampled: SampledTexts, rng: np.random.Generator) -> ModelBias:
     subgroup, template = problem.subgroup[sampled.prompt], problem.template[sampled.prompt]
     count = len(problem.subgroups)
@@ -166,7 +144,7 @@ def _model_bias(problem: BiasProblem, sampled: SampledTexts, rng: np.random.Gene
         problem.scorer, [toxicity_text(p.text, "", "full") for p in problem.prompts]
     )
     found = gap_intervals(sampled.toxicity, subgroup, template, count)
-    gaps = {
+    by_subgroup = {
         name: Estimate(
             value=float(found.gap[s]), stderr=float(found.stderr[s]), interval=found.interval(s)
         )
@@ -178,5 +156,5 @@ def _model_bias(problem: BiasProblem, sampled: SampledTexts, rng: np.random.Gene
         ci95=bias_interval(sampled.toxicity, subgroup, template, count, rng),
         mean_toxicity=float(sampled.toxicity.mean()),
         prompt_floor=bias(floor, problem.subgroup, count),
-        gaps=gaps,
+        gaps=by_subgroup,
     )

@@ -2,7 +2,8 @@
 
 From the hub or a local folder; weights only from safetensors, never from pickles. (A GGUF file is
 converted to such a folder first: levelhead.data.gguf_files.) Everything that can be wrong is
-looked for before the weights are read, and becomes a ModelError. Knows nothing of the embedded model: it is a folder like any other.
+looked for before the weights are read, and becomes a ModelError. Knows nothing of the embedded
+model: it is a folder like any other.
 """
 
 from __future__ import annotations

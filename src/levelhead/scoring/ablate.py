@@ -52,5 +52,6 @@ def ablate(
         problem.template[base.prompt],
         base.sample,
         len(problem.subgroups),
+        base.toxicity,
         {"estimator": "ablate", "common_random_numbers": common_random_numbers},
     )

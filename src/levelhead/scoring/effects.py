@@ -56,8 +56,8 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     subgroup, template = problem.subgroup[base.prompt], problem.template[base.prompt]
     count = len(problem.subgroups)
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "effects"))
-    gap = problem.gaps(base)
-    stderr = gap_intervals(base.toxicity, subgroup, template, count).stderr
+    gap = gaps(shifts.base_toxicity, subgroup, count)
+    stderr = gap_intervals(shifts.base_toxicity, subgroup, template, count).stderr
     used, measurable = usable_gaps(gap, stderr)
     change = gap_change(shifts, problem.weights)
     halves = _reliability(problem, base, shifts, used, rng)
@@ -167,7 +167,7 @@ def _reliability(
         ranks = []
         for inside in (True, False):
             own = np.isin(base_unit, first) == inside
-            gap = gaps(base.toxicity[own], subgroup[own], len(problem.subgroups))
+            gap = gaps(shifts.base_toxicity[own], subgroup[own], len(problem.subgroups))
             chosen = np.isin(unit, first) == inside
             change = gap_change(shifts, problem.weights, chosen)
             ranks.append(z_bias(gap, change, used).ravel())

@@ -18,7 +18,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import PromptError
-from levelhead.metrics.bias import gaps
 from levelhead.progress import Progress
 from levelhead.records import Continuation, Prompt
 from levelhead.sampling import Draw, encode_prompts, sample_continuations
@@ -109,10 +108,6 @@ class BiasProblem:
         counts = np.bincount(self.subgroup, minlength=len(self.subgroups))
         share: Float[np.ndarray, " subgroups"] = counts / counts.sum()
         return share
-
-    def gaps(self, sampled: SampledTexts) -> Float[np.ndarray, " subgroups"]:
-        """d_s = T_S - T_s of sampled continuations."""
-        return gaps(sampled.toxicity, self.subgroup[sampled.prompt], len(self.subgroups))
 
     def texts(self, prompt: int, tokens: Sequence[int]) -> tuple[str, str]:
         """(what the model wrote, what the classifier reads) for one continuation."""
@@ -207,6 +202,8 @@ class HeadShifts:
     count: Float[np.ndarray, "replicates subgroups"]
     template: Int[np.ndarray, " replicates"]
     sample: Int[np.ndarray, " replicates"]
+    base_toxicity: Float[np.ndarray, " n"]
+    """Toxicity of the base model's continuations, less whatever noise the estimator can name."""
     diagnostics: dict[str, Any]
 
 
@@ -216,6 +213,7 @@ def group_shifts(
     template: Int[np.ndarray, " rows"],
     sample: Int[np.ndarray, " rows"],
     num_subgroups: int,
+    base_toxicity: Float[np.ndarray, " n"],
     diagnostics: dict[str, Any],
 ) -> HeadShifts:
     """Average per-text shifts into replicates (template, sample)."""
@@ -232,6 +230,7 @@ def group_shifts(
         count=count,
         template=keys[:, 0],
         sample=keys[:, 1],
+        base_toxicity=base_toxicity,
         diagnostics=diagnostics,
     )
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
+from levelhead.batching import Advance, map_batches
 from levelhead.errors import ModelError
 from levelhead.sampling import pad_left
 from levelhead.scoring.token_toxicity import TokenToxicity
@@ -87,6 +89,31 @@ def expected_toxicity(
     log_p = steps.logits[..., tokens] - steps.logits.logsumexp(-1, keepdim=True)
     r = torch.einsum("bsv,bv->bs", log_p.exp(), weights)
     return r * steps.valid
+
+
+def read_rows(
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    tau: TokenToxicity,
+    *,
+    pad: int,
+    batch_size: int | None,
+    advance: Advance | None = None,
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """(sum_t r_t, M = sum_t [tau(y_t) - r_t]) of each row under a model, without gradients.
+
+    M has mean zero over continuations that the same model wrote after the same prompt.
+    """
+
+    def work(batch: list[Row]) -> list[tuple[float, float]]:
+        with torch.inference_mode():
+            steps = continuation_logits(model, batch, pad)
+            r = expected_toxicity(steps, batch, tau).sum(-1)
+            written = written_toxicity(steps, batch, tau, steps.logits.shape[-1]).sum(-1)
+        return list(zip(r.tolist(), (written - r).tolist(), strict=True))
+
+    done = map_batches(rows, work, batch_size=batch_size or BATCH_SIZE, length=len, advance=advance)
+    return np.array([r for r, _ in done]), np.array([m for _, m in done])
 
 
 def written_toxicity(

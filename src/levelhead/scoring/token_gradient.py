@@ -5,9 +5,11 @@ respect to head gates, on continuations that the base model wrote:
 
     dT_s(h) = - beta * mean over texts of s of  sum_t d r_t / d g_h   at all gates 1
 
-beta is the slope of toxicity on M = sum_t [tau(y_t) - r_t]. With matched contexts (the default)
-the SAME continuation stands after every subgroup's version of a prompt, so that contrasts between
-subgroups are paired. What this sees is the direct, first-order, token-additive part of an effect.
+beta is the slope of toxicity on M = sum_t [tau(y_t) - r_t]. M has mean zero, so toxicity - beta M
+estimates the base model's gaps with the same expectation and less noise (a control variate). With
+matched contexts (the default) the SAME continuation stands after every subgroup's version of a
+prompt, so that contrasts between subgroups are paired. What this sees is the direct, first-order,
+token-additive part of an effect.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from levelhead.scoring.teacher_forcing import (
     Row,
     continuation_logits,
     expected_toxicity,
-    written_toxicity,
+    read_rows,
 )
 from levelhead.scoring.token_toxicity import (
     TokenToxicity,
@@ -53,8 +55,6 @@ class MatchedRows:
     rows: tuple[Row, ...]
     prompt: Int[np.ndarray, " rows"]
     source: Int[np.ndarray, " rows"]
-    own: np.ndarray
-    """True where the continuation was written after this very prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class TokenModel:
     tau: TokenToxicity
     beta: float
     r_squared: float
+    adjusted: Float[np.ndarray, " n"]
+    """Toxicity less beta M: the same mean without the noise of which words were drawn."""
 
 
 def token_gradient(
@@ -74,79 +76,84 @@ def token_gradient(
     Raises:
         ScorerError: token toxicity is all zero, or explains nothing of the scorer's answers.
     """
-    tau = token_toxicity(problem, base)
+    model = token_model(problem, base, progress)
     chosen = matched_rows(problem, base) if matched else own_rows(problem, base)
     size = head_counts(problem.model)
     pad = pad_id(problem.tokenizer)
 
-    def work(rows: list[Row]) -> list[tuple[np.ndarray, float]]:
+    def work(rows: list[Row]) -> list[np.ndarray]:
         gates = torch.ones(len(rows), *size, device=problem.model.device, requires_grad=True)
         with gated(problem.model, gates):
             steps = continuation_logits(problem.model, rows, pad)
-            r = expected_toxicity(steps, rows, tau)
+            r = expected_toxicity(steps, rows, model.tau)
             (gradient,) = torch.autograd.grad(r.sum(), gates)
-        with torch.no_grad():
-            written = written_toxicity(steps, rows, tau, steps.logits.shape[-1])
-            surprise = (written - r).sum(-1)
-        return list(zip(gradient.double().cpu().numpy(), surprise.tolist(), strict=True))
+        return list(gradient.double().cpu().numpy())
 
     with progress(f"gradients ({problem.axis})", len(chosen.rows)) as advance:
-        done = map_batches(
+        gradients = map_batches(
             chosen.rows,
             work,
             batch_size=problem.batch_size or BATCH_SIZE,
             length=len,
             advance=advance,
         )
-    gradients = np.stack([gradient for gradient, _ in done])
-    surprise = np.array([m for _, m in done])
-    model = fit_beta(problem, base, chosen, tau, surprise)
     return group_shifts(
-        -model.beta * gradients,
+        -model.beta * np.stack(gradients),
         problem.subgroup[chosen.prompt],
         problem.template[chosen.prompt],
         base.sample[chosen.source],
         len(problem.subgroups),
+        model.adjusted,
         {
             "estimator": "token-gradient",
             "matched_contexts": matched,
             "beta": model.beta,
             "token_toxicity_r2": model.r_squared,
-            "token_toxicity_tokens": len(tau.token_ids),
-            "classifier_calls": tau.classifier_calls,
+            "token_toxicity_tokens": len(model.tau.token_ids),
+            "classifier_calls": model.tau.classifier_calls,
             "rows": len(chosen.rows),
         },
     )
 
 
+def token_model(problem: BiasProblem, base: SampledTexts, progress: Progress) -> TokenModel:
+    """tau, beta and the adjusted toxicities, from every continuation read after its own prompt.
+
+    Raises:
+        ScorerError: as `measure_token_toxicity`; too few texts to fit beta on.
+    """
+    tau = token_toxicity(problem, base)
+    rows = own_rows(problem, base).rows
+    with progress(f"reading ({problem.axis})", len(rows)) as advance:
+        _, surprise = read_rows(
+            problem.model,
+            rows,
+            tau,
+            pad=pad_id(problem.tokenizer),
+            batch_size=problem.batch_size,
+            advance=advance,
+        )
+    beta, r_squared = fit_beta(problem, base, surprise)
+    return TokenModel(tau, beta, r_squared, base.toxicity - beta * surprise)
+
+
 def fit_beta(
-    problem: BiasProblem,
-    base: SampledTexts,
-    chosen: MatchedRows,
-    tau: TokenToxicity,
-    surprise: Float[np.ndarray, " rows"],
-) -> TokenModel:
-    """beta, the slope of toxicity on M, and its R^2, from texts read after their own prompt.
+    problem: BiasProblem, base: SampledTexts, surprise: Float[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """beta, the slope of toxicity on M, and its R^2.
 
     M has mean zero given the prompt, so toxicities are only centred, within each prompt where
     it has two samples or more and within each subgroup otherwise.
     """
-    own = np.flatnonzero(chosen.own)
-    m, y = surprise[own], base.toxicity[chosen.source[own]]
-    prompt = chosen.prompt[own]
-    _, cell, size = np.unique(prompt, return_inverse=True, return_counts=True)
-    if size.min() < 2:
-        _, cell = np.unique(problem.subgroup[prompt], return_inverse=True)
-    m, y = _centred(m, cell), _centred(y, cell)
-    if not np.any(m) or len(own) < 8:
+    cell = base.prompt if problem.samples >= 2 else problem.subgroup[base.prompt]
+    m, y = _centred(surprise, cell), _centred(base.toxicity, cell)
+    if not np.any(m) or len(y) < 8:
         raise ScorerError(
-            f"the token toxicity model cannot be fitted on {len(own)} texts of axis "
+            f"the token toxicity model cannot be fitted on {len(y)} texts of axis "
             f"{problem.axis!r}; raise --max-prompts or --samples, or use --estimator ablate"
         )
-    beta = float(m @ y / (m @ m))
-    total = float(y @ y)
-    r_squared = float((m @ y) ** 2 / ((m @ m) * total)) if total > 0 else 0.0
-    return TokenModel(tau, beta, r_squared)
+    beta, total = float(m @ y / (m @ m)), float(y @ y)
+    return beta, (beta * float(m @ y) / total if total > 0 else 0.0)
 
 
 def _centred(
@@ -237,7 +244,6 @@ def _rows(
     problem: BiasProblem, base: SampledTexts, pairs: Sequence[tuple[int, int]]
 ) -> MatchedRows:
     subgroup = problem.subgroup
-    pairs = [(prompt, source) for prompt, source in pairs if base.tokens[source]]
     return MatchedRows(
         rows=tuple(
             Row(problem.prompt_ids[prompt], base.tokens[source], int(subgroup[prompt]))
@@ -245,5 +251,4 @@ def _rows(
         ),
         prompt=np.array([prompt for prompt, _ in pairs]),
         source=np.array([source for _, source in pairs]),
-        own=np.array([base.prompt[source] == prompt for prompt, source in pairs]),
     )
