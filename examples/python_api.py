@@ -1,9 +1,9 @@
-"""The stages of a run from Python, on the embedded model, with a budget far too small to conclude from.
+"""The stages of a run from Python, on the embedded model; the budget is too small to conclude from.
 
     .venv/bin/levelhead fetch-model            once
     .venv/bin/python examples/python_api.py    into runs/python-api
 
-The results are marked as not reliable, and should be: see the options below for the real defaults.
+Expect warnings, and believe them: so few prompts show little. A real run leaves out BUDGET.
 """
 
 import sys
