@@ -196,10 +196,6 @@ def test_examples_call_what_is_there(pipeline: ModuleType) -> None:
                 assert {ast.literal_eval(key) for key in node.value.keys} <= options
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="importing the subpackage levelhead.report puts it in the place of the function",
-)
 def test_the_functions_of_the_package_are_functions(pipeline: ModuleType) -> None:
     import levelhead
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # `levelhead.report` is also a subpackage: once that is imported it would hide the function.
     if name in __all__:
         from levelhead import pipeline
 

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from levelhead import __version__
-from levelhead.config import EVALUATE, FORMATS, SCORE, SELECT, RunConfig
+from levelhead.config import EVALUATE, FORMATS, METHODS, SCORE, SELECT, RunConfig
 from levelhead.errors import LevelheadError
 
 if TYPE_CHECKING:
     from levelhead.session import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
-METHODS = ("fasp", "bias_only", "ppl_only", "random")
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 MODEL_HELP = "Without MODEL, the embedded SmolLM2-135M-Instruct."
@@ -131,7 +130,10 @@ def score(model: str | None, out: Path, **options: Any) -> None:
 @cli.command()
 @click.argument("scores", type=click.Path(path_type=Path))
 @click.option("--axis", help="Axis whose bias is to be reduced (default: the scores' first).")
-@click.option("--method", type=click.Choice(METHODS), default="fasp", show_default=True)
+@click.option(
+    "--method", type=click.Choice(METHODS), default="fasp", show_default=True,
+    help="Selection rule.",
+)  # fmt: skip
 @click.option("--gamma", type=float, default=0.3, show_default=True, help="Share protected.")
 @click.option("--alpha", type=float, default=0.1, show_default=True, help="Share pruned.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of method random.")

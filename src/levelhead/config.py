@@ -21,6 +21,7 @@ TOXICITY_INPUTS = ("continuation", "full")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed")
+METHODS = ("fasp", "bias_only", "ppl_only", "random")
 
 
 def _option(
@@ -108,7 +109,7 @@ class RunConfig:
     ppl_estimator: str = _option(
         "curvature", "How perplexity effects are estimated.", SCORE, choices=PPL_ESTIMATORS
     )
-    method: str = _option("fasp", "Selection rule.", SELECT)
+    method: str = _option("fasp", "Selection rule.", SELECT, choices=METHODS)
     gamma: float = _option(
         0.3, "Share of heads protected for language modelling.", SELECT, minimum=0, maximum=1
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from levelhead import runs
 from levelhead.batching import Advance
 from levelhead.progress import Progress
-from levelhead.report.terminal import summary_table
+from levelhead.reporting.escape import visible
+from levelhead.reporting.terminal import summary_table
 from levelhead.scores import ScoreTable, bias_metric
 
 SHOWN_HEADS = 10
@@ -85,9 +87,15 @@ def evaluation_summary(evaluation: Mapping[str, Any]) -> None:
     """The table of an evaluation, its headline and its warnings."""
     console = Console()
     console.print(summary_table(evaluation))
-    console.print(escape(evaluation["headline"]))
-    for warning in evaluation["warnings"]:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    console.print(escape(visible(evaluation["headline"])))
+    warn(evaluation["warnings"])
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Warnings on standard error, whatever is in them made visible."""
+    console = Console(stderr=True)
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/yellow] {escape(visible(warning))}")
 
 
 def score_summary(table: ScoreTable, out: Path) -> None:
@@ -105,4 +113,5 @@ def score_summary(table: ScoreTable, out: Path) -> None:
                 str(layer), str(head), f"{effect[layer, head]:+.5f}", f"{stderr[layer, head]:.5f}"
             )
         console.print(shown)
-    console.print(f"scores: {escape(str(out / 'scores.csv'))}")
+    warn(runs.read_json(out / runs.DETAILS)["warnings"])
+    console.print(f"scores: {escape(str(out / runs.SCORES))}")

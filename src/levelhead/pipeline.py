@@ -7,41 +7,37 @@ Each reads and writes one run folder. The only orchestrator: nothing below it kn
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from levelhead import __version__, runs
-from levelhead.config import EVALUATE, SCORE, RunConfig, RunOptions
+from levelhead import runs
+from levelhead.config import RunConfig, RunOptions
 from levelhead.errors import RunFolderError, SelectionError
-from levelhead.evaluation import evaluate_run
-from levelhead.models.checkpoint import Format, load, register, save_pruned
+from levelhead.models.checkpoint import Format, load, save_pruned
 from levelhead.models.loading import load_base
-from levelhead.models.removed_heads import removed_heads
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
-from levelhead.report.render import render_report
+from levelhead.reporting.render import render_report
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
-from levelhead.scoring import BIAS_ESTIMATORS, PPL_ESTIMATORS
-from levelhead.scoring.effects import axis_effects
-from levelhead.scoring.perplexity_effects import text_windows
-from levelhead.scoring.problem import sample_texts
-from levelhead.scoring.score_table import is_reliable, score_details, score_table
-from levelhead.selection import select_heads
-from levelhead.selection.rules import check_shares, protected_heads
-from levelhead.session import Plan, Session
+from levelhead.session import Session
+from levelhead.stages import (
+    Announce,
+    chosen_heads,
+    evaluate_stage,
+    holds_pruned,
+    prune_stage,
+    read_selection,
+    score_stage,
+    select_stage,
+    start,
+)
 
 __all__ = ["evaluate", "load", "prune", "report", "run", "score", "select"]
-
-Announce = Callable[[Plan], None]
-"""Called with the plan when every input has been checked, before long work starts."""
 
 
 def run(
@@ -72,12 +68,12 @@ def run(
     """
     config = RunConfig(model=model, **options)
     session = Session(config)
-    folder = _start(session, out, announce)
-    _score(session, folder, progress)
-    selection = _select(folder, session.config)
-    if not _holds_pruned(folder, selection):
-        _prune(session, folder, "compact")
-    evaluation = _evaluate(session, folder, progress)
+    folder = start(session, out, announce)
+    score_stage(session, folder, progress)
+    selection = select_stage(folder, session.config)
+    if not holds_pruned(folder, selection):
+        prune_stage(session, folder, "compact")
+    evaluation = evaluate_stage(session, folder, progress)
     report(folder.path)
     return evaluation
 
@@ -98,8 +94,8 @@ def score(
         The table of head scores.
     """
     session = Session(RunConfig(model=model, **options))
-    folder = _start(session, out, announce)
-    return _score(session, folder, progress)
+    folder = start(session, out, announce)
+    return score_stage(session, folder, progress)
 
 
 def select(
@@ -126,12 +122,12 @@ def select(
         ScoreTableError: the table lacks the axis or a column.
     """
     if isinstance(scores, ScoreTable):
-        return _chosen(scores, axis, method, gamma, alpha, seed)
+        return chosen_heads(scores, axis, method, gamma, alpha, seed)
     if not runs.is_run(Path(scores)):
         table = Path(scores)
         if table.is_dir():
             raise RunFolderError(f"{table} is neither a run folder nor a score table (CSV)")
-        return _chosen(ScoreTable.read(table), axis, method, gamma, alpha, seed)
+        return chosen_heads(ScoreTable.read(table), axis, method, gamma, alpha, seed)
     folder = RunFolder.open(scores)
     config = replace(
         folder.config,
@@ -141,7 +137,7 @@ def select(
         alpha=alpha,
         seed=seed,
     )
-    return _select(folder, config)
+    return select_stage(folder, config)
 
 
 def prune(
@@ -172,12 +168,12 @@ def prune(
         folder = RunFolder.open(model)
         session = Session(folder.config)
         if out is None:
-            return _prune(session, folder, format)
-        selection = _read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
+            return prune_stage(session, folder, format)
+        selection = read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
     else:
         if heads is None:
             raise SelectionError("no heads given; name a file in selection.json's form (--heads)")
-        selection = heads if isinstance(heads, HeadSelection) else _read_selection(Path(heads))
+        selection = heads if isinstance(heads, HeadSelection) else read_selection(Path(heads))
         session = Session(RunConfig(model=None if model is None else str(model)))
     loaded = load_base(session.base_path, dtype="saved", need_tokenizer=False)
     prune_heads(loaded.model, selection.by_layer)
@@ -204,7 +200,7 @@ def evaluate(
     folder = RunFolder.open(path)
     folder.require(runs.MODEL, f"prune {path}")
     session = Session(replace(folder.config, **options))
-    return _evaluate(session, folder, progress)
+    return evaluate_stage(session, folder, progress)
 
 
 def report(path: str | Path) -> Path:
@@ -217,145 +213,10 @@ def report(path: str | Path) -> Path:
     page = render_report(
         evaluation=runs.read_json(folder.require(runs.EVALUATION, f"evaluate {path}")),
         table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
-        selection=_read_selection(folder.require(runs.SELECTION, f"select {path}")),
+        selection=read_selection(folder.require(runs.SELECTION, f"select {path}")),
         config=folder.config.to_json(),
         details=runs.read_json(folder.require(runs.DETAILS, f"score --out {path}")),
     )
     target = folder.path / runs.REPORT
     runs.write_text(target, page)
     return target
-
-
-def _start(session: Session, out: str | Path, announce: Announce | None) -> RunFolder:
-    """Check everything that can be wrong, then make or reopen the folder."""
-    config = session.config
-    check_shares(config.method, config.gamma, config.alpha)
-    RunFolder.check(out, config)
-    plan = session.plan()
-    check_shares(config.method, config.gamma, config.alpha, plan.heads)
-    folder = RunFolder.create(out, config)
-    if announce:
-        announce(plan)
-    return folder
-
-
-def _score(session: Session, folder: RunFolder, progress: Progress) -> ScoreTable:
-    config = session.config
-    path = folder.path / runs.SCORES
-    stamp = {"fingerprint": config.fingerprint(SCORE), "model": session.base.fingerprint}
-    if path.exists() and runs.read_json(folder.path / runs.DETAILS).get("of") == stamp:
-        return ScoreTable.read(path)
-    problems = [session.problem(axis, "validation") for axis in config.axis]
-    samples = [sample_texts(p, progress, f"sampling ({p.axis})") for p in problems]
-    rows = [c for p, s in zip(problems, samples, strict=True) for c in s.records(p)]
-    runs.write_continuations(folder.path / runs.CONTINUATIONS, rows)
-    axes = [
-        axis_effects(problem, sample, BIAS_ESTIMATORS[config.estimator](problem, sample, progress))
-        for problem, sample in zip(problems, samples, strict=True)
-    ]
-    windows = text_windows(session.text_ids("validation"), session.base.model, config.text_tokens)
-    perplexity = PPL_ESTIMATORS[config.ppl_estimator](
-        session.base.model, windows, progress, config.seed
-    )
-    table = score_table(perplexity, axes)
-    runs.write_text(path, table.to_csv())
-    text = session.text("validation")
-    details = score_details(perplexity, axes) | {
-        "of": stamp,
-        "model": session.model_name,
-        "revision": session.base.revision,
-        "scorer": session.scorer.identity,
-        "text": {"name": text.name, "sha256": text.sha256, "licence": text.licence},
-        "versions": _versions(),
-    }
-    runs.write_json(folder.path / runs.DETAILS, details)
-    return table
-
-
-def _chosen(
-    table: ScoreTable, axis: str | None, method: str, gamma: float, alpha: float, seed: int
-) -> HeadSelection:
-    if axis is None:
-        if not table.axes:
-            raise SelectionError("the score table has no bias_without_AXIS column to select by")
-        axis = table.axes[0]
-    return select_heads(table, axis=axis, method=method, gamma=gamma, alpha=alpha, seed=seed)
-
-
-def _select(folder: RunFolder, config: RunConfig) -> HeadSelection:
-    table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {folder.path}"))
-    axis = config.axis[0]
-    chosen = _chosen(table, axis, config.method, config.gamma, config.alpha, config.seed)
-    details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
-    protects = config.method == "fasp"
-    kept = np.argwhere(protected_heads(table, config.gamma)).tolist() if protects else []
-    selection = replace(
-        chosen,
-        details={
-            "axis": axis,
-            "reliable": is_reliable(details, axis),
-            "protected": kept,
-        },
-    )
-    runs.write_json(folder.path / runs.SELECTION, selection.to_json())
-    return selection
-
-
-def _read_selection(path: Path) -> HeadSelection:
-    try:
-        return HeadSelection.from_json(runs.read_json(path))
-    except SelectionError as error:
-        raise SelectionError(f"{path}: {error}") from error
-
-
-def _prune(session: Session, folder: RunFolder, format: Format) -> PreTrainedModel:  # noqa: A002
-    selection = _read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
-    target = folder.path / runs.MODEL
-    # A copy of its own, in the number format it was saved in: the session's base stays as it is.
-    loaded = load_base(
-        session.base_path, revision=session.config.revision, dtype="saved", device="cpu"
-    )
-    prune_heads(loaded.model, selection.by_layer)
-    save_pruned(loaded.model, target, format, loaded.tokenizer, overwrite=True)
-    return loaded.model
-
-
-def _evaluate(session: Session, folder: RunFolder, progress: Progress) -> dict[str, Any]:
-    selection = _read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
-    path = folder.path / runs.EVALUATION
-    stamp = {
-        "fingerprint": session.config.fingerprint(SCORE, EVALUATE),
-        "model": session.base.fingerprint,
-        "heads": [list(head) for head in selection.heads],
-    }
-    if path.exists():
-        held: dict[str, Any] = runs.read_json(path)
-        if held.get("of") == stamp:
-            return held
-    pruned = session.load(str(folder.path / runs.MODEL)).model
-    if removed_heads(pruned) and removed_heads(pruned) != selection.by_layer:
-        raise RunFolderError(
-            f"{folder.path / runs.MODEL} lacks other heads than selection.json names; "
-            f"run: levelhead prune {folder.path}"
-        )
-    evaluation, continuations = evaluate_run(session, pruned, selection, progress)
-    data = evaluation.to_json() | {"of": stamp, "versions": _versions()}
-    runs.write_continuations(folder.path / runs.CONTINUATIONS, continuations, keep="validation")
-    runs.write_json(path, data)
-    return data
-
-
-def _holds_pruned(folder: RunFolder, selection: HeadSelection) -> bool:
-    """Whether model/ lacks these very heads already."""
-    path = folder.path / runs.MODEL
-    if not (path / "config.json").exists():
-        return False
-    read: Any = AutoConfig.from_pretrained
-    register()
-    return bool(removed_heads(read(path)) == selection.by_layer)
-
-
-def _versions() -> dict[str, str]:
-    """What the numbers were computed with."""
-    names = ("torch", "transformers", "numpy", "scipy")
-    return {"levelhead": __version__} | {name: version(name) for name in names}

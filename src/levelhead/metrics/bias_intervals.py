@@ -125,8 +125,10 @@ def paired_difference_interval(
         strict=True,
     )
     # |bias(pruned) - bias(base)| is at most sum |d_s(pruned) - d_s(base)|, which shared noise
-    # leaves well known.
-    most = _interval_of_sum(gap_p - gap_b, parts[1] - parts[0], noises[1] - noises[0], level).high
+    # leaves well known. Taken at a higher level, since its misses come on top of the others.
+    most = _interval_of_sum(
+        gap_p - gap_b, parts[1] - parts[0], noises[1] - noises[0], 1 - (1 - level) / 4
+    ).high
     return Interval(low=max(min(low), -most), high=min(max(high), most), level=level)
 
 

@@ -1,8 +1,8 @@
 """Confidence intervals of signed gaps and of plain mean differences, clustered by template.
 
 t intervals with (templates - 1) degrees of freedom over template contributions. In simulation
-(tests/metrics/test_coverage.py: 25 or 30 templates, skewed and binary toxicities) they cover 93
-to 96%, where the percentile bootstrap over templates covers 92 to 93%, BCa 91 to 93% and the
+(tests/metrics/test_coverage.py: 25 or 30 templates, skewed and binary toxicities) they cover 94
+to 95%, where the percentile bootstrap over templates covers 92 to 94%, BCa 92 to 93% and the
 studentised bootstrap 93 to 95%; they need no random numbers.
 
 Knows nothing of the absolute value in bias(S): its intervals are in `bias_intervals`.

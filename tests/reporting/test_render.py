@@ -10,7 +10,7 @@ import pytest
 import synthetic
 
 from levelhead.records import HeadSelection
-from levelhead.report.render import render_report
+from levelhead.reporting.render import render_report
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e{{ 7*7 }}\ud800"
 EVIL_AXIS = EVIL.replace("\ud800", "")  # pandas keeps no lone surrogate in a column name
@@ -214,7 +214,7 @@ def test_only_headline_and_axes_are_needed() -> None:
 def test_each_key_of_the_evaluation_may_be_missing_or_null(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("levelhead.report.render._plotly", str)  # 5 MB to parse each time
+    monkeypatch.setattr("levelhead.reporting.render._plotly", str)  # 5 MB to parse each time
     full = synthetic.evaluation()
     axis = full["axes"]["gender_and_sex"]
     for holder in (full, axis, axis["base"], axis["degeneration"], full["perplexity"]):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from levelhead.report import numbers
+from levelhead.reporting import numbers
 
 UNRELIABLE = (
     "The head scores were not reliable with this budget: another seed may well rank, and prune, "

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from levelhead.report.escape import plot_text, script_json, visible
+from levelhead.reporting.escape import plot_text, script_json, visible
 
 # Any code point, lone surrogates and unassigned ones too.
 anything = st.text(st.characters(exclude_categories=()))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from levelhead.report import figures, numbers
-from levelhead.report.heads import OTHER, PROTECTED, PRUNED, HeadView
-from levelhead.report.summary import mapping
+from levelhead.reporting import figures, numbers
+from levelhead.reporting.heads import OTHER, PROTECTED, PRUNED, HeadView
+from levelhead.reporting.summary import mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

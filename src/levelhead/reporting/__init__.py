@@ -3,6 +3,6 @@
 Both format the numbers of evaluation.json and scores.csv; neither estimates anything.
 """
 
-from levelhead.report.escape import visible
+from levelhead.reporting.escape import visible
 
 __all__ = ["visible"]

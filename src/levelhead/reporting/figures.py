@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from levelhead.report import heads as marks
-from levelhead.report import numbers
-from levelhead.report.escape import plot_text
-from levelhead.report.heads import Effect, HeadView
-from levelhead.report.summary import mapping
+from levelhead.reporting import heads as marks
+from levelhead.reporting import numbers
+from levelhead.reporting.escape import plot_text
+from levelhead.reporting.heads import Effect, HeadView
+from levelhead.reporting.summary import mapping
 
 Figure = dict[str, Any]
 

@@ -22,11 +22,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from levelhead.records import HeadSelection
-from levelhead.report import numbers, summary
-from levelhead.report.escape import script_json, visible
-from levelhead.report.heads import PRUNED, HeadView, head_view
-from levelhead.report.plots import gap_plots, head_plots
-from levelhead.report.summary import mapping, texts
+from levelhead.reporting import numbers, summary
+from levelhead.reporting.escape import script_json, visible
+from levelhead.reporting.heads import PRUNED, HeadView, head_view
+from levelhead.reporting.plots import gap_plots, head_plots
+from levelhead.reporting.summary import mapping, texts
 from levelhead.scores import ScoreTable
 
 TEMPLATE = "page.html.jinja"

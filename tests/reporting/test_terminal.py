@@ -5,7 +5,7 @@ import pytest
 import synthetic
 from rich.console import Console
 
-from levelhead.report.terminal import summary_table
+from levelhead.reporting.terminal import summary_table
 
 
 def printed(evaluation: dict[str, Any], width: int = 80, *, colour: bool = False) -> str:

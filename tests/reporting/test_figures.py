@@ -6,8 +6,8 @@ import pytest
 import synthetic
 
 from levelhead.records import HeadSelection
-from levelhead.report import figures
-from levelhead.report.heads import OTHER, PROTECTED, PRUNED, Effect, HeadView, head_view
+from levelhead.reporting import figures
+from levelhead.reporting.heads import OTHER, PROTECTED, PRUNED, Effect, HeadView, head_view
 
 
 @pytest.fixture

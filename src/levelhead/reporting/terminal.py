@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from levelhead.report import summary
-from levelhead.report.escape import visible
+from levelhead.reporting import summary
+from levelhead.reporting.escape import visible
 
 _STYLES = {"lower": "green", "higher": "bold red", "undecided": "yellow"}
 _LONGEST_NUMBER = len("134,515,008")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from levelhead.report import numbers
+from levelhead.reporting import numbers
 
 
 @pytest.mark.parametrize(
