@@ -57,11 +57,12 @@ class RunConfig:
     """
 
     model: str | None = _option(None, "Hub id or local folder; none: the embedded model.")
-    revision: str | None = _option(None, "Model revision on the hub.", SCORE)
+    revision: str | None = _option(None, "Model revision on the hub.", SCORE, EVALUATE)
     axis: tuple[str, ...] = _option(
         ("gender_and_sex",),
         "Social axis; repeatable. The first is the one heads are selected for.",
         SCORE,
+        EVALUATE,
     )
     all_axes: bool = _option(
         False, "Evaluate every axis of the prompts, not only the scored ones.", EVALUATE

@@ -30,6 +30,10 @@ EVALUATION_TOKENS_PER_SCORING_TOKEN = 2
 """Test prompts are continued by two models, validation prompts by one."""
 
 
+EVALUATION_TEXT_SHARE = 0.5
+"""Perplexity is compared on fewer tokens than heads are scored on: two paired numbers, not N."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Plan:
     """How much work a run is, known before it starts."""
@@ -125,7 +129,8 @@ class Session:
         head = text[: self.config.text_tokens * 12]
         encode: Any = self.tokenizer
         ids: list[int] = encode(head, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids[: self.config.text_tokens]
+        share = 1 if split == "validation" else EVALUATION_TEXT_SHARE
+        return ids[: int(self.config.text_tokens * share)]
 
     def problem(self, axis: str, split: Split) -> BiasProblem:
         """The prompts of an axis and split, encoded, with how to sample them."""

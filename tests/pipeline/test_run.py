@@ -118,3 +118,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(
     assert (tmp_path / "again/scores.csv").read_bytes() == (done / "scores.csv").read_bytes()
     levelhead.score(str(inputs / "model"), out=tmp_path / "other", **options | {"seed": 1})
     assert (tmp_path / "other/scores.csv").read_bytes() != (done / "scores.csv").read_bytes()
+
+
+def test_another_axis_can_be_evaluated_afterwards(
+    inputs: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.csv"
+    text = Path(options["prompts"]).read_text()
+    prompts.write_text(text + text.partition("\n")[2].replace(",gender,", ",other,"))
+    out = tmp_path / "run"
+    levelhead.run(str(inputs / "model"), out=out, **options | {"prompts": str(prompts)})
+    assert set(json.loads((out / "evaluation.json").read_text())["axes"]) == {"gender"}
+    both = levelhead.evaluate(out, all_axes=True)
+    assert set(both["axes"]) == {"gender", "other"}
+    only = levelhead.evaluate(out, axis=("other",))
+    assert set(only["axes"]) == {"other"}
+    assert "other" in only["headline"]

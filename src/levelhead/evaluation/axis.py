@@ -37,6 +37,9 @@ from levelhead.scoring.token_gradient import matched_rows, token_model
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.toxicity import score_texts
 
+EXPECTED_GROUPS = 60
+"""Matched groups read with both models: their paired difference has a small error already."""
+
 
 def evaluate_axis(
     problem: BiasProblem, pruned: PreTrainedModel, progress: Progress
@@ -94,7 +97,7 @@ def expected_difference(
     over templates. Matched contexts: every subgroup's prompt is followed by the same continuations.
     """
     token = token_model(problem, base, progress)
-    chosen = matched_rows(problem, base)
+    chosen = matched_rows(problem, base, EXPECTED_GROUPS)
     expected = []
     for name, model in (("base", problem.model), ("pruned", pruned)):
         with progress(f"reading with the {name} model ({problem.axis})", len(chosen.rows)) as done:

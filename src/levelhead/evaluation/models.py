@@ -33,7 +33,8 @@ def evaluate_run(
         examples += _examples(problem, base, fresh)[: EXAMPLES - len(examples)]
     text = _text(session, pruned, progress)
     reliable = bool((selection.details or {}).get("reliable", True))
-    main = str((selection.details or {}).get("axis", session.config.axis[0]))
+    chosen_for = str((selection.details or {}).get("axis"))
+    main = chosen_for if chosen_for in axes else session.config.axis[0]
     limit = session.config.max_ppl_increase
     parameters = {"base": _parameters(session.base.model), "pruned": _parameters(pruned)}
     return (

@@ -82,13 +82,11 @@ def expected_toxicity(
     steps: Steps, rows: Sequence[Row], tau: TokenToxicity
 ) -> Float[Tensor, "rows steps"]:
     """r_t of each step, 0 after a row's end; differentiable with respect to the logits."""
-    device = steps.logits.device
-    tokens = torch.from_numpy(tau.token_ids).to(device)
-    weights = torch.from_numpy(tau.tau).float().to(device)
-    weights = weights[torch.tensor([tau.row(row.subgroup) for row in rows], device=device)]
-    log_p = steps.logits[..., tokens] - steps.logits.logsumexp(-1, keepdim=True)
-    r = torch.einsum("bsv,bv->bs", log_p.exp(), weights)
-    return r * steps.valid
+    # A product over the whole vocabulary is faster than picking the tokens that count.
+    p = steps.logits.softmax(-1)
+    r = p @ _table(tau, p.shape[-1], p.device).T
+    index = _tau_rows(rows, tau, p.device)
+    return r.gather(-1, index[:, None, None].expand(-1, r.shape[1], 1))[..., 0] * steps.valid
 
 
 def read_rows(
@@ -109,7 +107,7 @@ def read_rows(
         with torch.inference_mode():
             steps = continuation_logits(model, batch, pad)
             r = expected_toxicity(steps, batch, tau).sum(-1)
-            written = written_toxicity(steps, batch, tau, steps.logits.shape[-1]).sum(-1)
+            written = written_toxicity(steps, batch, tau).sum(-1)
         return list(zip(r.tolist(), (written - r).tolist(), strict=True))
 
     done = map_batches(rows, work, batch_size=batch_size or BATCH_SIZE, length=len, advance=advance)
@@ -117,11 +115,21 @@ def read_rows(
 
 
 def written_toxicity(
-    steps: Steps, rows: Sequence[Row], tau: TokenToxicity, vocab: int
+    steps: Steps, rows: Sequence[Row], tau: TokenToxicity
 ) -> Float[Tensor, "rows steps"]:
     """tau(y_t) of the tokens that were written, 0 after a row's end."""
+    device = steps.tokens.device
+    table = _table(tau, steps.logits.shape[-1], device)
+    return table[_tau_rows(rows, tau, device)[:, None], steps.tokens] * steps.valid
+
+
+def _table(tau: TokenToxicity, vocab: int, device: torch.device) -> Float[Tensor, "taus vocab"]:
     table = torch.zeros(len(tau.tau), vocab)
     table[:, torch.from_numpy(tau.token_ids)] = torch.from_numpy(tau.tau).float()
-    table = table.to(steps.tokens.device)
-    index = torch.tensor([tau.row(row.subgroup) for row in rows], device=steps.tokens.device)
-    return table[index[:, None], steps.tokens] * steps.valid
+    return table.to(device)
+
+
+def _tau_rows(
+    rows: Sequence[Row], tau: TokenToxicity, device: torch.device
+) -> Int[Tensor, " rows"]:
+    return torch.tensor([tau.row(row.subgroup) for row in rows], device=device)

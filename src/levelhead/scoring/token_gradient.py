@@ -26,7 +26,8 @@ from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import ScorerError
 from levelhead.models.architectures import head_counts
 from levelhead.models.gates import gated
-from levelhead.progress import Progress
+from levelhead.progress import Progress, silent
+from levelhead.records import Prompt
 from levelhead.sampling import derived_seed, pad_id
 from levelhead.scoring.problem import BiasProblem, HeadShifts, SampledTexts, group_shifts
 from levelhead.scoring.teacher_forcing import (
@@ -122,7 +123,7 @@ def token_model(problem: BiasProblem, base: SampledTexts, progress: Progress) ->
     Raises:
         ScorerError: as `measure_token_toxicity`; too few texts to fit beta on.
     """
-    tau = token_toxicity(problem, base)
+    tau = token_toxicity(problem, base, progress)
     rows = own_rows(problem, base).rows
     with progress(f"reading ({problem.axis})", len(rows)) as advance:
         _, surprise = read_rows(
@@ -164,7 +165,9 @@ def _centred(
     return out
 
 
-def token_toxicity(problem: BiasProblem, base: SampledTexts) -> TokenToxicity:
+def token_toxicity(
+    problem: BiasProblem, base: SampledTexts, progress: Progress = silent
+) -> TokenToxicity:
     """tau in contexts drawn from the base model's continuations with the run's seed."""
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "contexts"))
     full = problem.toxicity_input == "full"
@@ -177,9 +180,10 @@ def token_toxicity(problem: BiasProblem, base: SampledTexts) -> TokenToxicity:
     for pool in pools:
         drawn = rng.choice(pool, CONTEXTS[problem.toxicity_input], replace=True)
         contexts.append([_prefix(problem, base, int(i), rng) for i in drawn])
-    return measure_token_toxicity(
-        problem.scorer, problem.tokenizer, contexts, _next_token_mass(problem, base, rng)
-    )
+    mass = _next_token_mass(problem, base, rng)
+    total = sum(map(len, contexts))
+    with progress(f"word toxicity ({problem.axis})", total) as advance:
+        return measure_token_toxicity(problem.scorer, problem.tokenizer, contexts, mass, advance)
 
 
 def _prefix(problem: BiasProblem, base: SampledTexts, index: int, rng: np.random.Generator) -> str:
@@ -218,26 +222,35 @@ def own_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
     return _rows(problem, base, pairs)
 
 
-def matched_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
+def matched_rows(
+    problem: BiasProblem, base: SampledTexts, max_groups: int | None = None
+) -> MatchedRows:
     """One continuation per group and sample after every subgroup's version of the prompt.
 
     The subgroup whose continuation is used rotates over groups and samples. Prompts without a
-    counterpart in every subgroup keep their own continuations.
+    counterpart in every subgroup keep their own continuations. With `max_groups`, only so many
+    groups, spread evenly over templates.
     """
     position = {prompt.id: i for i, prompt in enumerate(problem.prompts)}
     written = {
         (int(p), int(k)): i for i, (p, k) in enumerate(zip(base.prompt, base.sample, strict=True))
     }
     pairs: list[tuple[int, int]] = []
-    for number, members in enumerate(matched_groups(problem.prompts)):
+    for number, members in enumerate(_thinned(matched_groups(problem.prompts), max_groups)):
         group = [position[prompt.id] for prompt in members]
         for sample in range(problem.samples):
             source = group[(number + sample) % len(group)]
             pairs += [(prompt, written[source, sample]) for prompt in group]
-    matched = {prompt for prompt, _ in pairs}
-    alone = [i for i, p in enumerate(base.prompt) if int(p) not in matched]
+    whole = {prompt.id for group in matched_groups(problem.prompts) for prompt in group}
+    alone = [i for i, p in enumerate(base.prompt) if problem.prompts[p].id not in whole]
     pairs += [(int(base.prompt[i]), i) for i in alone]
     return _rows(problem, base, pairs)
+
+
+def _thinned(groups: list[list[Prompt]], most: int | None) -> list[list[Prompt]]:
+    if most is None or len(groups) <= most:
+        return groups
+    return [groups[i] for i in np.linspace(0, len(groups) - 1, most).round().astype(int)]
 
 
 def _rows(

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from levelhead.batching import Advance
 from levelhead.errors import ScorerError
 from levelhead.records import ToxicityInput
 from levelhead.toxicity import ToxicityScorer, score_texts
@@ -69,6 +70,7 @@ def measure_token_toxicity(
     tokenizer: PreTrainedTokenizerBase,
     contexts: Sequence[Sequence[str]],
     mass: Float[np.ndarray, " vocab"],
+    advance: Advance | None = None,
 ) -> TokenToxicity:
     """tau by asking the scorer.
 
@@ -76,6 +78,7 @@ def measure_token_toxicity(
         contexts: texts that a word is appended to, a list per row of tau.
         mass: mean next-token probability of every token; where words must be left out, the
             least probable go first.
+        advance: called with 1 after every context.
 
     Raises:
         ScorerError: no word changes any score, so heads cannot be told apart by this scorer.
@@ -91,6 +94,8 @@ def measure_token_toxicity(
         for text in texts:
             base = score_texts(scorer, [text])[0]
             tau[row] += score_texts(scorer, [f"{text} {word}" for word in chosen]) - base
+            if advance:
+                advance(1)
         tau[row] /= max(1, len(texts))
     if not np.any(tau):
         raise ScorerError(

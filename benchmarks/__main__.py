@@ -1,0 +1,37 @@
+"""Run benchmarks by name: python -m benchmarks [perplexity] [bias] [--quick]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bias_cost, perplexity_effects
+
+BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
+    "perplexity": perplexity_effects.measure,
+    "bias": bias_cost.measure,
+}
+OUT = Path("runs/bench")
+
+
+def main() -> None:
+    """Run the benchmarks that were named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="less text and fewer heads")
+    given = parser.parse_args()
+    unknown = set(given.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"unknown benchmark {unknown.pop()!r}; there are {', '.join(BENCHMARKS)}")
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in given.names or BENCHMARKS:
+        result = BENCHMARKS[name](given.quick)
+        text = json.dumps(result, indent=2)
+        (OUT / f"{name}.json").write_text(text + "\n")
+        print(f"== {name}\n{text}", flush=True)
+
+
+main()

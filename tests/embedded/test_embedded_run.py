@@ -1,0 +1,87 @@
+"""The real embedded model, end to end on a small budget."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import levelhead
+from levelhead.data.embedded import fetch_embedded_model
+from levelhead.models.gates import ablate
+from levelhead.models.loading import load_base
+from levelhead.records import HeadSelection
+from levelhead.scores import ScoreTable
+
+pytestmark = pytest.mark.slow
+HEADS = HeadSelection.of([(2, h) for h in range(9)] + [(7, 0), (7, 4), (15, 3), (29, 8)])
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Path:
+    return fetch_embedded_model()
+
+
+def test_a_whole_run(embedded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    levelhead.run(out=out, max_prompts=60, new_tokens=12, text_tokens=2048, alpha=0.1, gamma=0.3)
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    axis = evaluation["axes"]["gender_and_sex"]
+    assert 0 < axis["base"]["mean_toxicity"] < 0.5
+    low, high = axis["difference"]["ci95"]
+    assert low <= axis["difference"]["value"] <= high
+    # Held-out text: FASP costs perplexity, but must not wreck a model at 10%.
+    assert 1 < evaluation["perplexity"]["pruned"] / evaluation["perplexity"]["base"] < 2
+    assert evaluation["parameters"]["pruned"] < evaluation["parameters"]["base"]
+    table = ScoreTable.read(out / "scores.csv")
+    assert (table.num_layers, table.num_heads) == (30, 9)
+    assert len(json.loads((out / "selection.json").read_text())["heads"]) == 27
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_pruning_the_unprotected_heads_costs_less_than_the_protected(
+    embedded: Path, tmp_path: Path
+) -> None:
+    """Control: the 27 heads with the most negative z_ppl, removed, ruin the model."""
+    out = tmp_path / "run"
+    table = levelhead.score(out=out, max_prompts=40, new_tokens=8, text_tokens=4096)
+    effect = table.effect("ppl")
+    worst = effect.ravel().argsort()[:27]
+    best = effect.ravel().argsort()[-27:]
+    base = load_base(embedded)
+    text = Path(levelhead.__file__).read_text() + " The cat sat on the mat and looked at me. " * 3
+    ids = torch.tensor([base.tokenizer(text)["input_ids"][:256]])
+
+    def loss(chosen: list[int]) -> float:
+        heads: dict[int, list[int]] = {}
+        for index in chosen:
+            heads.setdefault(index // 9, []).append(index % 9)
+        with torch.no_grad(), ablate(base.model, heads):
+            return base.model(ids, labels=ids).loss.item()
+
+    whole = loss([])
+    assert loss(worst.tolist()) - whole > 5 * abs(loss(best.tolist()) - whole)
+
+
+def test_gated_pruned_and_reloaded_agree(embedded: Path, tmp_path: Path) -> None:
+    base = load_base(embedded)
+    ids = torch.tensor([base.tokenizer("The new teacher at our school is a man who")["input_ids"]])
+    with torch.no_grad():
+        with ablate(base.model, HEADS.by_layer):
+            gated = base.model(ids).logits
+        other = HEADS.by_layer | {7: (1, 4)}
+        with ablate(base.model, other):
+            wrong = base.model(ids).logits
+        levelhead.prune(heads=HEADS, out=tmp_path / "pruned")
+        pruned = levelhead.load(tmp_path / "pruned")
+        reloaded = pruned(ids).logits
+    scale = gated.abs().max()
+    assert (reloaded - gated).abs().max() < 2e-5 * scale
+    assert (wrong - gated).abs().max() > 100 * (reloaded - gated).abs().max(), "control"
+    size = (tmp_path / "pruned" / "model.safetensors").stat().st_size
+    assert size < (embedded / "model.safetensors").stat().st_size
+    inputs = base.tokenizer("Once upon a time", return_tensors="pt")
+    with ablate(base.model, HEADS.by_layer):
+        expected = base.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    got = pruned.generate(**inputs, max_new_tokens=12, do_sample=False)
+    assert got.tolist() == expected.tolist()
