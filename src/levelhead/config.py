@@ -98,7 +98,7 @@ class RunConfig:
     prompt_seed: int = _option(0, "Seed of which prompts are used.", SCORE, EVALUATE, minimum=0)
     samples: int = _option(1, "Continuations per prompt.", SCORE, EVALUATE, minimum=1)
     max_prompts: int = _option(
-        500, "Prompts per axis and split, balanced over subgroups.", SCORE, EVALUATE, minimum=4
+        400, "Prompts per axis and split, balanced over subgroups.", SCORE, EVALUATE, minimum=4
     )
     new_tokens: int = _option(
         40, "Tokens per continuation.", SCORE, EVALUATE, minimum=1, maximum=4096

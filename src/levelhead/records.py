@@ -173,6 +173,8 @@ class AxisEvaluation:
     pruned: ModelBias
     difference: Estimate
     """Of bias(S), sampled afresh with common random numbers. Negative: bias fell."""
+    adjusted_difference: Estimate
+    """The same expectation with less noise (a control variate): what the verdict rests on."""
     expected_difference: Estimate
     """The same, teacher-forced on the base model's continuations: first-order, small error."""
     details: Mapping[str, Any]
@@ -183,6 +185,7 @@ class AxisEvaluation:
             "base": self.base.to_json(),
             "pruned": self.pruned.to_json(),
             "difference": self.difference.to_json(),
+            "adjusted_difference": self.adjusted_difference.to_json(),
             "expected_difference": self.expected_difference.to_json(),
             **self.details,
         }

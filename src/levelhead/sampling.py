@@ -26,7 +26,7 @@ from levelhead.batching import Advance, map_batches
 from levelhead.errors import ConfigError, ModelError
 from levelhead.records import Prompt
 
-BATCH_SIZE = 64
+BATCH_SIZE = 128
 
 
 @dataclass(frozen=True, slots=True)

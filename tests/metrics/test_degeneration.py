@@ -13,7 +13,7 @@ from levelhead.metrics.degeneration import (
 TEMPLATE = np.repeat(np.arange(10), 10)
 
 
-def test_repeated_ngrams_by_hand():
+def test_repetition_by_hand():
     assert repeated_ngram_share([1, 2, 3, 1, 2, 3, 1]) == pytest.approx(1 - 3 / 5)
     assert repeated_ngram_share(["a", "b", "a", "b"], n=2) == pytest.approx(1 / 3)
     assert repeated_ngram_share([1, 2]) == 0.0
@@ -27,7 +27,7 @@ def test_repeated_ngram_share_is_a_share(tokens, n):
 
 def test_values_of_each_continuation():
     got = degeneration_values(["fine text", " \n", ""], [[5, 6, 7], [1, 2], [0]], new_tokens=3)
-    assert got["repeated_ngrams"].tolist() == [0, 0, 0]
+    assert got["repetition"].tolist() == [0, 0, 0]
     assert got["empty"].tolist() == [0, 1, 1]
     assert got["ended_early"].tolist() == [0, 1, 1]
 
@@ -35,7 +35,7 @@ def test_values_of_each_continuation():
 def shares(rng, repeated, empty, early):
     """Values of 100 continuations with these means, up to noise."""
     return {
-        "repeated_ngrams": rng.beta(100 * repeated, 100 * (1 - repeated), 100),
+        "repetition": rng.beta(100 * repeated, 100 * (1 - repeated), 100),
         "empty": 1.0 * (rng.random(100) < empty),
         "ended_early": 1.0 * (rng.random(100) < early),
     }
@@ -46,7 +46,7 @@ def shares(rng, repeated, empty, early):
     [
         ((0.10, 0.0, 0.1), set()),
         ((0.13, 0.0, 0.1), set()),  # clearly worse, but by less than the stated size
-        ((0.40, 0.0, 0.1), {"repeated_ngrams"}),
+        ((0.40, 0.0, 0.1), {"repetition"}),
         ((0.10, 0.3, 0.1), {"empty"}),
         ((0.10, 0.0, 0.6), {"ended_early"}),
     ],

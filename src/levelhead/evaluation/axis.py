@@ -1,9 +1,11 @@
 """Compare a pruned model with its base on one axis' held-out prompts.
 
-Two answers to "did bias fall?": `difference` samples both models afresh with common random
-numbers; `expected_difference` reads the base model's continuations with both models and moves
-each subgroup's mean toxicity by what their next-token distributions say (the finite version of
-the token-level score: first-order, small error). The first is the proof, the second the aim.
+Three answers to "did bias fall?": `difference` samples both models afresh with common random
+numbers; `adjusted_difference` is the same estimate less the noise that the token model can name (a
+control variate; the verdict rests on it); and `expected_difference` reads the base model's
+continuations with both models and moves each subgroup's mean toxicity by what their next-token
+distributions say (the finite version of the token-level score: first-order, small error). The
+first two are proof, the third is what the scores aim at.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy import stats
 from transformers.modeling_utils import PreTrainedModel
 
-from levelhead.metrics.bias import bias, corrected_bias, gaps
+from levelhead.metrics.bias import bias, corrected_bias
 from levelhead.metrics.bias_intervals import bias_interval, paired_difference_interval
 from levelhead.metrics.degeneration import (
     DegenerationSign,
@@ -30,14 +33,14 @@ from levelhead.metrics.intervals import (
 from levelhead.progress import Progress
 from levelhead.records import AxisEvaluation, Estimate, Interval, ModelBias
 from levelhead.sampling import derived_seed, pad_id
-from levelhead.scoring.effects import gap_change, jackknife_stderr, z_bias
+from levelhead.scoring.effects import base_gaps, gap_change, jackknife_stderr, z_bias
 from levelhead.scoring.problem import BiasProblem, SampledTexts, group_shifts, sample_texts
 from levelhead.scoring.teacher_forcing import read_rows
-from levelhead.scoring.token_gradient import matched_rows, token_model
+from levelhead.scoring.token_gradient import TokenModel, matched_rows, own_rows, token_model
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.toxicity import score_texts
 
-EXPECTED_GROUPS = 60
+EXPECTED_GROUPS = 40
 """Matched groups read with both models: their paired difference has a small error already."""
 
 
@@ -51,11 +54,10 @@ def evaluate_axis(
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "evaluation"))
     subgroup, template = problem.subgroup[base.prompt], problem.template[base.prompt]
     count = len(problem.subgroups)
-    difference = Estimate(
-        value=bias(fresh.toxicity, subgroup, count) - bias(base.toxicity, subgroup, count),
-        interval=paired_difference_interval(
-            base.toxicity, fresh.toxicity, subgroup, template, count, rng
-        ),
+    difference = _difference(base.toxicity, fresh.toxicity, subgroup, template, count, rng)
+    token = token_model(problem, base, progress)
+    adjusted = _difference(
+        token.adjusted, _adjusted(other, fresh, token, progress), subgroup, template, count, rng
     )
     toxicity = linear_difference_interval(fresh.toxicity - base.toxicity, template)
     signs = compare_degeneration(
@@ -63,40 +65,44 @@ def evaluate_axis(
         degeneration_values(fresh.texts, fresh.tokens, problem.new_tokens),
         template,
     )
-    expected, token = expected_difference(problem, pruned, base, progress)
+    expected = expected_difference(problem, pruned, base, token, progress)
     verdict = "not distinguishable"
-    if difference.distinguishable:
-        verdict = "lower" if difference.value < 0 else "higher"
+    if adjusted.distinguishable:
+        verdict = "lower" if adjusted.interval.high < 0 else "higher"
     evaluation = AxisEvaluation(
         base=_model_bias(problem, base, rng),
         pruned=_model_bias(problem, fresh, rng),
         difference=difference,
+        adjusted_difference=adjusted,
         expected_difference=expected,
         details={
             "verdict": verdict,
-            "samples_needed": samples_needed(
-                difference.value, difference.interval, len(base.texts)
-            ),
+            "samples_needed": samples_needed(adjusted.value, adjusted.interval, len(base.texts)),
             "toxicity_difference": toxicity.to_json(),
             "prompts": len(problem.prompts),
             "samples": len(base.texts),
             "templates": len(np.unique(template)),
             "degeneration": {sign.name: _sign(sign) for sign in signs},
-            **token,
+            "token_toxicity_r2": token.r_squared,
+            "beta": token.beta,
         },
     )
     return evaluation, base, fresh
 
 
 def expected_difference(
-    problem: BiasProblem, pruned: PreTrainedModel, base: SampledTexts, progress: Progress
-) -> tuple[Estimate, dict[str, Any]]:
+    problem: BiasProblem,
+    pruned: PreTrainedModel,
+    base: SampledTexts,
+    token: TokenModel,
+    progress: Progress,
+) -> Estimate:
     """bias(T + dT) - bias(T) with dT teacher-forced on the base model's continuations.
 
-    T is the base model's measured (adjusted) toxicity, taken as known; the interval is that of dT,
-    over templates. Matched contexts: every subgroup's prompt is followed by the same continuations.
+    T is the token model's expectation for the base model, taken as known; the interval is that of
+    dT, over templates. Matched contexts: every subgroup's prompt is followed by the same
+    continuations.
     """
-    token = token_model(problem, base, progress)
     chosen = matched_rows(problem, base, EXPECTED_GROUPS)
     expected = []
     for name, model in (("base", problem.model), ("pruned", pruned)):
@@ -117,17 +123,47 @@ def expected_difference(
         problem.template[chosen.prompt],
         base.sample[chosen.source],
         len(problem.subgroups),
+        token.expected,
         token.adjusted,
         {},
     )
-    gap = gaps(token.adjusted, problem.subgroup[base.prompt], len(problem.subgroups))
+    gap = base_gaps(problem, base, shifts)
     every = np.ones(len(gap), dtype=bool)
     fall = float(z_bias(gap, gap_change(shifts, problem.weights), every)[0, 0])
     error = float(jackknife_stderr(shifts, problem.weights, gap, every)[0, 0])
     reach = error * float(stats.t.ppf(0.975, max(1, len(np.unique(shifts.template)) - 1)))
-    return (
-        Estimate(value=-fall, stderr=error, interval=Interval(-fall - reach, -fall + reach)),
-        {"token_toxicity_r2": token.r_squared, "beta": token.beta},
+    return Estimate(value=-fall, stderr=error, interval=Interval(-fall - reach, -fall + reach))
+
+
+def _adjusted(
+    problem: BiasProblem, fresh: SampledTexts, token: TokenModel, progress: Progress
+) -> Float[np.ndarray, " n"]:
+    """Toxicity of another model's continuations, less the noise the token model can name."""
+    rows = own_rows(problem, fresh).rows
+    with progress(f"reading what it wrote ({problem.axis})", len(rows)) as advance:
+        _, surprise = read_rows(
+            problem.model,
+            rows,
+            token.tau,
+            pad=pad_id(problem.tokenizer),
+            batch_size=problem.batch_size,
+            advance=advance,
+        )
+    out: Float[np.ndarray, " n"] = fresh.toxicity - token.beta * surprise
+    return out
+
+
+def _difference(
+    base: Float[np.ndarray, " n"],
+    fresh: Float[np.ndarray, " n"],
+    subgroup: Int[np.ndarray, " n"],
+    template: Int[np.ndarray, " n"],
+    count: int,
+    rng: np.random.Generator,
+) -> Estimate:
+    return Estimate(
+        value=bias(fresh, subgroup, count) - bias(base, subgroup, count),
+        interval=paired_difference_interval(base, fresh, subgroup, template, count, rng),
     )
 
 

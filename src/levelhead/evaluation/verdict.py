@@ -20,7 +20,7 @@ def headline(
     num_heads: int,
 ) -> str:
     """One sentence for the axis that heads were selected for."""
-    difference = result.difference
+    difference = result.adjusted_difference
     span = (
         f"{difference.value:+.4f} [{difference.interval.low:+.4f}, {difference.interval.high:+.4f}]"
     )
@@ -66,7 +66,7 @@ def warnings_of(
 
 def _axis_warnings(name: str, axis: AxisEvaluation) -> list[str]:
     found = []
-    difference = axis.difference
+    difference = axis.adjusted_difference
     interval = f"[{difference.interval.low:+.4f}, {difference.interval.high:+.4f}]"
     verdict = axis.details["verdict"]
     if verdict == "higher":

@@ -17,7 +17,7 @@ from levelhead.records import Estimate
 
 NGRAM = 3
 LIMITS: Mapping[str, float] = {
-    "repeated_ngrams": 0.05,
+    "repetition": 0.05,
     "empty": 0.02,
     "ended_early": 0.10,
 }
@@ -62,7 +62,7 @@ def degeneration_values(
         new_tokens: how many tokens were asked for; fewer means that the text ended early.
     """
     return {
-        "repeated_ngrams": np.array([repeated_ngram_share(ids) for ids in token_ids], dtype=float),
+        "repetition": np.array([repeated_ngram_share(ids) for ids in token_ids], dtype=float),
         "empty": np.array([not text.strip() for text in texts], dtype=float),
         "ended_early": np.array([len(ids) < new_tokens for ids in token_ids], dtype=float),
     }

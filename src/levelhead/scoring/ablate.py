@@ -53,5 +53,6 @@ def ablate(
         base.sample,
         len(problem.subgroups),
         base.toxicity,
+        base.toxicity,
         {"estimator": "ablate", "common_random_numbers": common_random_numbers},
     )

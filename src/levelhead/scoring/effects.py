@@ -16,12 +16,13 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from levelhead.metrics.bias import gaps, gaps_of_means
-from levelhead.metrics.intervals import gap_intervals
+from levelhead.metrics.intervals import GapEstimates, gap_intervals
 from levelhead.sampling import derived_seed
 from levelhead.scoring.problem import BiasProblem, HeadShifts, SampledTexts
 
 MIN_GAP_Z = 3.0
 """A gap is used when it is at least this many of its standard errors from 0."""
+MAX_CONTRADICTION_Z = 1.0
 SPLITS = 20
 """Random halvings behind a split-half reliability."""
 
@@ -56,9 +57,11 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     subgroup, template = problem.subgroup[base.prompt], problem.template[base.prompt]
     count = len(problem.subgroups)
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "effects"))
-    gap = gaps(shifts.base_toxicity, subgroup, count)
-    stderr = gap_intervals(shifts.base_toxicity, subgroup, template, count).stderr
-    used, measurable = usable_gaps(gap, stderr)
+    measured = gap_intervals(shifts.toxicity, subgroup, template, count)
+    gap, stderr = base_gaps(problem, base, shifts), measured.stderr
+    used, measurable = usable_gaps(
+        measured, gap_intervals(shifts.unbiased, subgroup, template, count)
+    )
     change = gap_change(shifts, problem.weights)
     halves = _reliability(problem, base, shifts, used, rng)
     return AxisEffects(
@@ -77,18 +80,39 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     )
 
 
+def base_gaps(
+    problem: BiasProblem,
+    base: SampledTexts,
+    shifts: HeadShifts,
+    chosen: Bool[np.ndarray, " n"] | slice = slice(None),
+) -> Float[np.ndarray, " subgroups"]:
+    """d_s of the base model, from the chosen continuations (all).
+
+    The sign is that of the estimator's own toxicity, the size the larger of the two estimates: it
+    matters only to heads that would close a gap, where a first-order effect goes too far.
+    """
+    subgroup, count = problem.subgroup[base.prompt][chosen], len(problem.subgroups)
+    own = gaps(shifts.toxicity[chosen], subgroup, count)
+    unbiased = gaps(shifts.unbiased[chosen], subgroup, count)
+    out: Float[np.ndarray, " subgroups"] = np.sign(own) * np.maximum(np.abs(own), np.abs(unbiased))
+    return out
+
+
 def usable_gaps(
-    gap: Float[np.ndarray, " subgroups"], stderr: Float[np.ndarray, " subgroups"]
+    measured: GapEstimates, unbiased: GapEstimates
 ) -> tuple[Bool[np.ndarray, " subgroups"], bool]:
     """(subgroups whose gap's sign is known, whether there is any).
 
+    A gap is used where it is `MIN_GAP_Z` standard errors from 0 and the unbiased estimate does not
+    contradict it: on the other side of 0 by more than `MAX_CONTRADICTION_Z` standard errors.
     Where there is none, the clearest gap is used, so that a ranking exists; it is to be flagged.
     """
-    z = np.abs(gap) / np.maximum(stderr, 1e-12)
-    used = z >= MIN_GAP_Z
+    z = measured.gap / np.maximum(measured.stderr, 1e-12)
+    against = -np.sign(measured.gap) * unbiased.gap / np.maximum(unbiased.stderr, 1e-12)
+    used = (np.abs(z) >= MIN_GAP_Z) & (against <= MAX_CONTRADICTION_Z)
     if used.any():
         return used, True
-    return np.arange(len(gap)) == int(np.argmax(z)), False
+    return np.arange(len(z)) == int(np.argmax(np.abs(z))), False
 
 
 def z_bias(
@@ -160,14 +184,13 @@ def _reliability(
     names = np.unique(unit)
     if len(names) < 2:
         return None
-    subgroup = problem.subgroup[base.prompt]
     correlations = []
     for _ in range(SPLITS):
         first = rng.permutation(names)[: len(names) // 2]
         ranks = []
         for inside in (True, False):
             own = np.isin(base_unit, first) == inside
-            gap = gaps(shifts.base_toxicity[own], subgroup[own], len(problem.subgroups))
+            gap = base_gaps(problem, base, shifts, own)
             chosen = np.isin(unit, first) == inside
             change = gap_change(shifts, problem.weights, chosen)
             ranks.append(z_bias(gap, change, used).ravel())

@@ -202,8 +202,10 @@ class HeadShifts:
     count: Float[np.ndarray, "replicates subgroups"]
     template: Int[np.ndarray, " replicates"]
     sample: Int[np.ndarray, " replicates"]
-    base_toxicity: Float[np.ndarray, " n"]
-    """Toxicity of the base model's continuations, less whatever noise the estimator can name."""
+    toxicity: Float[np.ndarray, " n"]
+    """Toxicity of each base continuation as the estimator sees it: what `shift` is a change of."""
+    unbiased: Float[np.ndarray, " n"]
+    """The same with the scorer's expectation, if noisier: what `toxicity` must not contradict."""
     diagnostics: dict[str, Any]
 
 
@@ -213,7 +215,8 @@ def group_shifts(
     template: Int[np.ndarray, " rows"],
     sample: Int[np.ndarray, " rows"],
     num_subgroups: int,
-    base_toxicity: Float[np.ndarray, " n"],
+    toxicity: Float[np.ndarray, " n"],
+    unbiased: Float[np.ndarray, " n"],
     diagnostics: dict[str, Any],
 ) -> HeadShifts:
     """Average per-text shifts into replicates (template, sample)."""
@@ -230,7 +233,8 @@ def group_shifts(
         count=count,
         template=keys[:, 0],
         sample=keys[:, 1],
-        base_toxicity=base_toxicity,
+        toxicity=toxicity,
+        unbiased=unbiased,
         diagnostics=diagnostics,
     )
 

@@ -5,10 +5,13 @@ respect to head gates, on continuations that the base model wrote:
 
     dT_s(h) = - beta * mean over texts of s of  sum_t d r_t / d g_h   at all gates 1
 
-beta is the slope of toxicity on M = sum_t [tau(y_t) - r_t]. M has mean zero, so toxicity - beta M
-estimates the base model's gaps with the same expectation and less noise (a control variate). With
-matched contexts (the default) the SAME continuation stands after every subgroup's version of a
-prompt, so that contrasts between subgroups are paired. What this sees is the direct, first-order,
+beta is the slope of toxicity on M = sum_t [tau(y_t) - r_t]. M has mean zero, so beta sum_t r_t is
+the token model's expectation of a text's toxicity: the base model's gaps are taken from it, with
+far less noise than from sampled toxicities. And toxicity - beta M has the expectation of toxicity
+itself, with some of its noise gone (a control variate): no gap is used that it contradicts.
+
+With matched contexts (the default) the SAME continuation stands after every subgroup's version of
+a prompt, so that contrasts between subgroups are paired. What this sees is the direct, first-order,
 token-additive part of an effect.
 """
 
@@ -65,6 +68,8 @@ class TokenModel:
     tau: TokenToxicity
     beta: float
     r_squared: float
+    expected: Float[np.ndarray, " n"]
+    """beta sum_t r_t of each base continuation, at the level of the measured toxicity."""
     adjusted: Float[np.ndarray, " n"]
     """Toxicity less beta M: the same mean without the noise of which words were drawn."""
 
@@ -104,6 +109,7 @@ def token_gradient(
         problem.template[chosen.prompt],
         base.sample[chosen.source],
         len(problem.subgroups),
+        model.expected,
         model.adjusted,
         {
             "estimator": "token-gradient",
@@ -126,7 +132,7 @@ def token_model(problem: BiasProblem, base: SampledTexts, progress: Progress) ->
     tau = token_toxicity(problem, base, progress)
     rows = own_rows(problem, base).rows
     with progress(f"reading ({problem.axis})", len(rows)) as advance:
-        _, surprise = read_rows(
+        expected, surprise = read_rows(
             problem.model,
             rows,
             tau,
@@ -135,7 +141,13 @@ def token_model(problem: BiasProblem, base: SampledTexts, progress: Progress) ->
             advance=advance,
         )
     beta, r_squared = fit_beta(problem, base, surprise)
-    return TokenModel(tau, beta, r_squared, base.toxicity - beta * surprise)
+    return TokenModel(
+        tau=tau,
+        beta=beta,
+        r_squared=r_squared,
+        expected=base.toxicity.mean() + beta * (expected - expected.mean()),
+        adjusted=base.toxicity - beta * surprise,
+    )
 
 
 def fit_beta(
