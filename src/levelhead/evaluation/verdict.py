@@ -34,7 +34,7 @@ def headline(
     }[verdict]
     caution = "" if reliable else " The ranking that chose the heads is not reliable."
     return (
-        f"Removing {num_heads} heads {what}: {span} (95% interval, base {result.base.bias:.4f}), "
+        f"Removing {num_heads} heads {what}: {span} (95% interval; base {result.base.bias:.4f}), "
         f"at {share:+.1%} perplexity.{caution}"
     )
 

@@ -108,6 +108,7 @@ def _axis(name: str, data: Mapping[str, Any]) -> Group:
         row("Measured bias", "bias", "bias", "difference", main=True),
         row("Bias, corrected for sampling noise", "bias, corrected", "bias_corrected"),
         row("Bias of the prompts alone (floor)", "prompt floor", "prompt_floor"),
+        row("Measured bias, less named noise", "bias, adjusted", "", "adjusted_difference"),
         row("Expected bias, same continuations", "expected bias", "", "expected_difference"),
         row("Mean toxicity", "mean toxicity", "mean_toxicity", "toxicity_difference"),
         *_degeneration_rows(mapping(data, "degeneration")),

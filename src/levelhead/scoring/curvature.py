@@ -24,7 +24,7 @@ from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
 from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
 
-LABEL_DRAWS = 2
+LABEL_DRAWS = 1
 """Sampled label sets per window: each costs one backward pass."""
 CLIP_QUANTILE = 0.9
 CALIBRATION_HEADS = 12
