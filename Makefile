@@ -13,7 +13,7 @@ demo: install
 	@echo "open $(DEMO)/report.html"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not network"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
