@@ -137,11 +137,14 @@ def score(model: str | None, out: Path, **options: Any) -> None:
 @click.option("--gamma", type=float, default=0.3, show_default=True, help="Share protected.")
 @click.option("--alpha", type=float, default=0.1, show_default=True, help="Share pruned.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of method random.")
+@click.option(
+    "--allow-unreliable", is_flag=True, help="Choose even where the ranking is mostly noise."
+)
 @JSON
 def select(scores: Path, as_json: bool, **options: Any) -> None:
     """Choose the heads to prune from SCORES, a run folder or a score table (CSV).
 
-    In a run folder, selection.json is written.
+    In a run folder, selection.json is written; a ranking that is mostly noise is refused.
     """
     from levelhead import pipeline
 

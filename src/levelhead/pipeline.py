@@ -32,6 +32,7 @@ from levelhead.stages import (
     holds_pruned,
     prune_stage,
     read_selection,
+    refuse_noise,
     score_stage,
     select_stage,
     start,
@@ -106,6 +107,7 @@ def select(
     gamma: float = 0.3,
     alpha: float = 0.1,
     seed: int = 0,
+    allow_unreliable: bool = False,
 ) -> HeadSelection:
     """Choose the heads to prune.
 
@@ -116,8 +118,10 @@ def select(
         gamma: share of heads protected for language modelling.
         alpha: share of heads pruned.
         seed: of method random.
+        allow_unreliable: choose from a run folder whose ranking is mostly noise all the same.
 
     Raises:
+        UnreliableScoresError: the ranking of a run folder is mostly noise.
         SelectionError: shares that cannot be satisfied, or an alpha that prunes nothing.
         ScoreTableError: the table lacks the axis or a column.
     """
@@ -137,6 +141,8 @@ def select(
         alpha=alpha,
         seed=seed,
     )
+    if not allow_unreliable:
+        refuse_noise(folder, config.axis[0])
     return select_stage(folder, config)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,7 @@ from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import PromptError
 from levelhead.models.architectures import head_counts
-from levelhead.models.loading import LoadedModel, load_base
+from levelhead.models.loading import LoadedModel, load_base, resolve_device
 from levelhead.records import Prompt, Split
 from levelhead.scoring.problem import BiasProblem
 from levelhead.toxicity import ToxicityScorer, load_scorer
@@ -57,6 +57,7 @@ class Session:
 
     config: RunConfig
     _problems: dict[tuple[str, str], BiasProblem] = field(default_factory=dict)
+    _texts: dict[str, PerplexityText] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = self.config.resolved()
@@ -77,7 +78,9 @@ class Session:
     @cached_property
     def scorer(self) -> ToxicityScorer:
         """The toxicity scorer."""
-        return load_scorer(str(self.config.toxicity), device=str(self.base.model.device))
+        return load_scorer(
+            str(self.config.toxicity), device=str(resolve_device(self.config.device))
+        )
 
     @cached_property
     def base(self) -> LoadedModel:
@@ -120,7 +123,9 @@ class Session:
 
     def text(self, split: Split) -> PerplexityText:
         """The perplexity text of a split."""
-        return load_text(str(self.config.text), split)
+        if split not in self._texts:
+            self._texts[split] = load_text(str(self.config.text), split)
+        return self._texts[split]
 
     def text_ids(self, split: Split) -> list[int]:
         """Token ids of the text of a split, at most `text_tokens` of them."""
@@ -132,6 +137,11 @@ class Session:
         share = 1 if split == "validation" else EVALUATION_TEXT_SHARE
         return ids[: int(self.config.text_tokens * share)]
 
+    def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:
+        """The prompts of an axis and split that this run uses."""
+        config = self.config
+        return select_prompts(self.prompts, axis, split, config.max_prompts, config.prompt_seed)
+
     def problem(self, axis: str, split: Split) -> BiasProblem:
         """The prompts of an axis and split, encoded, with how to sample them."""
         key = (axis, split)
@@ -141,7 +151,7 @@ class Session:
                 self.base.model,
                 self.tokenizer,
                 self.scorer,
-                select_prompts(self.prompts, axis, split, config.max_prompts, config.prompt_seed),
+                self.chosen_prompts(axis, split),
                 toxicity_input=config.toxicity_input,
                 seed=config.seed,
                 samples=config.samples,
@@ -152,7 +162,14 @@ class Session:
         return self._problems[key]
 
     def plan(self) -> Plan:
-        """Check every input of scoring and evaluation and count the work."""
+        """Check every input of scoring and evaluation, the cheapest first, and count the work."""
+        for axis in self.config.axis:
+            self.chosen_prompts(axis, "validation")
+        for axis in self.evaluated_axes:
+            self.chosen_prompts(axis, "test")
+        for split in get_args(Split):
+            self.text(split)
+        _ = self.scorer
         per_axis = self.config.samples * self.config.new_tokens
         scoring = sum(len(self.problem(a, "validation").prompts) for a in self.config.axis)
         testing = sum(len(self.problem(a, "test").prompts) for a in self.evaluated_axes)

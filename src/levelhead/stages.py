@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from levelhead import __version__, runs
 from levelhead.config import EVALUATE, SCORE, RunConfig
-from levelhead.errors import RunFolderError, SelectionError
+from levelhead.errors import RunFolderError, SelectionError, UnreliableScoresError
 from levelhead.evaluation import evaluate_run
 from levelhead.models.checkpoint import Format, register, save_pruned
 from levelhead.models.loading import load_base
@@ -93,6 +93,16 @@ def chosen_heads(
             raise SelectionError("the score table has no bias_without_AXIS column to select by")
         axis = table.axes[0]
     return select_heads(table, axis=axis, method=method, gamma=gamma, alpha=alpha, seed=seed)
+
+
+def refuse_noise(folder: RunFolder, axis: str) -> None:
+    """Raise UnreliableScoresError where a run's ranking of an axis is mostly noise."""
+    details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
+    if axis in details["axes"] and not is_reliable(details, axis):
+        why = [w for w in details["warnings"] if w.startswith(f"{axis}:")]
+        raise UnreliableScoresError(
+            "; ".join([*why, "to choose heads all the same: --allow-unreliable"])
+        )
 
 
 def select_stage(folder: RunFolder, config: RunConfig) -> HeadSelection:

@@ -151,3 +151,29 @@ def test_options_are_the_same_everywhere() -> None:
     for spec in fields(RunConfig):
         if spec.name != "model":
             assert flags[spec.name] == spec.default, spec.name
+
+
+def test_a_ranking_of_noise_is_refused_with_exit_code_3(
+    inputs: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """With two texts per subgroup the gaps and the ranking are noise."""
+    from levelhead import score
+
+    few = options | {"samples": 1, "max_prompts": 12, "new_tokens": 2}
+    score(str(inputs / "model"), out=tmp_path / "run", **few)
+    details = json.loads((tmp_path / "run/details.json").read_text())
+    code, said = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2")
+    if details["warnings"]:
+        assert code == 3
+        assert "--allow-unreliable" in said
+        assert not (tmp_path / "run/selection.json").exists()
+    details["axes"]["gender"] |= {"reliability": 0.1, "measurable": True}
+    details["warnings"] = ["gender: the ranking of heads is mostly noise"]
+    (tmp_path / "run/details.json").write_text(json.dumps(details))
+    code, said = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2")
+    assert code == 3
+    assert "mostly noise" in said
+    code, _ = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2", "--allow-unreliable")
+    assert code == 0
+    selection = json.loads((tmp_path / "run/selection.json").read_text())
+    assert selection["reliable"] is False

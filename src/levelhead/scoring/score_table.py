@@ -54,6 +54,15 @@ def is_reliable(details: dict[str, Any], axis: str) -> bool:
     return bool(found["measurable"] and reliability is not None and reliability >= MIN_RELIABILITY)
 
 
+def _more_samples(reliability: float) -> str:
+    """How much more work would reach `MIN_RELIABILITY`, by the Spearman-Brown formula."""
+    if reliability <= 0.02:
+        return "no number of samples can be foretold to help: there may be nothing to rank"
+    odds = MIN_RELIABILITY / (1 - MIN_RELIABILITY)
+    times = odds * (1 - reliability) / reliability
+    return f"about {times:.1f} times as many (--samples, --max-prompts) would reach it"
+
+
 def _axis_details(axis: AxisEffects) -> dict[str, Any]:
     by_subgroup = zip(axis.subgroups, axis.gap, axis.gap_stderr, axis.used, strict=True)
     rows = [(name, float(gap), float(error), bool(used)) for name, gap, error, used in by_subgroup]
@@ -87,7 +96,7 @@ def _axis_warnings(axis: AxisEffects) -> list[str]:
     elif axis.reliability < MIN_RELIABILITY:
         found.append(
             f"{axis.axis}: the ranking of heads is mostly noise (split-half reliability "
-            f"{axis.reliability:.2f}, below {MIN_RELIABILITY}); raise --samples or --max-prompts"
+            f"{axis.reliability:.2f}, below {MIN_RELIABILITY}); {_more_samples(axis.reliability)}"
         )
     r_squared = axis.diagnostics.get("token_toxicity_r2")
     if r_squared is not None and r_squared < MIN_R_SQUARED:
