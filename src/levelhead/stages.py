@@ -71,7 +71,6 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
         session.base.model, windows, progress, config.seed
     )
     table = score_table(perplexity, axes)
-    runs.write_text(path, table.to_csv())
     text = session.text("validation")
     details = score_details(perplexity, axes) | {
         "of": stamp,
@@ -82,6 +81,7 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
         "versions": _versions(),
     }
     runs.write_json(folder.path / runs.DETAILS, details)
+    runs.write_text(path, table.to_csv())  # last: where it is, the stage is done
     return table
 
 
