@@ -19,6 +19,8 @@ from levelhead.scoring.perplexity_effects import PerplexityEffects, text_windows
 from levelhead.session import Session
 
 GAMMA = 0.3
+WINDOW = 256
+"""Tokens per window, the same for all, so that all see heads that look as far back."""
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def measure(quick: bool) -> dict[str, Any]:
     session = Session(RunConfig())
     tokens = {"truth": 2048, "exact": 512, "curvature": 16_384}
     if quick:
-        tokens = {"truth": 256, "exact": 128, "curvature": 2048}
+        tokens = {"truth": 512, "exact": 512, "curvature": 4096}
     truth, truth_seconds = _timed(session, "exact", "test", tokens["truth"])
     found: dict[str, Any] = {
         "truth": {"tokens": tokens["truth"], "cpu_seconds": truth_seconds},
@@ -49,7 +51,7 @@ def measure(quick: bool) -> dict[str, Any]:
 
 def _timed(session: Session, name: str, split: Any, tokens: int) -> tuple[PerplexityEffects, float]:
     model = session.base.model
-    windows = text_windows(session.text_ids(split), model, tokens)
+    windows = text_windows(session.text_ids(split), model, tokens, WINDOW)
     start = time.process_time()
     effects = PPL_ESTIMATORS[name](model, windows, silent, 0)
     return effects, time.process_time() - start

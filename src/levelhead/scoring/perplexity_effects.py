@@ -71,15 +71,17 @@ PerplexityEstimator = Callable[
 
 
 def text_windows(
-    token_ids: Sequence[int], model: PreTrainedModel, limit: int
+    token_ids: Sequence[int], model: PreTrainedModel, limit: int, size: int | None = None
 ) -> Int[Tensor, "windows time"]:
-    """The first `limit` tokens of a text as windows that do not overlap.
+    """The first `limit` tokens of a text as windows of `size` that do not overlap.
+
+    Without `size`: `WINDOW`, or less where the context or the text is short.
 
     Raises:
         TextError: fewer than two windows.
     """
     context = getattr(model.config.get_text_config(), "max_position_embeddings", WINDOW)
-    size = min(WINDOW, context, max(16, limit // 8))
+    size = size or min(WINDOW, context, max(16, limit // 8))
     count = min(len(token_ids), limit) // size
     if count < MIN_WINDOWS:
         raise TextError(
