@@ -6,17 +6,20 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow check fix bench install clean-demo
+.PHONY: demo test test-slow test-coverage check fix bench install clean-demo
 
 demo: install
 	$(BIN)/levelhead run --out $(DEMO)
 	@echo "open $(DEMO)/report.html"
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not simulation and not network"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+test-coverage: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m simulation
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check

@@ -26,7 +26,7 @@ WINDOW = 256
 def measure(quick: bool) -> dict[str, Any]:
     """Spearman and protected heads in common with the truth, and CPU seconds, of each."""
     session = Session(RunConfig())
-    tokens = {"truth": 2048, "exact": 512, "curvature": 16_384}
+    tokens = {"truth": 1024, "exact": 512, "curvature": 16_384}
     if quick:
         tokens = {"truth": 512, "exact": 512, "curvature": 4096}
     truth, truth_seconds = _timed(session, "exact", "test", tokens["truth"])

@@ -1,6 +1,6 @@
 """Do nominal 95% intervals cover the truth? On simulated toxicities whose truth is known.
 
-The default tier repeats a few hundred times with tolerances from binomial error; the slow tier
+The default tier repeats a few hundred times with tolerances from binomial error; the simulation tier
 2,000 times with the limits as stated in the documentation of `metrics`.
 """
 
@@ -172,13 +172,13 @@ def test_paired_differences_are_covered_under_common_random_numbers(gap):
     assert shared_coverage(0.8, gap, 150, seed=6) > LOWEST - tolerance(150)
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("gap", ["none", "small", "large"])
 def test_paired_differences_are_covered_under_common_random_numbers_long(gap):
     assert shared_coverage(0.8, gap, 2000, seed=14) > LOWEST
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("world", SLOW_WORLDS, ids=str)
 def test_signed_gaps_are_covered_long(world):
     covered = gap_coverage(world, 4000, seed=11)
@@ -186,7 +186,7 @@ def test_signed_gaps_are_covered_long(world):
     assert (covered < HIGHEST).all()
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("world", SLOW_WORLDS[:12], ids=str)
 def test_bias_is_covered_long(world):
     covered = bias_coverage(world, 2000, seed=12)
@@ -195,7 +195,7 @@ def test_bias_is_covered_long(world):
         assert covered > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("kind", ["beta", "binary"])
 @pytest.mark.parametrize(("base", "pruned", "shift"), PAIRS)
 def test_paired_differences_are_covered_long(base, pruned, shift, kind):
