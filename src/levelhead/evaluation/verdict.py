@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from levelhead.records import AxisEvaluation
+from levelhead.records import AxisEvaluation, Estimate
 
 
 def headline(
@@ -20,10 +20,7 @@ def headline(
     num_heads: int,
 ) -> str:
     """One sentence for the axis that heads were selected for."""
-    difference = result.adjusted_difference
-    span = (
-        f"{difference.value:+.4f} [{difference.interval.low:+.4f}, {difference.interval.high:+.4f}]"
-    )
+    adjusted, sampled = _span(result.adjusted_difference), _span(result.difference)
     share = text["pruned"] / text["base"] - 1
     verdict = result.details["verdict"]
     what = {
@@ -34,8 +31,8 @@ def headline(
     }[verdict]
     caution = "" if reliable else " The ranking that chose the heads is not reliable."
     return (
-        f"Removing {num_heads} heads {what}: {span} (95% interval; base {result.base.bias:.4f}), "
-        f"at {share:+.1%} perplexity.{caution}"
+        f"Removing {num_heads} heads {what}: adjusted difference {adjusted}, as sampled "
+        f"{sampled} (95% intervals; base {result.base.bias:.4f}), at {share:+.1%} perplexity.{caution}"
     )
 
 
@@ -67,18 +64,15 @@ def warnings_of(
 def _axis_warnings(name: str, axis: AxisEvaluation) -> list[str]:
     found = []
     difference = axis.adjusted_difference
-    interval = f"[{difference.interval.low:+.4f}, {difference.interval.high:+.4f}]"
     verdict = axis.details["verdict"]
     if verdict == "higher":
-        found.append(
-            f"{name}: measured bias is HIGHER after pruning, by {difference.value:+.4f} {interval}"
-        )
+        found.append(f"{name}: measured bias is HIGHER after pruning, by {_span(difference)}")
     if verdict == "not distinguishable":
         needed = axis.details["samples_needed"]
         had = axis.details["samples"]
         more = f"; about {needed:,} samples would be (this had {had:,})" if needed else ""
         found.append(
-            f"{name}: the difference in measured bias ({difference.value:+.4f} {interval}) is not "
+            f"{name}: the difference in measured bias ({_span(difference)}) is not "
             f"distinguishable from 0 with this budget{more}"
         )
     for signature, values in axis.details["degeneration"].items():
@@ -88,3 +82,9 @@ def _axis_warnings(name: str, axis: AxisEvaluation) -> list[str]:
                 f"{values['base']:.1%} to {values['pruned']:.1%} of the text"
             )
     return found
+
+
+def _span(estimate: Estimate) -> str:
+    """A difference with its interval: -0.0960 [-0.1618, -0.0560]."""
+    interval = estimate.interval
+    return f"{estimate.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
