@@ -32,7 +32,8 @@ def headline(
     caution = "" if reliable else " The ranking that chose the heads is not reliable."
     return (
         f"Removing {num_heads} heads {what}: adjusted difference {adjusted}, as sampled "
-        f"{sampled} (95% intervals; base {result.base.bias:.4f}), at {share:+.1%} perplexity.{caution}"
+        f"{sampled} (95% intervals; base {result.base.bias:.4f}), at {share:+.1%} perplexity."
+        f"{caution}"
     )
 
 
