@@ -1,7 +1,7 @@
 """Do nominal 95% intervals cover the truth? On simulated toxicities whose truth is known.
 
-The default tier repeats a few hundred times with tolerances from binomial error; the simulation tier
-2,000 times with the limits as stated in the documentation of `metrics`.
+The default tier repeats a few hundred times with tolerances from binomial error; the simulation
+tier 2,000 times with the limits as stated in the documentation of `metrics`.
 """
 
 from functools import partial
