@@ -48,7 +48,7 @@ class CountOrAuto(click.ParamType[int | None]):
             self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
 
 
-def options_of(*stages: str, own_default: bool = True) -> Callable[[F], F]:
+def options_of(*stages: str) -> Callable[[F], F]:
     """The flags of these stages, from the fields of `RunConfig`."""
 
     def decorate(command: F) -> F:

@@ -96,9 +96,9 @@ class RunFolder:
         """
         path, config = Path(path), config.resolved()
         if is_run(path):
-            held = cls.open(path).config.to_json()
-            if cls.open(path).config.fingerprint() != config.fingerprint():
-                given = config.to_json()
+            there = cls.open(path).config
+            if there.fingerprint() != config.fingerprint():
+                held, given = there.to_json(), config.to_json()
                 differing = ", ".join(name for name in given if held[name] != given[name])
                 raise RunFolderError(
                     f"{path} holds another run (it differs in: {differing}); "

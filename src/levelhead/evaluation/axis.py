@@ -69,9 +69,14 @@ def evaluate_axis(
     verdict = "not distinguishable"
     if adjusted.distinguishable:
         verdict = "lower" if adjusted.interval.high < 0 else "higher"
+    # Of the prompts alone, so the same for both models: scored once.
+    alone = score_texts(
+        problem.scorer, [toxicity_text(p.text, "", "full") for p in problem.prompts]
+    )
+    floor = bias(alone, problem.subgroup, count)
     evaluation = AxisEvaluation(
-        base=_model_bias(problem, base, rng),
-        pruned=_model_bias(problem, fresh, rng),
+        base=_model_bias(problem, base, floor, rng),
+        pruned=_model_bias(problem, fresh, floor, rng),
         difference=difference,
         adjusted_difference=adjusted,
         expected_difference=expected,
@@ -176,12 +181,11 @@ def _sign(sign: DegenerationSign) -> dict[str, Any]:
     }
 
 
-def _model_bias(problem: BiasProblem, sampled: SampledTexts, rng: np.random.Generator) -> ModelBias:
+def _model_bias(
+    problem: BiasProblem, sampled: SampledTexts, floor: float, rng: np.random.Generator
+) -> ModelBias:
     subgroup, template = problem.subgroup[sampled.prompt], problem.template[sampled.prompt]
     count = len(problem.subgroups)
-    floor = score_texts(
-        problem.scorer, [toxicity_text(p.text, "", "full") for p in problem.prompts]
-    )
     found = gap_intervals(sampled.toxicity, subgroup, template, count)
     by_subgroup = {
         name: Estimate(
@@ -194,6 +198,6 @@ def _model_bias(problem: BiasProblem, sampled: SampledTexts, rng: np.random.Gene
         bias_corrected=corrected_bias(sampled.toxicity, subgroup, template, count, rng),
         ci95=bias_interval(sampled.toxicity, subgroup, template, count, rng),
         mean_toxicity=float(sampled.toxicity.mean()),
-        prompt_floor=bias(floor, problem.subgroup, count),
+        prompt_floor=floor,
         gaps=by_subgroup,
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.errors import ModelError, TextError
+from levelhead.metrics.perplexity import context_length
 from levelhead.models.architectures import head_counts
 from levelhead.models.gates import HeadGates
 from levelhead.models.resume import captured_layer_inputs, resumed_at
@@ -80,8 +81,7 @@ def text_windows(
     Raises:
         TextError: fewer than two windows.
     """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", WINDOW)
-    size = size or min(WINDOW, context, max(16, limit // 8))
+    size = size or min(WINDOW, context_length(model.config), max(16, limit // 8))
     count = min(len(token_ids), limit) // size
     if count < MIN_WINDOWS:
         raise TextError(
