@@ -53,7 +53,7 @@ def _timed(session: Session, name: str, split: Any, tokens: int) -> tuple[Perple
     model = session.base.model
     windows = text_windows(session.text_ids(split), model, tokens, WINDOW)
     start = time.process_time()
-    effects = PPL_ESTIMATORS[name](model, windows, silent, 0)
+    effects = PPL_ESTIMATORS[name](model, windows, silent, 0, GAMMA)
     return effects, time.process_time() - start
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from levelhead import __version__
-from levelhead.config import EVALUATE, FORMATS, METHODS, SCORE, SELECT, RunConfig
+from levelhead.config import BOUNDARY, EVALUATE, FORMATS, METHODS, SCORE, SELECT, RunConfig
 from levelhead.errors import LevelheadError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _flag(name: str, kind: str, default: Any, metadata: Any) -> Callable[[F], F]
         return click.option(flag, type=click.Choice(metadata["choices"]), **about)
     if kind.startswith("tuple"):
         return click.option(flag, multiple=True, **about)
-    types = {"int": int, "float": float, "str": str, "str | None": str}
+    types = {"int": int, "float": float, "float | None": float, "str": str, "str | None": str}
     return click.option(flag, type=types.get(kind, CountOrAuto()), **about)
 
 
@@ -113,7 +113,7 @@ def run(model: str | None, out: Path, as_json: bool, **options: Any) -> None:
 @cli.command()
 @click.argument("model", required=False)
 @OUT
-@options_of(SCORE)
+@options_of(SCORE, BOUNDARY)
 def score(model: str | None, out: Path, **options: Any) -> None:
     """Score every head by its effect on bias and perplexity.
 

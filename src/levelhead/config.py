@@ -15,8 +15,10 @@ from typing import Any, TypedDict
 from levelhead.errors import ConfigError
 
 SCORE, SELECT, EVALUATE = "score", "select", "evaluate"
-BIAS_ESTIMATORS = ("token-gradient", "ablate")
-PPL_ESTIMATORS = ("curvature", "exact")
+BOUNDARY = "boundary"
+"""Not a stage: what scoring needs where it works hardest on heads near the selection's edge."""
+BIAS_ESTIMATORS = ("token-gradient", "finite", "hybrid", "ablate")
+PROTECT = ("curvature", "exact")
 TOXICITY_INPUTS = ("continuation", "full")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -107,14 +109,44 @@ class RunConfig:
     estimator: str = _option(
         "token-gradient", "How bias effects are estimated.", SCORE, choices=BIAS_ESTIMATORS
     )
-    ppl_estimator: str = _option(
-        "curvature", "How perplexity effects are estimated.", SCORE, choices=PPL_ESTIMATORS
+    unmatched: bool = _option(
+        False, "Token-level estimators: read every continuation after its own prompt only.", SCORE
+    )
+    common_random_numbers: bool = _option(
+        False, "Estimator ablate: every ablated model draws the base model's random numbers.", SCORE
+    )
+    reliability: float = _option(
+        0.5,
+        "Split-half reliability of every scored axis to reach: samples are added until then.",
+        SCORE,
+        minimum=0,
+        maximum=0.99,
+    )
+    max_samples: int | None = _option(
+        None, "Most continuations per prompt (default: four times --samples).", SCORE, minimum=1
+    )
+    time_budget: float | None = _option(
+        None, "Minutes after which no more samples are added.", SCORE, minimum=0
+    )
+    protect: str = _option(
+        "curvature",
+        "How perplexity effects are found: without ablation, or the exact protected set by racing.",
+        SCORE,
+        choices=PROTECT,
+    )
+    exhaustive: bool = _option(
+        False, "Exact perplexity effects of every head on all of the text, without racing.", SCORE
     )
     method: str = _option("fasp", "Selection rule.", SELECT, choices=METHODS)
     gamma: float = _option(
-        0.3, "Share of heads protected for language modelling.", SELECT, minimum=0, maximum=1
+        0.3,
+        "Share of heads protected for language modelling.",
+        SELECT,
+        BOUNDARY,
+        minimum=0,
+        maximum=1,
     )
-    alpha: float = _option(0.1, "Share of heads pruned.", SELECT, minimum=0, maximum=1)
+    alpha: float = _option(0.1, "Share of heads pruned.", SELECT, BOUNDARY, minimum=0, maximum=1)
     max_ppl_increase: float = _option(
         0.1, "Share by which perplexity may rise before a warning.", EVALUATE, minimum=0
     )
@@ -153,6 +185,21 @@ class RunConfig:
             text=self.text or ("pydoc" if embedded else "wikitext-2"),
         )
 
+    @property
+    def ppl_estimator(self) -> str:
+        """The estimator of perplexity effects by name: a key of `scoring.PPL_ESTIMATORS`."""
+        return "exhaustive" if self.exhaustive else self.protect
+
+    @property
+    def needs_boundary(self) -> bool:
+        """Whether scores depend on gamma or alpha: work is spent where they decide."""
+        return self.estimator == "hybrid" or self.ppl_estimator == "exact"
+
+    @property
+    def most_samples(self) -> int:
+        """Continuations per prompt at which sampling stops, whatever the reliability."""
+        return max(self.samples, self.max_samples or 4 * self.samples)
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; `from_json` reads them back."""
         return asdict(self) | {"axis": list(self.axis)}
@@ -178,11 +225,12 @@ class RunConfig:
 
     def fingerprint(self, *stages: str) -> str:
         """A short digest of the fields that change the results of these stages (all: of a run)."""
+        wanted = {*stages, BOUNDARY} if SCORE in stages and self.needs_boundary else set(stages)
         chosen = {
             spec.name: getattr(self, spec.name)
             for spec in fields(self)
             if spec.metadata["affects_results"]
-            and (not stages or spec.name == "model" or set(stages) & set(spec.metadata["stages"]))
+            and (not stages or spec.name == "model" or wanted & set(spec.metadata["stages"]))
         }
         text = json.dumps(chosen, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -205,7 +253,13 @@ class RunOptions(TypedDict, total=False):
     new_tokens: int
     text_tokens: int
     estimator: str
-    ppl_estimator: str
+    unmatched: bool
+    common_random_numbers: bool
+    reliability: float
+    max_samples: int | None
+    time_budget: float | None
+    protect: str
+    exhaustive: bool
     method: str
     gamma: float
     alpha: float

@@ -68,7 +68,7 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
     ]
     windows = text_windows(session.text_ids("validation"), session.base.model, config.text_tokens)
     perplexity = PPL_ESTIMATORS[config.ppl_estimator](
-        session.base.model, windows, progress, config.seed
+        session.base.model, windows, progress, config.seed, config.gamma
     )
     table = score_table(perplexity, axes)
     text = session.text("validation")

@@ -46,7 +46,7 @@ def test_exact_equals_pruning_each_head(family: str) -> None:
     assert family in TINY_FAMILIES
     model = tiny_model(family, num_layers=2)
     windows = torch.randint(4, 90, (3, 16), generator=torch.Generator().manual_seed(0))
-    effects = PPL_ESTIMATORS["exact"](model, windows, silent, 0)
+    effects = PPL_ESTIMATORS["exhaustive"](model, windows, silent, 0, 0.3)
     with torch.no_grad():
         base = window_nll(model, windows)
     np.testing.assert_allclose(effects.base_nll, base.numpy(), rtol=1e-5)
@@ -64,8 +64,8 @@ def test_exact_equals_pruning_each_head(family: str) -> None:
 
 def test_curvature_ranks_heads_as_exact_ablation_does(trained) -> None:
     model, windows = trained
-    exact = PPL_ESTIMATORS["exact"](model, windows, silent, 0)
-    fast = PPL_ESTIMATORS["curvature"](model, windows, silent, 0)
+    exact = PPL_ESTIMATORS["exhaustive"](model, windows, silent, 0, 0.3)
+    fast = PPL_ESTIMATORS["curvature"](model, windows, silent, 0, 0.3)
     rho = stats.spearmanr(exact.effect.ravel(), fast.effect.ravel()).statistic
     assert rho > 0.7
     wrong = stats.spearmanr(exact.effect.ravel(), fast.effect[::-1].ravel()).statistic
@@ -79,7 +79,7 @@ def test_curvature_ranks_heads_as_exact_ablation_does(trained) -> None:
 def test_curvature_depends_on_its_seed_only_through_labels(trained) -> None:
     model, windows = trained
     first, again, other = (
-        PPL_ESTIMATORS["curvature"](model, windows[:8], silent, seed) for seed in (0, 0, 1)
+        PPL_ESTIMATORS["curvature"](model, windows[:8], silent, seed, 0.3) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first.nll_change, again.nll_change)
     assert not np.array_equal(first.nll_change, other.nll_change)

@@ -2,11 +2,15 @@
 
 from levelhead.scoring.ablate import ablate
 from levelhead.scoring.curvature import curvature
-from levelhead.scoring.perplexity_effects import PerplexityEstimator, exact
+from levelhead.scoring.perplexity_effects import PerplexityEstimator, exhaustive
 from levelhead.scoring.problem import Estimator
 from levelhead.scoring.token_gradient import token_gradient
 
 BIAS_ESTIMATORS: dict[str, Estimator] = {"token-gradient": token_gradient, "ablate": ablate}
-PPL_ESTIMATORS: dict[str, PerplexityEstimator] = {"curvature": curvature, "exact": exact}
+PPL_ESTIMATORS: dict[str, PerplexityEstimator] = {
+    "curvature": curvature,
+    "exact": exhaustive,
+    "exhaustive": exhaustive,
+}
 
 __all__ = ["BIAS_ESTIMATORS", "PPL_ESTIMATORS", "Estimator", "PerplexityEstimator"]

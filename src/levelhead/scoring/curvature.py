@@ -35,7 +35,11 @@ Grid = Float[np.ndarray, "layers heads"]
 
 
 def curvature(
-    model: PreTrainedModel, windows: Int[Tensor, "windows time"], progress: Progress, seed: int
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows time"],
+    progress: Progress,
+    seed: int,
+    gamma: float,
 ) -> PerplexityEffects:
     """dNLL of every head from one forward and a few backward passes per window.
 

@@ -66,9 +66,9 @@ class PerplexityEffects:
 
 
 PerplexityEstimator = Callable[
-    [PreTrainedModel, Int[Tensor, "windows time"], Progress, int], PerplexityEffects
+    [PreTrainedModel, Int[Tensor, "windows time"], Progress, int, float], PerplexityEffects
 ]
-"""Model, windows of token ids, progress, seed."""
+"""Model, windows of token ids, progress, seed, and gamma: the share of heads to be protected."""
 
 
 def text_windows(
@@ -102,8 +102,12 @@ def window_nll(model: PreTrainedModel, ids: Int[Tensor, "batch time"]) -> Float[
     return nll.mean(1)
 
 
-def exact(
-    model: PreTrainedModel, windows: Int[Tensor, "windows time"], progress: Progress, seed: int
+def exhaustive(
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows time"],
+    progress: Progress,
+    seed: int,
+    gamma: float,
 ) -> PerplexityEffects:
     """dNLL of every head by ablating it, resuming from the hidden state that enters its layer."""
     num_layers, num_heads = head_counts(model)
@@ -112,7 +116,7 @@ def exact(
     return PerplexityEffects(
         base_nll=base,
         nll_change=change.reshape(len(windows), num_layers, num_heads),
-        diagnostics={"estimator": "exact", "tokens": windows.numel()},
+        diagnostics={"estimator": "exhaustive", "tokens": windows.numel()},
     )
 
 
