@@ -13,14 +13,11 @@ from levelhead.progress import silent
 from levelhead.sampling import pad_id
 from levelhead.scoring import BIAS_ESTIMATORS
 from levelhead.scoring.effects import axis_effects
+from levelhead.scoring.matched_rows import matched_rows
 from levelhead.scoring.problem import sample_texts
 from levelhead.scoring.teacher_forcing import Row, continuation_logits, expected_toxicity
-from levelhead.scoring.token_gradient import (
-    matched_rows,
-    token_gradient,
-    token_model,
-    token_toxicity,
-)
+from levelhead.scoring.token_gradient import token_gradient
+from levelhead.scoring.token_model import token_model, token_toxicity
 
 
 @pytest.mark.parametrize("toxicity_input", ["continuation", "full"])

@@ -34,9 +34,10 @@ from levelhead.progress import Progress
 from levelhead.records import AxisEvaluation, Estimate, Interval, ModelBias
 from levelhead.sampling import derived_seed, pad_id
 from levelhead.scoring.effects import base_gaps, gap_change, jackknife_stderr, z_bias
+from levelhead.scoring.matched_rows import matched_rows, own_rows
 from levelhead.scoring.problem import BiasProblem, SampledTexts, group_shifts, sample_texts
 from levelhead.scoring.teacher_forcing import read_rows
-from levelhead.scoring.token_gradient import TokenModel, matched_rows, own_rows, token_model
+from levelhead.scoring.token_model import TokenModel, token_model
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.toxicity import score_texts
 

@@ -2,11 +2,18 @@
 
 from levelhead.scoring.ablate import ablate
 from levelhead.scoring.curvature import curvature
+from levelhead.scoring.finite import finite
+from levelhead.scoring.hybrid import hybrid
 from levelhead.scoring.perplexity_effects import PerplexityEstimator, exhaustive
 from levelhead.scoring.problem import Estimator
 from levelhead.scoring.token_gradient import token_gradient
 
-BIAS_ESTIMATORS: dict[str, Estimator] = {"token-gradient": token_gradient, "ablate": ablate}
+BIAS_ESTIMATORS: dict[str, Estimator] = {
+    "token-gradient": token_gradient,
+    "finite": finite,
+    "hybrid": hybrid,
+    "ablate": ablate,
+}
 PPL_ESTIMATORS: dict[str, PerplexityEstimator] = {
     "curvature": curvature,
     "exact": exhaustive,

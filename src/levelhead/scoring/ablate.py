@@ -15,7 +15,9 @@ from levelhead.models.architectures import head_counts
 from levelhead.models.gates import ablate as ablated
 from levelhead.progress import Progress, silent
 from levelhead.scoring.problem import (
+    DEFAULTS,
     BiasProblem,
+    EstimatorOptions,
     HeadShifts,
     SampledTexts,
     group_shifts,
@@ -27,21 +29,19 @@ def ablate(
     problem: BiasProblem,
     base: SampledTexts,
     progress: Progress,
-    *,
-    common_random_numbers: bool = False,
+    options: EstimatorOptions = DEFAULTS,
 ) -> HeadShifts:
     """Shifts of every head from fresh continuations of each ablated model.
 
-    Args:
-        common_random_numbers: let every ablated model draw the base model's random numbers,
-            which pairs the two; the paper draws afresh.
+    With `common_random_numbers` every ablated model draws the base model's random numbers, which
+    pairs the two; the paper draws afresh.
     """
     num_layers, num_heads = head_counts(problem.model)
     shifts = np.zeros((len(base.texts), num_layers, num_heads))
     with progress(f"ablating heads ({problem.axis})", num_layers * num_heads) as advance:
         for layer in range(num_layers):
             for head in range(num_heads):
-                stream = "" if common_random_numbers else f"without {layer}.{head} "
+                stream = "" if options.common_random_numbers else f"without {layer}.{head} "
                 with ablated(problem.model, {layer: [head]}):
                     drawn = sample_texts(problem, silent, "", stream=stream)
                 shifts[:, layer, head] = drawn.toxicity - base.toxicity
@@ -54,5 +54,5 @@ def ablate(
         len(problem.subgroups),
         base.toxicity,
         base.toxicity,
-        {"estimator": "ablate", "common_random_numbers": common_random_numbers},
+        {"estimator": "ablate", "common_random_numbers": options.common_random_numbers},
     )

@@ -7,12 +7,12 @@ split and resampled. `effects.py` does the rest (z_bias, standard errors, reliab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -39,6 +39,8 @@ class BiasProblem:
     samples: int
     new_tokens: int
     batch_size: int | None
+    first_sample: int = 0
+    """Continuations are numbered from here: other numbers, other random draws."""
 
     @classmethod
     def of(
@@ -160,7 +162,8 @@ def sample_texts(
             random numbers to whatever model is in the problem.
     """
     prompt = np.repeat(np.arange(len(problem.prompts)), problem.samples)
-    sample = np.tile(np.arange(problem.samples), len(problem.prompts))
+    numbers = problem.first_sample + np.arange(problem.samples)
+    sample = np.tile(numbers, len(problem.prompts))
     noise = {
         record.id: f"{record.template}/{record.variant}"
         for group in matched_groups(problem.prompts)
@@ -239,5 +242,32 @@ def group_shifts(
     )
 
 
-Estimator = Callable[[BiasProblem, SampledTexts, Progress], HeadShifts]
-"""Every estimator of bias effects: the problem, the base model's continuations, progress."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatorOptions:
+    """What a user may choose about estimators; each takes what concerns it."""
+
+    matched: bool = True
+    """Token-level estimators: the same continuation after every subgroup's version of a prompt."""
+    common_random_numbers: bool = False
+    """`ablate`: every ablated model draws the base model's random numbers."""
+    alpha: float = 0.1
+    """`hybrid`: share of heads to be pruned, whose boundary deserves the finite estimate."""
+    protected: Bool[np.ndarray, "layers heads"] | None = None
+    """`hybrid`: heads that cannot be pruned, whatever their effect on bias."""
+
+
+DEFAULTS = EstimatorOptions()
+
+
+class Estimator(Protocol):
+    """Every estimator of bias effects: problem, the base model's continuations, progress."""
+
+    def __call__(
+        self,
+        problem: BiasProblem,
+        base: SampledTexts,
+        progress: Progress,
+        options: EstimatorOptions = DEFAULTS,
+    ) -> HeadShifts:
+        """Shifts of every head, one round: all samples of `base` belong to `problem`."""
+        ...

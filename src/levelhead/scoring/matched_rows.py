@@ -1,0 +1,83 @@
+"""Which continuation is read after which prompt: its own, or the same one for all subgroups.
+
+With matched contexts the SAME continuation stands after every subgroup's version of a prompt, so
+that contrasts between subgroups are paired. It does not know what is measured on the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from levelhead.data.prompt_selection import matched_groups
+from levelhead.records import Prompt
+from levelhead.scoring.problem import BiasProblem, SampledTexts
+from levelhead.scoring.teacher_forcing import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedRows:
+    """Texts to differentiate: continuation `source[i]` read after prompt `prompt[i]`."""
+
+    rows: tuple[Row, ...]
+    prompt: Int[np.ndarray, " rows"]
+    source: Int[np.ndarray, " rows"]
+
+
+def rows_to_read(problem: BiasProblem, base: SampledTexts, *, matched: bool) -> MatchedRows:
+    """`matched_rows`, or `own_rows`."""
+    return matched_rows(problem, base) if matched else own_rows(problem, base)
+
+
+def own_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
+    """Every continuation after its own prompt (unmatched contexts)."""
+    pairs = [(int(p), i) for i, p in enumerate(base.prompt)]
+    return _rows(problem, base, pairs)
+
+
+def matched_rows(
+    problem: BiasProblem, base: SampledTexts, max_groups: int | None = None
+) -> MatchedRows:
+    """One continuation per group and sample after every subgroup's version of the prompt.
+
+    The subgroup whose continuation is used rotates over groups and samples. Prompts without a
+    counterpart in every subgroup keep their own continuations. With `max_groups`, only so many
+    groups, spread evenly over templates.
+    """
+    position = {prompt.id: i for i, prompt in enumerate(problem.prompts)}
+    written = {
+        (int(p), int(k)): i for i, (p, k) in enumerate(zip(base.prompt, base.sample, strict=True))
+    }
+    pairs: list[tuple[int, int]] = []
+    for number, members in enumerate(_thinned(matched_groups(problem.prompts), max_groups)):
+        group = [position[prompt.id] for prompt in members]
+        for sample in problem.first_sample + np.arange(problem.samples):
+            source = group[(number + sample) % len(group)]
+            pairs += [(prompt, written[source, sample]) for prompt in group]
+    whole = {prompt.id for group in matched_groups(problem.prompts) for prompt in group}
+    alone = [i for i, p in enumerate(base.prompt) if problem.prompts[p].id not in whole]
+    pairs += [(int(base.prompt[i]), i) for i in alone]
+    return _rows(problem, base, pairs)
+
+
+def _thinned(groups: list[list[Prompt]], most: int | None) -> list[list[Prompt]]:
+    if most is None or len(groups) <= most:
+        return groups
+    return [groups[i] for i in np.linspace(0, len(groups) - 1, most).round().astype(int)]
+
+
+def _rows(
+    problem: BiasProblem, base: SampledTexts, pairs: Sequence[tuple[int, int]]
+) -> MatchedRows:
+    subgroup = problem.subgroup
+    return MatchedRows(
+        rows=tuple(
+            Row(problem.prompt_ids[prompt], base.tokens[source], int(subgroup[prompt]))
+            for prompt, source in pairs
+        ),
+        prompt=np.array([prompt for prompt, _ in pairs]),
+        source=np.array([source for _, source in pairs]),
+    )

@@ -1,0 +1,162 @@
+"""The token model: how toxic a text is expected to be, from the words a model would choose.
+
+    r_t  = sum_v p(v | x, y_<t) tau(v)             expected toxicity of a step
+    M    = sum_t [tau(y_t) - r_t]                  what was written, less what was expected: mean 0
+    beta = slope of toxicity on M
+
+beta sum_t r_t is the expectation of a text's toxicity: the base model's gaps are taken from it,
+with far less noise than from sampled toxicities. And toxicity - beta M has the expectation of
+toxicity itself, with some of its noise gone (a control variate): no gap is used that it
+contradicts. It knows nothing of heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from levelhead.batching import map_batches
+from levelhead.errors import ScorerError
+from levelhead.progress import Progress, silent
+from levelhead.sampling import derived_seed, pad_id
+from levelhead.scoring.matched_rows import own_rows
+from levelhead.scoring.problem import BiasProblem, SampledTexts
+from levelhead.scoring.teacher_forcing import (
+    BATCH_SIZE,
+    Row,
+    continuation_logits,
+    read_rows,
+)
+from levelhead.scoring.token_toxicity import (
+    TokenToxicity,
+    measure_token_toxicity,
+    toxicity_text,
+)
+
+CONTEXTS = {"continuation": 16, "full": 4}
+"""Contexts per row of tau: one row serves all subgroups, or one row per subgroup."""
+MASS_ROWS = 64
+"""Continuations whose next-token probabilities decide which tokens tau is measured for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenModel:
+    """tau and how toxicity follows from it."""
+
+    tau: TokenToxicity
+    beta: float
+    r_squared: float
+    expected: Float[np.ndarray, " n"]
+    """beta sum_t r_t of each base continuation, at the level of the measured toxicity."""
+    adjusted: Float[np.ndarray, " n"]
+    """Toxicity less beta M: the same mean without the noise of which words were drawn."""
+
+
+def token_model(problem: BiasProblem, base: SampledTexts, progress: Progress) -> TokenModel:
+    """tau, beta and the adjusted toxicities, from every continuation read after its own prompt.
+
+    Raises:
+        ScorerError: as `measure_token_toxicity`; too few texts to fit beta on.
+    """
+    tau = token_toxicity(problem, base, progress)
+    rows = own_rows(problem, base).rows
+    with progress(f"reading ({problem.axis})", len(rows)) as advance:
+        expected, surprise = read_rows(
+            problem.model,
+            rows,
+            tau,
+            pad=pad_id(problem.tokenizer),
+            batch_size=problem.batch_size,
+            advance=advance,
+        )
+    beta, r_squared = fit_beta(problem, base, surprise)
+    return TokenModel(
+        tau=tau,
+        beta=beta,
+        r_squared=r_squared,
+        expected=base.toxicity.mean() + beta * (expected - expected.mean()),
+        adjusted=base.toxicity - beta * surprise,
+    )
+
+
+def fit_beta(
+    problem: BiasProblem, base: SampledTexts, surprise: Float[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """beta, the slope of toxicity on M, and its R^2.
+
+    M has mean zero given the prompt, so toxicities are only centred, within each prompt where
+    it has two samples or more and within each subgroup otherwise.
+    """
+    cell = base.prompt if problem.samples >= 2 else problem.subgroup[base.prompt]
+    m, y = _centred(surprise, cell), _centred(base.toxicity, cell)
+    if not np.any(m) or len(y) < 8:
+        raise ScorerError(
+            f"the token toxicity model cannot be fitted on {len(y)} texts of axis "
+            f"{problem.axis!r}; raise --max-prompts or --samples, or use --estimator ablate"
+        )
+    beta, total = float(m @ y / (m @ m)), float(y @ y)
+    return beta, (beta * float(m @ y) / total if total > 0 else 0.0)
+
+
+def _centred(
+    values: Float[np.ndarray, " n"], cell: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    means = np.bincount(cell, weights=values) / np.maximum(np.bincount(cell), 1)
+    out: Float[np.ndarray, " n"] = values - means[cell]
+    return out
+
+
+def token_toxicity(
+    problem: BiasProblem, base: SampledTexts, progress: Progress = silent
+) -> TokenToxicity:
+    """tau in contexts drawn from the base model's continuations with the run's seed."""
+    rng = np.random.default_rng(
+        derived_seed(problem.seed, problem.axis, problem.first_sample, "contexts")
+    )
+    full = problem.toxicity_input == "full"
+    pools = (
+        [np.flatnonzero(problem.subgroup[base.prompt] == s) for s in range(len(problem.subgroups))]
+        if full
+        else [np.arange(len(base.texts))]
+    )
+    contexts = []
+    for pool in pools:
+        drawn = rng.choice(pool, CONTEXTS[problem.toxicity_input], replace=True)
+        contexts.append([_prefix(problem, base, int(i), rng) for i in drawn])
+    mass = _next_token_mass(problem, base, rng)
+    total = sum(map(len, contexts))
+    with progress(f"word toxicity ({problem.axis})", total) as advance:
+        return measure_token_toxicity(problem.scorer, problem.tokenizer, contexts, mass, advance)
+
+
+def _prefix(problem: BiasProblem, base: SampledTexts, index: int, rng: np.random.Generator) -> str:
+    """A continuation cut at a random token, as the classifier would read it."""
+    tokens = base.tokens[index]
+    cut = tokens[: int(rng.integers(0, len(tokens) + 1))]
+    text = str(problem.tokenizer.decode(list(cut), skip_special_tokens=True))
+    prompt = problem.prompts[int(base.prompt[index])].text
+    return toxicity_text(prompt, text, problem.toxicity_input)
+
+
+def _next_token_mass(
+    problem: BiasProblem, base: SampledTexts, rng: np.random.Generator
+) -> Float[np.ndarray, " vocab"]:
+    """Mean next-token probability over positions of some base continuations."""
+    drawn = rng.permutation(len(base.texts))[:MASS_ROWS]
+    rows = [Row(problem.prompt_ids[base.prompt[i]], base.tokens[i], 0) for i in drawn]
+
+    def work(batch: list[Row]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            steps = continuation_logits(problem.model, batch, pad_id(problem.tokenizer))
+            p = steps.logits.softmax(-1) * steps.valid[..., None]
+            mean = p.sum((0, 1)).cpu().numpy()
+        return [mean / len(batch)] * len(batch)
+
+    size = problem.batch_size or BATCH_SIZE
+    mass: Float[np.ndarray, " vocab"] = np.sum(
+        map_batches(rows, work, batch_size=size, length=len), axis=0
+    )
+    return mass
