@@ -27,6 +27,8 @@ ALIASES = {
     "mask_gradient_l2_structured": "mask_gradient",
 }
 PPL = "ppl"
+MIN_RELIABILITY = 0.5
+"""Below it two reruns share less than a quarter of their rankings' variance: mostly noise."""
 
 
 def bias_metric(axis: str) -> str:
@@ -65,9 +67,10 @@ class ScoreTable:
         if "axis" in frame.columns and "seed" in frame.columns:
             raise ScoreTableError(
                 f"{source} is a by-seed table (a row per axis, seed and head); "
-                "selection needs a table with one row per head"
+                "selection needs a table with one row per head; whether its seeds agree: "
+                f"levelhead diagnose {source}"
             )
-        frame = pd.DataFrame({n: _numbers(frame[n], str(n), source) for n in frame.columns})
+        frame = pd.DataFrame({n: finite_numbers(frame[n], str(n), source) for n in frame.columns})
         frame = frame.astype({"layer": int, "head": int})
         frame = frame.sort_values(["layer", "head"], ignore_index=True)
         num_layers, num_heads = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
@@ -101,18 +104,7 @@ class ScoreTable:
     @classmethod
     def read(cls, path: str | Path) -> ScoreTable:
         """Read a CSV in this module's form, such as the tables published with the paper."""
-        path = Path(path)
-        try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ScoreTableError(f"{path}: larger than {MAX_BYTES:,} bytes")
-            text = path.read_bytes().decode("utf-8")
-            # As text first: Python's float() reads back the very bits that to_csv wrote.
-            frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-        except OSError as error:
-            raise ScoreTableError(f"cannot read the score table {path}: {error}") from error
-        except (ValueError, pd.errors.ParserError) as error:
-            raise ScoreTableError(f"{path} is not a CSV score table: {error}") from error
-        return cls.from_frame(frame, str(path))
+        return cls.from_frame(read_frame(path), str(path))
 
     def to_csv(self) -> str:
         """The table as CSV text, every float with the digits that read back to the same bits."""
@@ -161,8 +153,35 @@ class ScoreTable:
         return ""
 
 
-def _numbers(values: pd.Series, name: str, source: str) -> Float[np.ndarray, " rows"]:
-    """A column as finite numbers; layer and head as whole numbers from 0."""
+def read_frame(path: str | Path) -> pd.DataFrame:
+    """A CSV file as a frame of text, for `finite_numbers` to read: Python's float() then gives
+    back the very bits that to_csv wrote.
+
+    Raises:
+        ScoreTableError: a file that cannot be read, is no CSV, or is larger than `MAX_BYTES`.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # a pipe does not tell its size
+        if len(content) > MAX_BYTES:
+            raise ScoreTableError(f"{path}: larger than {MAX_BYTES:,} bytes")
+        text = content.decode("utf-8-sig")  # spreadsheets write a byte order mark
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise ScoreTableError(f"cannot read the score table {path}: {error}") from error
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ScoreTableError(f"{path} is not a CSV score table: {error}") from error
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas made an index of the first columns
+        raise ScoreTableError(f"{path}: its rows have more values than its header has names")
+    return frame
+
+
+def finite_numbers(values: pd.Series, name: str, source: str) -> Float[np.ndarray, " rows"]:
+    """A column as finite numbers; layer and head as whole numbers from 0.
+
+    Raises:
+        ScoreTableError: the first row that is none, counted from 1 below the header.
+    """
     if len(values) == 0:
         raise ScoreTableError(f"{source} has no rows")
     whole = name in ("layer", "head")

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from levelhead.scores import PPL, ScoreTable, bias_metric, column
+from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric, column
 from levelhead.scoring.effects import MIN_GAP_Z, AxisEffects
 from levelhead.scoring.perplexity_effects import PerplexityEffects
 
-MIN_RELIABILITY = 0.5
-"""Below it two runs share less than a quarter of their ranking's variance: mostly noise."""
 MIN_R_SQUARED = 0.05
 """Below it token toxicity explains almost nothing of the scorer's answers."""
 
