@@ -140,6 +140,10 @@ def score(model: str | None, out: Path, **options: Any) -> None:
 @click.option(
     "--allow-unreliable", is_flag=True, help="Choose even where the ranking is mostly noise."
 )
+@click.option(
+    "--min-reliability", type=click.FloatRange(-1, 1), default=0.5, show_default=True,
+    help="Split-half reliability below which a ranking is mostly noise.",
+)  # fmt: skip
 @JSON
 def select(scores: Path, as_json: bool, **options: Any) -> None:
     """Choose the heads to prune from SCORES, a run folder or a score table (CSV).
@@ -235,7 +239,13 @@ def _announce(plan: Plan) -> None:
     click.echo(
         f"plan: {plan.heads} heads; at most {plan.scoring_tokens:,} tokens are sampled to score "
         f"({', '.join(plan.axes)}) and {plan.evaluation_tokens:,} to evaluate "
-        f"({', '.join(plan.evaluated_axes)}); {plan.text_tokens:,} tokens of perplexity text",
+        f"({', '.join(plan.evaluated_axes)}); {plan.text_tokens:,} tokens of perplexity text"
+        + (
+            f"; up to {plan.more_tokens:,} more to score while the ranking of heads has a "
+            f"split-half reliability below {plan.reliability:g}"
+            if plan.more_tokens
+            else ""
+        ),
         err=True,
     )
 

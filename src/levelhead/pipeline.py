@@ -23,7 +23,7 @@ from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.reporting.render import render_report
 from levelhead.runs import RunFolder
-from levelhead.scores import ScoreTable
+from levelhead.scores import MIN_RELIABILITY, ScoreTable
 from levelhead.session import Session
 from levelhead.stages import (
     Announce,
@@ -108,6 +108,7 @@ def select(
     alpha: float = 0.1,
     seed: int = 0,
     allow_unreliable: bool = False,
+    min_reliability: float = MIN_RELIABILITY,
 ) -> HeadSelection:
     """Choose the heads to prune.
 
@@ -119,6 +120,7 @@ def select(
         alpha: share of heads pruned.
         seed: of method random.
         allow_unreliable: choose from a run folder whose ranking is mostly noise all the same.
+        min_reliability: split-half reliability below which a ranking counts as mostly noise.
 
     Raises:
         UnreliableScoresError: the ranking of a run folder is mostly noise.
@@ -142,8 +144,8 @@ def select(
         seed=seed,
     )
     if not allow_unreliable:
-        refuse_noise(folder, config.axis[0])
-    return select_stage(folder, config)
+        refuse_noise(folder, config.axis[0], min_reliability)
+    return select_stage(folder, config, min_reliability)
 
 
 def prune(

@@ -1,7 +1,7 @@
 """The run folder: where each stage writes, atomically, and what a rerun may reuse.
 
     config.json  scores.csv  continuations.jsonl  selection.json  model/  evaluation.json
-    report.html  details.json
+    report.html  details.json  halves.safetensors
 
 It knows names and fingerprints, and nothing of what the files mean.
 """
@@ -11,30 +11,39 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from levelhead.config import RunConfig
 from levelhead.errors import RunFolderError
 from levelhead.records import Continuation, Split
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MARK = "levelhead_run"
 FORMAT = 1
 CONFIG, SCORES, SELECTION = "config.json", "scores.csv", "selection.json"
 CONTINUATIONS, DETAILS = "continuations.jsonl", "details.json"
 MODEL, EVALUATION, REPORT = "model", "evaluation.json", "report.html"
+HALVES = "halves.safetensors"
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old or the new content, never a part of it."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_text`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -58,6 +67,33 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        raise RunFolderError(f"cannot read {path}: {error}") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as safetensors, float32, atomically."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    write_bytes(
+        path, save({name: np.asarray(values, np.float32) for name, values in arrays.items()})
+    )
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote; nothing where the file is missing.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    if not path.exists():
+        return {}
+    try:
+        return dict(load(path.read_bytes()))
+    except (OSError, SafetensorError) as error:
         raise RunFolderError(f"cannot read {path}: {error}") from error
 
 

@@ -44,6 +44,9 @@ class Plan:
     evaluation_tokens: int
     text_tokens: int
     heads: int
+    more_tokens: int
+    """To be sampled on top of `scoring_tokens` while the ranking is not reliable."""
+    reliability: float
 
     @property
     def sampled_tokens(self) -> int:
@@ -176,6 +179,7 @@ class Session:
         num_layers, num_heads = head_counts(self.base.model)
         heads = num_layers * num_heads
         factor = 1 + heads if self.config.estimator == "ablate" else 1
+        more = self.config.most_samples - self.config.samples
         return Plan(
             axes=self.config.axis,
             evaluated_axes=self.evaluated_axes,
@@ -183,4 +187,6 @@ class Session:
             evaluation_tokens=EVALUATION_TOKENS_PER_SCORING_TOKEN * testing * per_axis,
             text_tokens=len(self.text_ids("validation")),
             heads=heads,
+            more_tokens=scoring * per_axis * factor * more // self.config.samples,
+            reliability=self.config.reliability,
         )

@@ -5,6 +5,7 @@ A stage whose output is there, from the same options, model and heads, is not re
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -25,13 +26,16 @@ from levelhead.models.surgery import prune_heads
 from levelhead.progress import Progress
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
-from levelhead.scores import ScoreTable
+from levelhead.sampling import derived_seed
+from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric, column
 from levelhead.scoring import BIAS_ESTIMATORS, PPL_ESTIMATORS
-from levelhead.scoring.effects import axis_effects
-from levelhead.scoring.perplexity_effects import text_windows
-from levelhead.scoring.problem import sample_texts
-from levelhead.scoring.score_table import is_reliable, score_details, score_table
+from levelhead.scoring.adaptive import SamplingBudget, score_axis
+from levelhead.scoring.effects import SPLITS, AxisEffects
+from levelhead.scoring.perplexity_effects import PerplexityEffects, text_windows
+from levelhead.scoring.problem import EstimatorOptions
+from levelhead.scoring.score_table import score_details, score_table, unreliable
 from levelhead.selection import select_heads
+from levelhead.selection.agreement import agreement_warnings, split_half_agreement
 from levelhead.selection.rules import check_shares, protected_heads
 from levelhead.session import Plan, Session
 
@@ -58,19 +62,15 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
     stamp = {"fingerprint": config.fingerprint(SCORE), "model": session.base.fingerprint}
     if path.exists() and runs.read_json(folder.path / runs.DETAILS).get("of") == stamp:
         return ScoreTable.read(path)
-    problems = [session.problem(axis, "validation") for axis in config.axis]
-    samples = [sample_texts(p, progress, f"sampling ({p.axis})") for p in problems]
-    rows = [c for p, s in zip(problems, samples, strict=True) for c in s.records(p)]
-    runs.write_continuations(folder.path / runs.CONTINUATIONS, rows)
-    axes = [
-        axis_effects(problem, sample, BIAS_ESTIMATORS[config.estimator](problem, sample, progress))
-        for problem, sample in zip(problems, samples, strict=True)
-    ]
     windows = text_windows(session.text_ids("validation"), session.base.model, config.text_tokens)
     perplexity = PPL_ESTIMATORS[config.ppl_estimator](
         session.base.model, windows, progress, config.seed, config.gamma
     )
+    axes = _score_axes(session, folder, progress, perplexity)
     table = score_table(perplexity, axes)
+    rng = np.random.default_rng(derived_seed(config.seed, "halves"))
+    halves = {PPL: perplexity.halves(rng, SPLITS)}
+    halves |= {bias_metric(a.axis): a.halves for a in axes if a.halves is not None}
     text = session.text("validation")
     details = score_details(perplexity, axes) | {
         "of": stamp,
@@ -78,11 +78,45 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
         "revision": session.base.revision,
         "scorer": session.scorer.identity,
         "text": {"name": text.name, "sha256": text.sha256, "licence": text.licence},
+        "agreement": {
+            axis: split_half_agreement(halves, axis, "fasp", config.gamma, config.alpha, 0)
+            for axis in config.axis
+        },
         "versions": _versions(),
     }
+    runs.write_arrays(folder.path / runs.HALVES, halves)
     runs.write_json(folder.path / runs.DETAILS, details)
     runs.write_text(path, table.to_csv())  # last: where it is, the stage is done
     return table
+
+
+def _score_axes(
+    session: Session, folder: RunFolder, progress: Progress, perplexity: PerplexityEffects
+) -> list[AxisEffects]:
+    """Effects on every axis; what was written is kept as soon as an axis is done."""
+    config = session.config
+    z_ppl = perplexity.effect
+    known = ScoreTable.build({column(PPL, "without"): -z_ppl}, *z_ppl.shape)
+    options = EstimatorOptions(
+        matched=not config.unmatched,
+        common_random_numbers=config.common_random_numbers,
+        alpha=config.alpha,
+        protected=protected_heads(known, config.gamma),
+    )
+    end = None if config.time_budget is None else time.monotonic() + 60 * config.time_budget
+    axes, rows = [], []
+    for number, axis in enumerate(config.axis):
+        problem = session.problem(axis, "validation")
+        left = None if end is None else (end - time.monotonic()) / (len(config.axis) - number)
+        budget = SamplingBudget(
+            reliability=config.reliability, most_samples=config.most_samples, seconds=left
+        )
+        estimator = BIAS_ESTIMATORS[config.estimator]
+        texts, effects = score_axis(problem, estimator, budget, progress, options)
+        axes.append(effects)
+        rows += texts.records(problem)
+        runs.write_continuations(folder.path / runs.CONTINUATIONS, rows)
+    return axes
 
 
 def chosen_heads(
@@ -95,28 +129,40 @@ def chosen_heads(
     return select_heads(table, axis=axis, method=method, gamma=gamma, alpha=alpha, seed=seed)
 
 
-def refuse_noise(folder: RunFolder, axis: str) -> None:
+def refuse_noise(folder: RunFolder, axis: str, least: float) -> None:
     """Raise UnreliableScoresError where a run's ranking of an axis is mostly noise."""
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
-    if axis in details["axes"] and not is_reliable(details, axis):
-        why = [w for w in details["warnings"] if w.startswith(f"{axis}:")]
+    if axis in details["axes"] and (why := unreliable(details, axis, least)):
         raise UnreliableScoresError(
             "; ".join([*why, "to choose heads all the same: --allow-unreliable"])
         )
 
 
-def select_stage(folder: RunFolder, config: RunConfig) -> HeadSelection:
+def select_stage(
+    folder: RunFolder, config: RunConfig, least: float = MIN_RELIABILITY
+) -> HeadSelection:
     table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {folder.path}"))
     axis = config.axis[0]
     chosen = chosen_heads(table, axis, config.method, config.gamma, config.alpha, config.seed)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     protects = config.method == "fasp"
     kept = np.argwhere(protected_heads(table, config.gamma)).tolist() if protects else []
+    agreement = split_half_agreement(
+        runs.read_arrays(folder.path / runs.HALVES),
+        axis,
+        config.method,
+        config.gamma,
+        config.alpha,
+        config.seed,
+    )
     selection = replace(
         chosen,
         details={
             "axis": axis,
-            "reliable": is_reliable(details, axis),
+            "reliable": not unreliable(details, axis, least),
+            "reliability": details["axes"][axis]["reliability"],
+            "agreement": agreement,
+            "warnings": agreement_warnings(agreement),
             "protected": kept,
         },
     )
@@ -165,7 +211,8 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
     data = evaluation.to_json() | {"of": stamp, "versions": _versions()}
     scoring = folder.path / runs.DETAILS
     if scoring.exists():
-        data["warnings"] = [*runs.read_json(scoring)["warnings"], *data["warnings"]]
+        chosen = (selection.details or {}).get("warnings", [])
+        data["warnings"] = [*runs.read_json(scoring)["warnings"], *chosen, *data["warnings"]]
     runs.write_continuations(folder.path / runs.CONTINUATIONS, continuations, keep="validation")
     runs.write_json(path, data)
     return data

@@ -44,11 +44,16 @@ class AxisEffects:
     bias: float
     """Sum of |d_s| over the used subgroups: what z_bias is a change of."""
     gap_effect: Float[np.ndarray, "subgroups layers heads"]
+    gap_effect_stderr: Float[np.ndarray, "subgroups layers heads"]
     effect: Grid
     """z_bias: positive where the head adds bias, so that removing it helps."""
     stderr: Grid
+    templates: int
+    """Clusters behind the standard errors: t intervals have one degree of freedom less."""
     reliability: float | None
     """Split-half Spearman correlation of z_bias, Spearman-Brown corrected; None: no halves."""
+    halves: Float[np.ndarray, "splits 2 layers heads"] | None
+    """z_bias from random halves of the run."""
     diagnostics: dict[str, Any]
 
 
@@ -63,7 +68,8 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
         measured, gap_intervals(shifts.unbiased, subgroup, template, count)
     )
     change = gap_change(shifts, problem.weights)
-    halves = _reliability(problem, base, shifts, used, rng)
+    halves = half_effects(problem, base, shifts, used, rng)
+    without = _delete_one(shifts, problem.weights)
     return AxisEffects(
         axis=problem.axis,
         subgroups=problem.subgroups,
@@ -74,8 +80,11 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
         bias=float(np.abs(gap[used]).sum()),
         gap_effect=-change,
         effect=z_bias(gap, change, used),
-        stderr=jackknife_stderr(shifts, problem.weights, gap, used),
-        reliability=halves,
+        gap_effect_stderr=_jackknife(without),
+        stderr=_jackknife(z_bias(gap, without, used)),
+        templates=len(without),
+        reliability=None if halves is None else split_half_reliability(halves),
+        halves=halves,
         diagnostics=shifts.diagnostics,
     )
 
@@ -153,6 +162,13 @@ def jackknife_stderr(
     used: Bool[np.ndarray, " subgroups"],
 ) -> Grid:
     """Standard error of z_bias: delete one template, at the base model's measured gaps."""
+    return _jackknife(z_bias(gap, _delete_one(shifts, weights), used))
+
+
+def _delete_one(
+    shifts: HeadShifts, weights: Float[np.ndarray, " subgroups"]
+) -> Float[np.ndarray, "templates subgroups layers heads"]:
+    """`gap_change` without each template in turn, all samples of it."""
     names, index = np.unique(shifts.template, return_inverse=True)
     weighted = shifts.shift * shifts.count[:, :, None, None]
     by_template = np.zeros((len(names), *weighted.shape[1:]))
@@ -160,42 +176,55 @@ def jackknife_stderr(
     np.add.at(by_template, index, weighted)
     np.add.at(count, index, shifts.count)
     left = np.maximum(count.sum(0) - count, 1e-12)[:, :, None, None]
-    without = z_bias(gap, _to_gaps((by_template.sum(0) - by_template) / left, weights), used)
-    n = len(names)
+    return _to_gaps((by_template.sum(0) - by_template) / left, weights)
+
+
+def _jackknife(without: Float[np.ndarray, templates * more]) -> Float[np.ndarray, " *more"]:
+    n = len(without)
     spread = ((without - without.mean(0)) ** 2).sum(0)
-    out: Grid = np.sqrt((n - 1) / n * spread)
+    out: Float[np.ndarray, " *more"] = np.sqrt((n - 1) / n * spread)
     return out
 
 
-def _reliability(
+def half_effects(
     problem: BiasProblem,
     base: SampledTexts,
     shifts: HeadShifts,
     used: Bool[np.ndarray, " subgroups"],
     rng: np.random.Generator,
-) -> float | None:
-    """Split-half Spearman of z_bias; each half takes its gaps from its own base sample.
+) -> Float[np.ndarray, "splits 2 layers heads"] | None:
+    """z_bias from random halves of the run; each half takes its gaps from its own base sample.
 
-    Halves of the samples where each prompt has two or more, else halves of the templates.
+    Halves of the samples where each prompt has two or more (another seed would differ by as much
+    as they do), else halves of the templates, which differ by more. None: neither can be halved.
     """
-    by_sample = problem.samples >= 2
+    by_sample = len(np.unique(base.sample)) >= 2
     unit = shifts.sample if by_sample else shifts.template
     base_unit = base.sample if by_sample else problem.template[base.prompt]
     names = np.unique(unit)
     if len(names) < 2:
         return None
-    correlations = []
+    halves = []
     for _ in range(SPLITS):
         first = rng.permutation(names)[: len(names) // 2]
-        ranks = []
         for inside in (True, False):
             own = np.isin(base_unit, first) == inside
             gap = base_gaps(problem, base, shifts, own)
-            chosen = np.isin(unit, first) == inside
-            change = gap_change(shifts, problem.weights, chosen)
-            ranks.append(z_bias(gap, change, used).ravel())
-        correlations.append(float(stats.spearmanr(ranks[0], ranks[1]).statistic))
-    return spearman_brown(float(np.mean(correlations)))
+            change = gap_change(shifts, problem.weights, np.isin(unit, first) == inside)
+            halves.append(z_bias(gap, change, used))
+    return np.stack(halves).reshape(SPLITS, 2, *shifts.shift.shape[2:])
+
+
+def split_half_reliability(halves: Float[np.ndarray, "splits 2 layers heads"]) -> float:
+    """Spearman correlation of the halves' rankings, averaged and stepped up to the whole.
+
+    The formula is Spearman and Brown's; 0 where a half ranks nothing.
+    """
+    found = []
+    for first, second in halves.reshape(len(halves), 2, -1):
+        constant = not (np.ptp(first) and np.ptp(second))
+        found.append(0.0 if constant else float(stats.spearmanr(first, second).statistic))
+    return spearman_brown(float(np.mean(found)))
 
 
 def spearman_brown(half: float) -> float:

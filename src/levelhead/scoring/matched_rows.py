@@ -54,7 +54,7 @@ def matched_rows(
     pairs: list[tuple[int, int]] = []
     for number, members in enumerate(_thinned(matched_groups(problem.prompts), max_groups)):
         group = [position[prompt.id] for prompt in members]
-        for sample in problem.first_sample + np.arange(problem.samples):
+        for sample in range(problem.first_sample, problem.first_sample + problem.samples):
             source = group[(number + sample) % len(group)]
             pairs += [(prompt, written[source, sample]) for prompt in group]
     whole = {prompt.id for group in matched_groups(problem.prompts) for prompt in group}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric, column
 from levelhead.scoring.effects import MIN_GAP_Z, AxisEffects
@@ -22,18 +23,30 @@ def score_table(perplexity: PerplexityEffects, axes: Sequence[AxisEffects]) -> S
     columns: dict[str, Any] = {
         column(PPL, "without"): perplexity.perplexity - z_ppl,
         column(PPL, "base"): perplexity.perplexity,
-        column(PPL, "se"): perplexity.stderr,
+        **_with_error(PPL, z_ppl, perplexity.stderr, len(perplexity.nll_change)),
     }
     for axis in axes:
         metric = bias_metric(axis.axis)
         columns[column(metric, "without")] = axis.bias - axis.effect
         columns[column(metric, "base")] = axis.bias
-        columns[column(metric, "se")] = axis.stderr
-        for name, effect in zip(axis.subgroups, axis.gap_effect, strict=True):
+        columns |= _with_error(metric, axis.effect, axis.stderr, axis.templates)
+        signed = zip(axis.subgroups, axis.gap_effect, axis.gap_effect_stderr, strict=True)
+        for name, effect, stderr in signed:
             columns[f"gap_effect_{axis.axis}_{name}"] = effect
+            columns[f"gap_effect_se_{axis.axis}_{name}"] = stderr
     if perplexity.fisher is not None:
         columns["fisher"] = perplexity.fisher
     return ScoreTable.build(columns, num_layers, num_heads)
+
+
+def _with_error(metric: str, effect: Any, stderr: Any, clusters: int) -> dict[str, Any]:
+    """Standard error and 95% t interval of an effect, over as many independent clusters."""
+    half = stats.t.ppf(0.975, max(1, clusters - 1)) * stderr
+    return {
+        column(metric, "se"): stderr,
+        column(metric, "low"): effect - half,
+        column(metric, "high"): effect + half,
+    }
 
 
 def score_details(perplexity: PerplexityEffects, axes: Sequence[AxisEffects]) -> dict[str, Any]:
@@ -45,20 +58,42 @@ def score_details(perplexity: PerplexityEffects, axes: Sequence[AxisEffects]) ->
     }
 
 
-def is_reliable(details: dict[str, Any], axis: str) -> bool:
-    """Whether the ranking of an axis can be expected to come out the same from another seed."""
+def unreliable(details: dict[str, Any], axis: str, least: float = MIN_RELIABILITY) -> list[str]:
+    """Why another seed may rank the heads of an axis otherwise, and what would mend it; or []."""
     found = details["axes"][axis]
-    reliability = found["reliability"]
-    return bool(found["measurable"] and reliability is not None and reliability >= MIN_RELIABILITY)
+    reliability, samples = found["reliability"], found.get("samples", 1)
+    said = []
+    if not found["measurable"]:
+        errors = found["gap_stderr"]
+        z = max(abs(gap) / max(errors[name], 1e-12) for name, gap in found["gap"].items())
+        more = int(np.ceil((MIN_GAP_Z / max(z, 0.1)) ** 2))
+        said.append(
+            f"{axis}: no subgroup gap of the base model can be told from 0 (the clearest is "
+            f"{z:.1f} standard errors from it, {MIN_GAP_Z:.0f} are needed): there is no measurable "
+            f"gap to reduce with this budget; about {more} times as many samples might show one"
+        )
+    if reliability is None:
+        said.append(
+            f"{axis}: reliability cannot be measured from one template and one sample; "
+            "raise --samples or --max-prompts"
+        )
+    elif reliability < least:
+        said.append(
+            f"{axis}: the ranking of heads is mostly noise (split-half reliability "
+            f"{reliability:.2f}, below {least:g}); {_more_samples(reliability, least, samples)}"
+        )
+    return said
 
 
-def _more_samples(reliability: float) -> str:
-    """How much more work would reach `MIN_RELIABILITY`, by the Spearman-Brown formula."""
+def _more_samples(reliability: float, least: float, samples: int) -> str:
+    """How much more work would reach a reliability, by the Spearman-Brown formula."""
     if reliability <= 0.02:
         return "no number of samples can be foretold to help: there may be nothing to rank"
-    odds = MIN_RELIABILITY / (1 - MIN_RELIABILITY)
-    times = odds * (1 - reliability) / reliability
-    return f"about {times:.1f} times as many (--samples, --max-prompts) would reach it"
+    times = least / (1 - least) * (1 - reliability) / reliability
+    return (
+        f"about {times:.1f} times as many would reach it (--samples {int(np.ceil(times * samples))}"
+        ", or more prompts: --max-prompts)"
+    )
 
 
 def _axis_details(axis: AxisEffects) -> dict[str, Any]:
@@ -77,25 +112,7 @@ def _axis_details(axis: AxisEffects) -> dict[str, Any]:
 
 
 def _axis_warnings(axis: AxisEffects) -> list[str]:
-    found = []
-    if not axis.measurable:
-        z = float(np.max(np.abs(axis.gap) / np.maximum(axis.gap_stderr, 1e-12)))
-        more = int(np.ceil((MIN_GAP_Z / max(z, 0.1)) ** 2))
-        found.append(
-            f"{axis.axis}: no subgroup gap of the base model can be told from 0 (the clearest is "
-            f"{z:.1f} standard errors from it, {MIN_GAP_Z:.0f} are needed): there is no measurable "
-            f"gap to reduce with this budget; about {more} times as many samples might show one"
-        )
-    if axis.reliability is None:
-        found.append(
-            f"{axis.axis}: reliability cannot be measured from one template and one sample; "
-            "raise --samples or --max-prompts"
-        )
-    elif axis.reliability < MIN_RELIABILITY:
-        found.append(
-            f"{axis.axis}: the ranking of heads is mostly noise (split-half reliability "
-            f"{axis.reliability:.2f}, below {MIN_RELIABILITY}); {_more_samples(axis.reliability)}"
-        )
+    found = unreliable({"axes": {axis.axis: _axis_details(axis)}}, axis.axis)
     r_squared = axis.diagnostics.get("token_toxicity_r2")
     if r_squared is not None and r_squared < MIN_R_SQUARED:
         found.append(

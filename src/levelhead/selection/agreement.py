@@ -1,0 +1,94 @@
+"""Do two halves of a run choose the same heads? Overlap of their sets, against chance.
+
+Knows score tables and selection rules, nothing of how halves were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from levelhead.records import HeadSelection
+from levelhead.scores import PPL, ScoreTable, bias_metric, column
+from levelhead.selection.rules import head_count, protected_heads, select_heads
+
+MIN_PROTECTED_OVERLAP = 0.8
+"""Below it the perplexity text is too short to say which heads language modelling needs."""
+
+Halves = Float[np.ndarray, "splits 2 layers heads"]
+
+
+def split_half_agreement(
+    halves: Mapping[str, Halves], axis: str, method: str, gamma: float, alpha: float, seed: int
+) -> dict[str, Any]:
+    """Shares of heads that two halves of the run have in common, and what chance would give.
+
+    Each half has only half of the data, so the whole run repeats itself more closely than this.
+
+    Args:
+        halves: effects z from random halves of the run, by metric ("ppl", "bias:AXIS").
+        axis: the axis heads are selected for.
+        method: a name in `METHODS`.
+        gamma: share of heads protected.
+        alpha: share of heads pruned.
+        seed: of method `random`.
+
+    Returns:
+        `overlap` of the pruned sets and `overlap_chance` (a draw from the heads that may be
+        pruned); `protected_overlap` and its `protected_chance`, for methods that protect.
+        Only what the halves allow: none without both metrics.
+    """
+    metric = bias_metric(axis)
+    if PPL not in halves or metric not in halves:
+        return {}
+    pruned, protected = [], []
+    for z_ppl, z_bias in zip(halves[PPL], halves[metric], strict=False):
+        tables = [_table(metric, p, b) for p, b in zip(z_ppl, z_bias, strict=True)]
+        sets = [
+            select_heads(t, axis=axis, method=method, gamma=gamma, alpha=alpha, seed=seed)
+            for t in tables
+        ]
+        pruned.append(_shared(*map(_heads, sets)))
+        kept = [protected_heads(table, gamma) for table in tables]
+        most = max(1, max(int(k.sum()) for k in kept))
+        protected.append(float((kept[0] & kept[1]).sum() / most))
+    total = halves[PPL].shape[-1] * halves[PPL].shape[-2]
+    guarded = head_count(gamma, total) if method == "fasp" else 0
+    found = {
+        "overlap": float(np.mean(pruned)),
+        "overlap_chance": head_count(alpha, total) / max(1, total - guarded),
+    }
+    if guarded:
+        found["protected_overlap"] = float(np.mean(protected))
+        found["protected_chance"] = guarded / total
+    return found
+
+
+def agreement_warnings(agreement: Mapping[str, Any]) -> list[str]:
+    """A warning where the halves protect rather different heads."""
+    found = agreement.get("protected_overlap")
+    if found is None or found >= MIN_PROTECTED_OVERLAP:
+        return []
+    return [
+        f"two halves of the perplexity text protect only {found:.0%} of the same heads (chance: "
+        f"{agreement['protected_chance']:.0%}; at least {MIN_PROTECTED_OVERLAP:.0%} is wanted): "
+        "raise --text-tokens, or use a longer --text"
+    ]
+
+
+def _table(
+    metric: str, z_ppl: Float[np.ndarray, "layers heads"], z_bias: Float[np.ndarray, "layers heads"]
+) -> ScoreTable:
+    columns = {column(PPL, "without"): -z_ppl, column(metric, "without"): -z_bias}
+    return ScoreTable.build(columns, *z_ppl.shape)
+
+
+def _heads(selection: HeadSelection) -> set[tuple[int, int]]:
+    return set(selection.heads)
+
+
+def _shared(first: set[tuple[int, int]], second: set[tuple[int, int]]) -> float:
+    return len(first & second) / max(1, len(first))
