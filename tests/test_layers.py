@@ -28,13 +28,14 @@ LAYERS = {
     "scoring": "batching data.prompt_selection errors metrics models progress records sampling "
     "scores toxicity",
     "selection": "errors records scores",
+    "diagnosis": "errors records scores selection",
     "reporting": "errors records scores",
     "session": "config data errors models records scoring toxicity",
     "evaluation": "batching errors metrics progress records sampling scoring session toxicity",
     "runs": "config errors records",
     "stages": "config errors evaluation models progress records runs scores scoring selection "
     "session",
-    "pipeline": "config errors models progress records reporting runs scores session stages",
+    "pipeline": "config diagnosis errors models progress records reporting runs scores session stages",
     "console": "batching progress reporting.escape reporting.terminal runs scores",
     "cli": "config console data.embedded errors pipeline runs",
     "testing": "models",
@@ -49,6 +50,7 @@ AT_THE_TOP = {
     **dict.fromkeys(("batching", "models/", "sampling", "testing", "session"), HEAVY),
     **dict.fromkeys(("scoring/", "evaluation/", "stages", "pipeline"), HEAVY),
     "scores": {"pandas"},
+    "diagnosis/": {"pandas", "scipy"},
 }
 
 
