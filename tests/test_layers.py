@@ -35,7 +35,8 @@ LAYERS = {
     "runs": "config errors records",
     "stages": "config errors evaluation models progress records runs scores scoring selection "
     "session",
-    "pipeline": "config diagnosis errors models progress records reporting runs scores session stages",
+    "pipeline": "config diagnosis errors models progress records reporting runs scores session "
+    "stages",
     "console": "batching progress reporting.escape reporting.terminal runs scores",
     "cli": "config console data.embedded errors pipeline runs",
     "testing": "models",

@@ -1,8 +1,9 @@
 """Find the attention heads of a causal language model that add measured bias, and prune them.
 
 Fairness-Aware Structured Pruning (FASP, arXiv 2312.15398). The functions have the names of the
-commands: `score`, `select`, `prune`, `evaluate`, `report`, or `run` for all of them in order, and
-`load` for a pruned model. They are imported when first used, so that `import levelhead` is cheap.
+commands: `score`, `select`, `prune`, `evaluate`, `report`, or `run` for all of them in order,
+`load` for a pruned model, and `diagnose` for score tables from elsewhere. They are imported when
+first used, so that `import levelhead` is cheap.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load", "prune", "report", "run", "score", "select"]
+__all__ = ["diagnose", "evaluate", "load", "prune", "report", "run", "score", "select"]
 
 if TYPE_CHECKING:
-    from levelhead.pipeline import evaluate, load, prune, report, run, score, select
+    from levelhead.pipeline import diagnose, evaluate, load, prune, report, run, score, select
 
 
 def __getattr__(name: str) -> Any:

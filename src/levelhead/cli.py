@@ -17,7 +17,7 @@ import click
 
 from levelhead import __version__
 from levelhead.config import BOUNDARY, EVALUATE, FORMATS, METHODS, SCORE, SELECT, RunConfig
-from levelhead.errors import LevelheadError
+from levelhead.errors import LevelheadError, UnreliableScoresError
 
 if TYPE_CHECKING:
     from levelhead.session import Plan
@@ -150,9 +150,16 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 
     In a run folder, selection.json is written; a ranking that is mostly noise is refused.
     """
-    from levelhead import pipeline
+    from levelhead import pipeline, runs
 
     selection = pipeline.select(scores, **options)
+    if not runs.is_run(scores):
+        click.echo(
+            f"warning: {scores} has a row per head and no replicates, so the reliability of its "
+            "ranking is unknown; levelhead diagnose TABLE tells it for a table with a row per "
+            "axis, seed and head",
+            err=True,
+        )
     if as_json:
         keys = ("method", "gamma", "alpha", "heads")
         click.echo(json.dumps({key: selection.to_json()[key] for key in keys}))
@@ -218,6 +225,37 @@ def report(folder: Path) -> None:
     from levelhead import pipeline
 
     click.echo(pipeline.report(folder))
+
+
+@cli.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option(
+    "--gamma", type=float, default=0.3, show_default=True, help="Share protected, for the overlap."
+)
+@click.option(
+    "--alpha", type=float, default=0.1, show_default=True, help="Share pruned, for the overlap."
+)
+@JSON
+def diagnose(table: Path, gamma: float, alpha: float, as_json: bool) -> None:
+    """Tell whether the head ranking of TABLE is more than noise.
+
+    TABLE is a CSV with a row per axis, seed and head. Printed are the agreement of its seeds, the
+    overlap of the heads they would prune, and whether a seed mixes two procedures. Exits 0 where
+    every axis is reliable; else 3, after printing all of it.
+    """
+    from levelhead import pipeline
+    from levelhead.console import diagnosis_summary
+
+    found = pipeline.diagnose(table, gamma=gamma, alpha=alpha)
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        diagnosis_summary(found)
+    bad = [axis for axis, data in found["axes"].items() if not data["reliable"]]
+    if bad:
+        raise UnreliableScoresError(
+            f"not reliable: {', '.join(map(repr, bad))} ({len(bad)} of {len(found['axes'])} axes)"
+        )
 
 
 @cli.command("fetch-model")

@@ -115,3 +115,45 @@ def score_summary(table: ScoreTable, out: Path) -> None:
         console.print(shown)
     warn(runs.read_json(out / runs.DETAILS)["warnings"])
     console.print(f"scores: {escape(str(out / runs.SCORES))}")
+
+
+def diagnosis_summary(diagnosis: Mapping[str, Any]) -> None:
+    """The table of a diagnosis, then every finding as a sentence, all on standard output."""
+    console = Console()
+    table = Table(title="do the seeds agree?", title_justify="left")
+    table.add_column("axis", overflow="fold")
+    for name in ("seeds", "heads", "Spearman", "reliability", "overlap (chance)"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for axis, found in diagnosis["axes"].items():
+        table.add_row(
+            escape(visible(axis)),
+            str(len(found["seeds"])),
+            str(found["heads"]),
+            _number(found["seed_spearman"], ".2f", found["seed_spearman_ci95"]),
+            _number(found["reliability"], ".2f"),
+            f"{_number(found['overlap'], '.0%')} ({_number(found['overlap_chance'], '.0%')})",
+            _verdict(found),
+        )
+    console.print(table)
+    console.print(
+        "Spearman: of two seeds' rankings, mean over pairs, with a 95% interval. Reliability: of "
+        "the mean over all seeds. Overlap: of the heads that two seeds would prune."
+    )
+    for warning in diagnosis["warnings"]:
+        console.print(f"- {escape(visible(warning))}")
+
+
+def _number(value: float | None, form: str, interval: Sequence[float] | None = None) -> str:
+    if value is None:
+        return "unknown"
+    ends = f"\n{interval[0]:{form}} to {interval[1]:{form}}" if interval else ""
+    return f"{value:{form}}{ends}"
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    if found["reliable"]:
+        return "[green]reliable[/green]"
+    if found["bimodal"]:
+        return "[red]bimodal[/red]"
+    return "[yellow]unknown[/yellow]" if found["reliability"] is None else "[red]noise[/red]"

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from levelhead import runs
 from levelhead.config import RunConfig, RunOptions
+from levelhead.diagnosis import diagnose_axes, read_by_seed
 from levelhead.errors import RunFolderError, SelectionError
 from levelhead.models.checkpoint import Format, load, save_pruned
 from levelhead.models.loading import load_base
@@ -38,7 +39,7 @@ from levelhead.stages import (
     start,
 )
 
-__all__ = ["evaluate", "load", "prune", "report", "run", "score", "select"]
+__all__ = ["diagnose", "evaluate", "load", "prune", "report", "run", "score", "select"]
 
 
 def run(
@@ -228,3 +229,22 @@ def report(path: str | Path) -> Path:
     target = folder.path / runs.REPORT
     runs.write_text(target, page)
     return target
+
+
+def diagnose(path: str | Path, *, gamma: float = 0.3, alpha: float = 0.1) -> dict[str, Any]:
+    """Whether a published head ranking is more than noise: a by-seed score table, examined.
+
+    Args:
+        path: a CSV with a row per axis, seed and head (`levelhead.diagnosis.by_seed`).
+        gamma: share of heads protected, for the overlap of the sets that two seeds choose.
+        alpha: share of heads pruned, likewise.
+
+    Returns:
+        `axes` (by name: `seed_spearman`, `reliability`, `overlap`, `reliable` and more),
+        `bimodal` and `warnings`; docs/files.md describes them. Noise is found, not raised.
+
+    Raises:
+        ScoreTableError: a table that cannot be read, or has no replicates.
+        SelectionError: shares that cannot be satisfied.
+    """
+    return diagnose_axes(read_by_seed(path), gamma=gamma, alpha=alpha)

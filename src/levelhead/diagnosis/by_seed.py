@@ -118,12 +118,12 @@ def _scores(axis: str, rows: pd.DataFrame) -> SeedScores:
         name: rows.pivot(index="seed", columns=["layer", "head"], values=name).sort_index(axis=1)
         for name in VALUES
     }
-    wide = grids["bias_without"]
+    heads = sorted(set(zip(rows["layer"], rows["head"], strict=True)))  # the columns' order
     bias, mean_toxicity, ppl = (grid.to_numpy(dtype=float) for grid in grids.values())
     return SeedScores(
         axis=axis,
-        seeds=tuple(int(seed) for seed in wide.index),
-        heads=tuple((int(layer), int(head)) for layer, head in wide.columns),
+        seeds=tuple(int(seed) for seed in sorted(set(rows["seed"]))),
+        heads=tuple((int(layer), int(head)) for layer, head in heads),
         bias=bias,
         mean_toxicity=mean_toxicity,
         ppl=ppl,

@@ -67,10 +67,12 @@ def modes(values: Float[np.ndarray, " heads"], heads: list[Head]) -> Modes | Non
 
     The values are split at their widest gap, measured in units of the wider side's spread (its
     middle 80%, so that outliers within a side do not hide the gap). The gap leaves out 2% of the
-    heads on either side, so that some stray heads do not fill it. A gap has no opinion on shape:
-    in 10,000 simulated clean seeds of 72 or 144 heads (normal, exponential, log-normal, t with 3
-    degrees of freedom, uniform, up to 3% outliers) none was 4 standard deviations wide, where two
-    halves of a split normal distribution would pass Ashman's D > 2.
+    heads on either side, so that some stray heads do not fill it. A width needs no shape: clean
+    seeds were simulated as normal, uniform, exponential, log-normal and t with 3 degrees of
+    freedom, with layers that differ and with 3% outliers, 4,000 of each. With 20 heads at most
+    0.2% of them gave a false alarm, with 72 or more none did. Halves of ONE normal distribution
+    pass Ashman's D > 2. Two normal modes are found from about 8 of their standard deviations on;
+    GPT-Neo-1.3B's are 70 apart.
     """
     n = len(values)
     fewest = max(5, int(np.ceil(SMALLEST_MODE * n)))

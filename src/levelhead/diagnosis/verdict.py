@@ -180,8 +180,8 @@ def _mode_warnings(
         f"seed {seed} is bimodal: without one head, mean toxicity is near {m.low:.3g} "
         f"({m.heads_low} heads) or near {m.high:.3g} ({m.heads_high} heads); one head does not "
         f"move it so far. It switches {m.switches} times along head ids "
-        f"({m.switches_by_chance:.0f} by chance), first at layer {m.first_switch[0]}, head {m.first_switch[1]}: two procedures "
-        "seem to be mixed; find what changed and score again"
+        f"({m.switches_by_chance:.0f} by chance), first at layer {m.first_switch[0]}, head "
+        f"{m.first_switch[1]}: two procedures seem to be mixed; find what changed and score again"
         for seed, m in two_modes.items()
     ]
     for seed, d in drifts.items():
