@@ -1,4 +1,4 @@
-"""Both estimators of bias effects, where the answer is known by construction."""
+"""Every estimator of bias effects, where the answer is known by construction."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from levelhead.scoring.token_model import token_model, token_toxicity
 
 
 @pytest.mark.parametrize("toxicity_input", ["continuation", "full"])
-@pytest.mark.parametrize("estimator", ["token-gradient", "ablate"])
+@pytest.mark.parametrize("estimator", list(BIAS_ESTIMATORS))
 def test_the_planted_head_comes_first(make_problem, planted, estimator, toxicity_input) -> None:
     problem = make_problem(samples=4, toxicity_input=toxicity_input)
     base = sample_texts(problem, silent, "base")

@@ -195,12 +195,13 @@ def half_effects(
 ) -> Float[np.ndarray, "splits 2 layers heads"] | None:
     """z_bias from random halves of the run; each half takes its gaps from its own base sample.
 
-    Halves of the samples where each prompt has two or more (another seed would differ by as much
-    as they do), else halves of the templates, which differ by more. None: neither can be halved.
+    Halves of the templates: they differ in what was sampled AND in what it was asked after, so a
+    ranking that holds only for these very prompts (as shuffled subgroup labels give) does not
+    pass. With a single template, halves of the samples. None: neither can be halved.
     """
-    by_sample = len(np.unique(base.sample)) >= 2
-    unit = shifts.sample if by_sample else shifts.template
-    base_unit = base.sample if by_sample else problem.template[base.prompt]
+    template = problem.template[base.prompt]
+    by_template = len(np.unique(template)) >= 2
+    unit, base_unit = (shifts.template, template) if by_template else (shifts.sample, base.sample)
     names = np.unique(unit)
     if len(names) < 2:
         return None
