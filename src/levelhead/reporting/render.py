@@ -188,6 +188,7 @@ def _reliability_rows(details: Mapping[str, Any]) -> list[dict[str, str]]:
         measurable = known.get("measurable") is not False
         names = ", ".join(used) or numbers.MISSING
         share = f" ({len(used)} of {len(subgroups)})" if subgroups else ""
+        agreement = mapping(details, "agreement", str(axis))
         rows.append(
             {
                 "axis": str(axis),
@@ -195,9 +196,19 @@ def _reliability_rows(details: Mapping[str, Any]) -> list[dict[str, str]]:
                 "r2": numbers.decimal(known.get("token_toxicity_r2"), 2),
                 "beta": numbers.decimal(known.get("beta"), 2),
                 "used": names + share if measurable else "none",
+                "pruned": _overlap(agreement, "overlap", "overlap_chance"),
+                "protected": _overlap(agreement, "protected_overlap", "protected_chance"),
             }
         )
     return rows
+
+
+def _overlap(agreement: Mapping[str, Any], name: str, chance: str) -> str:
+    """63% (chance 14%)."""
+    share, by_chance = numbers.finite(agreement.get(name)), numbers.finite(agreement.get(chance))
+    if share is None:
+        return numbers.MISSING
+    return f"{share:.0%}" + ("" if by_chance is None else f" (chance {by_chance:.0%})")
 
 
 def _examples(*sources: Mapping[str, Any]) -> list[dict[str, str]]:
