@@ -4,8 +4,8 @@ Temperature 1, no top-k, no top-p, whatever the model's generation_config says (
 `new_tokens` out, positions after the first end-of-text token count nothing). Each row draws its
 own Gumbel noise from a seed made of (run seed, its name, sample), so a continuation depends neither
 on its batch nor on the order of work, and rows of one name use common random numbers: two models
-asked for the same rows, or one model asked for versions of a prompt, differ by less noise. It does
-not know what the texts are for.
+asked for the same rows, or one model asked for versions of a prompt, differ by less noise. A prompt
+is read once, however many draws of it are in a batch. It does not know what the texts are for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from jaxtyping import Int
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -122,7 +124,7 @@ class _GumbelNoise(LogitsProcessor):
         for row, stream in zip(noise, self.streams, strict=True):
             stream.standard_exponential(out=row, dtype=np.float32)
         logits = scores.float()
-        if torch.isnan(logits).any():
+        if torch.isnan(logits.sum()):  # any NaN survives a sum, which takes one pass and no copy
             raise ModelError("the model yields NaN; try --dtype float32")
         return logits - torch.from_numpy(noise).to(scores.device).log()
 
@@ -178,11 +180,43 @@ def _generate(
         out = generate(
             input_ids=ids,
             attention_mask=mask,
+            past_key_values=_read_prompts(model, [draw.prompt_ids for draw in batch], ids, mask),
             generation_config=config,
             logits_processor=LogitsProcessorList([noise]),
         )
     rows: list[list[int]] = out[:, ids.shape[1] :].tolist()
     return rows
+
+
+def _read_prompts(
+    model: PreTrainedModel,
+    prompts: Sequence[tuple[int, ...]],
+    ids: Int[Tensor, "rows width"],
+    mask: Int[Tensor, "rows width"],
+) -> DynamicCache | None:
+    """Keys and values of all but the last column, from one pass over the distinct prompts.
+
+    The last column stays for `generate`, which needs its logits; the others' are not computed.
+    None where there is no other column.
+    """
+    if ids.shape[1] == 1:
+        return None
+    first: dict[tuple[int, ...], int] = {}
+    for row, prompt in enumerate(prompts):
+        first.setdefault(prompt, row)
+    distinct = list(first.values())
+    place = {prompt: position for position, prompt in enumerate(first)}
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    seen = mask[distinct, :-1]
+    model.base_model(
+        input_ids=ids[distinct, :-1],
+        attention_mask=seen,
+        position_ids=(seen.cumsum(-1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    cache.batch_select_indices(torch.tensor([place[prompt] for prompt in prompts]))
+    return cache
 
 
 def _until_end(row: Sequence[int], ends: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,9 +6,12 @@ import torch
 from scipy import stats
 from transformers import GenerationConfig
 
-from levelhead.errors import ConfigError
+from levelhead import sampling
+from levelhead.errors import ConfigError, ModelError
 from levelhead.models.gates import gated
+from levelhead.models.surgery import prune_heads
 from levelhead.sampling import Draw, sample_continuations
+from levelhead.testing import TINY_FAMILIES, tiny_model, tiny_tokenizer
 
 
 def draws(problem, count: int) -> list[Draw]:
@@ -101,3 +104,72 @@ def test_a_context_that_is_too_long_is_an_error(make_problem) -> None:
         sample_continuations(
             problem.model, problem.tokenizer, draws(problem, 1), seed=0, new_tokens=limit
         )
+
+
+def shared_prompts() -> list[Draw]:
+    """Four draws of each prompt; one prompt has nothing before its last token, two are as long."""
+    rng = np.random.default_rng(0)
+    prompts = [tuple(map(int, rng.integers(4, 130, size))) for size in (1, 3, 7, 7, 12)]
+    return [Draw(prompt, f"p{i}", k) for i, prompt in enumerate(prompts) for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("family", "pruned"),
+    [*((family, False) for family in TINY_FAMILIES), ("gpt2", True), ("mistral", True)],
+)
+def test_reading_a_prompt_once_changes_no_token(family, pruned, monkeypatch) -> None:
+    """With and without shared prompts, past the sliding windows; a layer may have no heads."""
+    model = tiny_model(family).requires_grad_(False)
+    if pruned:
+        prune_heads(model, {0: list(range(6)), 1: [1, 4]})
+    wanted = shared_prompts()
+    arguments = {"seed": 0, "new_tokens": 8}
+    shared = sample_continuations(model, tiny_tokenizer(), wanted, **arguments)
+    monkeypatch.setattr(sampling, "_read_prompts", lambda *_: None)
+    plain = sample_continuations(model, tiny_tokenizer(), wanted, **arguments)
+    assert shared == plain
+    assert len(set(shared)) == len(shared), "control: draws of one prompt differ"
+
+
+def test_a_prompt_is_read_once_in_a_batch_that_fits(make_problem) -> None:
+    """Also after a batch that did not fit in memory has been halved."""
+    problem = make_problem()
+    wanted = [Draw(problem.prompt_ids[i], f"p{i}", k) for i in (0, 1, 2) for k in range(8)]
+    shapes: list[tuple[int, int]] = []
+
+    def seen(_, args, kwargs) -> None:
+        if len(kwargs["input_ids"]) > 12:
+            raise MemoryError
+        shapes.append(tuple(kwargs["input_ids"].shape))
+
+    arguments = {"seed": 0, "new_tokens": 3, "batch_size": 24}
+    whole = sample_continuations(problem.model, problem.tokenizer, wanted, **arguments)
+    handle = problem.model.base_model.register_forward_pre_hook(seen, with_kwargs=True)
+    try:
+        halved = sample_continuations(problem.model, problem.tokenizer, wanted, **arguments)
+    finally:
+        handle.remove()
+    assert halved == whole
+    read = [shape for shape in shapes if shape[1] > 1]
+    width = len(problem.prompt_ids[0]) - 1
+    # the first pass over three prompts is repeated with the halves, which hold two prompts each
+    assert [rows for rows, _ in read] == [3, 2, 2]
+    assert all(size == width for _, size in read)
+
+
+def test_a_model_that_yields_nan_is_an_error(make_problem) -> None:
+    problem = make_problem()
+
+    def spoil(_, args, out) -> torch.Tensor:
+        spoiled = out.clone()
+        spoiled[0, -1, 7] = float("nan")
+        return spoiled
+
+    handle = problem.model.lm_head.register_forward_hook(spoil)
+    try:
+        with pytest.raises(ModelError, match="NaN"):
+            sample_continuations(
+                problem.model, problem.tokenizer, draws(problem, 3), seed=0, new_tokens=2
+            )
+    finally:
+        handle.remove()
