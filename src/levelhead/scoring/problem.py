@@ -60,8 +60,14 @@ class BiasProblem:
         """Encode the prompts of one axis.
 
         Raises:
-            PromptError: fewer than two subgroups have prompts.
+            PromptError: fewer than two subgroups have prompts, or they are of a single template.
         """
+        if len({prompt.template for prompt in prompts}) == 1:
+            raise PromptError(
+                f"the prompts of axis {prompts[0].axis!r} are all of one template, "
+                f"{prompts[0].template!r}: intervals and reliability compare templates; give at "
+                "least 2 (column `template`), better 20 or more, or a larger --max-prompts"
+            )
         found = {prompt.subgroup for prompt in prompts}
         if len(found) < 2:
             raise PromptError(
