@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -120,11 +121,11 @@ def score_summary(table: ScoreTable, out: Path) -> None:
 def diagnosis_summary(diagnosis: Mapping[str, Any]) -> None:
     """The table of a diagnosis, then every finding as a sentence, all on standard output."""
     console = Console()
-    table = Table(title="do the seeds agree?", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("axis", overflow="fold")
-    for name in ("seeds", "heads", "Spearman", "reliability", "overlap (chance)"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+    for name in ("seeds", "heads", "Spearman", "reliability", "overlap\n(chance)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for axis, found in diagnosis["axes"].items():
         table.add_row(
             escape(visible(axis)),

@@ -23,6 +23,8 @@ from levelhead.selection.rules import head_count, protected_heads, select_heads
 FEWEST_HEADS = 3
 """Two rankings of fewer heads have no correlation to speak of."""
 RESAMPLES = 1000
+AT_ONCE = 2_000_000
+"""Numbers held at once per array of the bootstrap."""
 CHANCE_QUANTILE = 0.99
 """What pure noise reaches in one table of a hundred counts as chance."""
 
@@ -106,30 +108,34 @@ def _interval(frame: pd.DataFrame, mean: float, rng: np.random.Generator) -> Int
     present = np.isfinite(ranks)
     centred = np.where(present, ranks - np.nanmean(ranks, axis=1, keepdims=True), 0.0)
     heads = ranks.shape[1]
-    at_once = _mean_correlation(centred, present, np.ones(heads))
+    at_once = _mean_correlation(centred, present, np.ones((1, heads)))[0]
+    batch = max(1, AT_ONCE // ranks.size)
     resampled = [
-        _mean_correlation(centred, present, rng.multinomial(heads, np.full(heads, 1 / heads)))
-        for _ in range(RESAMPLES)
+        _mean_correlation(centred, present, rng.multinomial(heads, np.full(heads, 1 / heads), size))
+        for size in (min(batch, RESAMPLES - done) for done in range(0, RESAMPLES, batch))
     ]
-    low, high = np.nanquantile(resampled, [0.025, 0.975]) + (mean - at_once)
+    low, high = np.nanquantile(np.concatenate(resampled), [0.025, 0.975]) + (mean - at_once)
     return Interval(float(np.clip(low, -1, mean)), float(np.clip(high, mean, 1)))
 
 
 def _mean_correlation(
     ranks: Float[np.ndarray, "seeds heads"],
     present: Bool[np.ndarray, "seeds heads"],
-    weight: Float[np.ndarray, " heads"],
-) -> float:
+    weights: Float[np.ndarray, "resamples heads"],
+) -> Float[np.ndarray, " resamples"]:
     """Weighted Pearson correlation of each pair over its common heads, averaged; NaN if none."""
-    there = present.astype(float)
-    count = (there * weight) @ there.T
+    there, weight = present.astype(float), weights[:, None, :]
     with np.errstate(invalid="ignore", divide="ignore"):
+        count = (there * weight) @ there.T
         mean = (ranks * weight) @ there.T / count
         square = (ranks**2 * weight) @ there.T / count - mean**2
-        product = (ranks * weight) @ ranks.T / count - mean * mean.T
-        found = (product / np.sqrt(square * square.T))[np.triu_indices(len(ranks), 1)]
-    found = found[np.isfinite(found)]
-    return float(np.clip(found, -1, 1).mean()) if len(found) else float("nan")
+        product = (ranks * weight) @ ranks.T / count - mean * mean.swapaxes(1, 2)
+        every = product / np.sqrt(square * square.swapaxes(1, 2))
+    first, second = np.triu_indices(len(ranks), 1)
+    found = np.clip(every[:, first, second], -1, 1)
+    known = np.isfinite(found)
+    total: Float[np.ndarray, " resamples"] = np.where(known, found, 0.0).sum(1)
+    return np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan)
 
 
 def set_overlap(scores: SeedScores, gamma: float, alpha: float) -> Overlap | None:

@@ -28,6 +28,8 @@ SEPARATION = 4.0
 """Least width of the gap, in standard deviations of the wider mode."""
 DRIFT = 0.5
 """Least lag-1 rank correlation: what changes slowly has at least the variance of what does not."""
+DRIFT_OF_DIFFERENCE = 1 / 3
+"""The same for the difference of two seeds, which has the noise of both."""
 DRIFT_Z = 4.0
 """And at least so many standard errors above what a random order gives."""
 NORMAL_80 = 2 * float(stats.norm.ppf(0.9))
@@ -127,9 +129,10 @@ def drift(scores: SeedScores) -> dict[int, Drift]:
 
     Layers differ, so neighbours may resemble each other in a clean run too; but layers are the
     same in every seed. So it is drift only where the lag-1 rank correlation is large both in the
-    seed itself and in its difference from EVERY other seed (the smallest of these counts). With
-    one seed, structure and drift cannot be told apart; the same drift in all seeds is not seen.
-    Large: at least 0.5, and 4 standard errors above a random order, where it has variance 1 / n.
+    seed itself and in its difference from EVERY other seed. With one seed, structure and drift
+    cannot be told apart; the same drift in all seeds is not seen. Large: what moves slowly has at
+    least the variance of what does not (a correlation of 0.5, of 1/3 for differences), and it is
+    4 standard errors above a random order, where its variance is 1 / n.
     """
     found = {}
     for i, seed in enumerate(scores.seeds):
@@ -138,9 +141,13 @@ def drift(scores: SeedScores) -> dict[int, Drift]:
         series = [s[np.isfinite(s)] for s in (own, *(own - others))]
         if min(map(len, series)) < FEWEST_HEADS:
             continue
-        excess = [(_lag_1(s), max(DRIFT, DRIFT_Z / np.sqrt(len(s)))) for s in series]
-        if all(value >= limit for value, limit in excess):
-            found[seed] = _change(own, scores.heads, min(value for value, _ in excess))
+        correlations = [_lag_1(s) for s in series]
+        least = [DRIFT, *[DRIFT_OF_DIFFERENCE] * len(others)]
+        if all(
+            value >= max(limit, DRIFT_Z / np.sqrt(len(s)))
+            for value, limit, s in zip(correlations, least, series, strict=True)
+        ):
+            found[seed] = _change(own, scores.heads, correlations[0])
     return found
 
 

@@ -78,13 +78,19 @@ def _diagnose_axis(
         "seeds": list(scores.seeds),
         "heads": len(scores.heads),
         "bimodal": bool(two_modes),
-        "modes": {str(seed): asdict(m) for seed, m in two_modes.items()},
-        "drift": {str(seed): asdict(d) for seed, d in drifts.items()},
+        "modes": {str(seed): _json(m) for seed, m in two_modes.items()},
+        "drift": {str(seed): _json(d) for seed, d in drifts.items()},
     }
     warnings += _agreement_warnings(agreed, len(scores.seeds))
     warnings += _overlap_warnings(overlap, agreed, alpha)
     warnings += _mode_warnings(scores, two_modes, drifts)
     return data, warnings
+
+
+def _json(found: Modes | Drift) -> dict[str, Any]:
+    """Its fields, with heads as lists, as they come back from JSON."""
+    fields = asdict(found).items()
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in fields}
 
 
 def _modes(scores: SeedScores) -> dict[int, Modes]:

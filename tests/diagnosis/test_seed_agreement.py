@@ -1,0 +1,160 @@
+"""Agreement of seeds on tables with a known truth, and its control: shuffled heads."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from by_seed_tables import by_seed_table, write
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from levelhead.diagnosis.agreement import (
+    Agreement,
+    agreement,
+    chance_spearman,
+    set_overlap,
+    spearman_brown,
+)
+from levelhead.diagnosis.by_seed import SeedScores, read_by_seed
+from levelhead.errors import SelectionError
+
+
+def simulated(
+    rng: np.random.Generator, heads: int, seeds: int, correlation: float, folder: Path
+) -> SeedScores:
+    frame = by_seed_table(rng, heads=heads, seeds=seeds, correlation=correlation)
+    return read_by_seed(write(frame, folder))[0]
+
+
+def agreed(scores: SeedScores) -> Agreement:
+    found = agreement(scores, np.random.default_rng(0))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.2, 0.5, 0.9])
+def test_the_known_correlation_is_found(tmp_path: Path, correlation: float) -> None:
+    found = agreed(simulated(np.random.default_rng(2), 3000, 4, correlation, tmp_path))
+    truth = 6 / np.pi * np.arcsin(correlation / 2)  # Spearman of a bivariate normal
+    assert found.spearman == pytest.approx(truth, abs=0.03)
+    assert found.interval.low < found.spearman < found.interval.high
+    assert found.interval.high - found.interval.low < 0.08
+    assert found.reliability == pytest.approx(spearman_brown(truth, 4), abs=0.05)
+
+
+def test_the_spearman_is_scipys(tmp_path: Path) -> None:
+    scores = simulated(np.random.default_rng(3), 144, 2, 0.4, tmp_path)
+    bias = scores.bias.copy()
+    bias[:, ::5] = bias[0, 0]  # ties
+    bias[0, 3] = bias[1, 7] = np.nan
+    common = np.isfinite(bias).all(axis=0)
+    expected = stats.spearmanr(*bias[:, common]).statistic
+    assert agreed(replace(scores, bias=bias)).spearman == pytest.approx(expected, abs=1e-12)
+
+
+def test_reliability_foretells_how_new_seeds_would_agree() -> None:
+    """The mean over K seeds against the mean over K others, which a user could measure."""
+    rng = np.random.default_rng(4)
+    heads, seeds = 20_000, 3
+    truth = rng.normal(size=heads)
+    first, second = truth + 1.5 * rng.normal(size=(2, seeds, heads))
+    rerun = stats.spearmanr(first.mean(0), second.mean(0)).statistic
+    pair = stats.spearmanr(first[0], first[1]).statistic
+    assert spearman_brown(pair, seeds) == pytest.approx(rerun, abs=0.03)
+    assert abs(pair - rerun) > 0.2, "the control: a pair alone says less than the mean"
+
+
+@given(st.floats(-1, 1), st.integers(1, 50))
+def test_spearman_brown_stays_in_range(correlation: float, times: int) -> None:
+    value = spearman_brown(correlation, times)
+    assert -1 <= value <= 1 + 1e-12
+    assert np.sign(value) == np.sign(correlation)
+    assert abs(value) >= abs(correlation) - 1e-12
+
+
+def test_intervals_cover_the_truth(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    truth = 6 / np.pi * np.arcsin(0.3 / 2)
+    inside = 0
+    for _ in range(60):
+        interval = agreed(simulated(rng, 100, 3, 0.3, tmp_path)).interval
+        inside += interval.low <= truth <= interval.high
+    assert 52 <= inside <= 60
+
+
+@pytest.mark.parametrize(("heads", "seeds"), [(18, 2), (18, 3), (72, 3), (144, 5)])
+def test_noise_is_seldom_above_chance(heads: int, seeds: int) -> None:
+    rng = np.random.default_rng(6)
+    pairs = np.triu_indices(seeds, 1)
+    limit = chance_spearman(heads, len(pairs[0]))
+    ranks = rng.normal(size=(4000, seeds, heads)).argsort(-1).argsort(-1)
+    means = np.array([np.corrcoef(r)[pairs].mean() for r in ranks])
+    assert (means > limit).mean() < 0.02
+    assert (means > limit / 2).mean() > 0.05, "the control: half of it is common"
+
+
+def test_seeds_that_cannot_be_compared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    scores = simulated(rng, 24, 2, 0.9, tmp_path)
+    assert agreement(scores.of_seeds([0]), rng) is None
+    apart = scores.bias.copy()
+    apart[0, :12] = apart[1, 12:] = np.nan
+    assert agreement(replace(scores, bias=apart), rng) is None
+    assert set_overlap(replace(scores, bias=apart), 0.3, 0.1) is None
+
+
+def test_overlap_from_all_to_chance_to_none(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    scores = simulated(rng, 1000, 2, 0.9, tmp_path)
+    same = replace(scores, bias=np.stack([scores.bias[0]] * 2))
+    whole = set_overlap(same, 0.3, 0.1)
+    assert whole is not None
+    assert whole.share == 1.0
+    assert whole.chance == pytest.approx(100 / 700)
+    # Heads that are protected cannot be chosen, so the reversed ranking shares none of 100.
+    reverse = replace(scores, bias=np.stack([scores.bias[0], -scores.bias[0]]))
+    none = set_overlap(reverse, 0.3, 0.1)
+    assert none is not None
+    assert none.share == 0.0
+    shares = []
+    for _ in range(30):
+        shuffled = np.stack([rng.permutation(scores.bias[0]) for _ in range(2)])
+        found = set_overlap(replace(scores, bias=shuffled), 0.3, 0.1)
+        assert found is not None
+        shares.append(found.share)
+    assert np.mean(shares) == pytest.approx(100 / 700, abs=0.02)
+
+
+def test_chance_where_seeds_protect_different_heads(tmp_path: Path) -> None:
+    """Seeds with perplexities of their own protect other heads and can agree on fewer."""
+    rng = np.random.default_rng(9)
+    scores = simulated(rng, 1000, 2, 0.9, tmp_path)
+    ppl = np.stack([np.arange(1000.0), np.arange(1000.0)[::-1]])
+    shares = []
+    for _ in range(30):
+        shuffled = np.stack([rng.permutation(scores.bias[0]) for _ in range(2)])
+        found = set_overlap(replace(scores, bias=shuffled, ppl=ppl), 0.3, 0.1)
+        assert found is not None
+        shares.append(found.share)
+    # 700 unprotected heads each, 400 of them the same.
+    assert found.chance == pytest.approx(100 * 400 / (700 * 700))
+    assert np.mean(shares) == pytest.approx(found.chance, abs=0.02)
+
+
+def test_overlap_is_among_common_heads(tmp_path: Path) -> None:
+    scores = simulated(np.random.default_rng(10), 100, 2, 0.9, tmp_path)
+    bias = np.stack([scores.bias[0]] * 2)
+    best = np.argsort(bias[0])[:20]
+    bias[1, best] = np.nan  # a head that was never scored is no disagreement
+    found = set_overlap(replace(scores, bias=bias), 0.3, 0.1)
+    assert found is not None
+    assert found.share == 1.0
+    assert found.chance == pytest.approx(8 / 56)
+
+
+def test_shares_that_cannot_be_satisfied(tmp_path: Path) -> None:
+    scores = simulated(np.random.default_rng(11), 24, 2, 0.9, tmp_path)
+    with pytest.raises(SelectionError, match="lower one of them"):
+        set_overlap(scores, 0.8, 0.5)
