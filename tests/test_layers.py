@@ -22,7 +22,7 @@ LAYERS = {
     "scores": "errors",
     "sampling": "batching errors records",
     "data": "errors records",
-    "toxicity": "errors",
+    "toxicity": "data.cache errors",
     "metrics": "errors records",
     "models": "errors records",
     "scoring": "batching data.prompt_selection errors metrics models progress records sampling "

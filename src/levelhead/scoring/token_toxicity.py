@@ -4,7 +4,8 @@
 
 Only word-initial tokens (" word") count: tau ignores words of several tokens and negation. It is
 restricted to tokens that carry nearly all of the next-token probability on the base model's own
-continuations, so that its cost stays bounded for an expensive scorer.
+continuations, so that its cost stays bounded for an expensive scorer, whose answers are kept on
+disk besides: a context that was ever asked about with the same words costs nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from levelhead.batching import Advance
 from levelhead.errors import ScorerError
 from levelhead.records import ToxicityInput
-from levelhead.toxicity import ToxicityScorer, score_texts
+from levelhead.toxicity import ToxicityScorer, score_texts_once
 
 SPACE_MARKS = ("Ġ", "▁")
 MASS = 0.999
@@ -38,6 +39,9 @@ class TokenToxicity:
     token_ids: Int[np.ndarray, " tokens"]
     tau: Float[np.ndarray, "rows tokens"]
     classifier_calls: int
+    """Texts whose score went into this tau; a context drawn twice counts once."""
+    classifier_calls_cached: int = 0
+    """How many of them were answered from disk, by an earlier run or an earlier round of this."""
 
     def row(self, subgroup: int) -> int:
         """The row of `tau` that a subgroup uses."""
@@ -85,15 +89,23 @@ def measure_token_toxicity(
     """
     words = word_tokens(tokenizer)
     spread = sum(map(len, contexts))
-    budget = MAX_CALLS[scorer.cost] // max(1, spread)
+    budget = MAX_CALLS[scorer.cost] // max(1, spread) - 1  # a context itself is asked about too
     chosen = _most_probable(words, mass, budget)
     ids = np.array([i for word in chosen for i in words[word]], dtype=np.int64)
     repeat = np.array([len(words[word]) for word in chosen])
     tau = np.zeros((len(contexts), len(chosen)))
+    rises: dict[str, Float[np.ndarray, " words"]] = {}
+    calls = cached = 0
     for row, texts in enumerate(contexts):
         for text in texts:
-            base = score_texts(scorer, [text])[0]
-            tau[row] += score_texts(scorer, [f"{text} {word}" for word in chosen]) - base
+            if text not in rises:
+                # One question per context, so that an interrupted run keeps what it has paid for.
+                question = [text, *(f"{text} {word}" for word in chosen)]
+                scores, kept = score_texts_once(scorer, question)
+                rises[text] = scores[1:] - scores[0]
+                calls += len(question)
+                cached += len(question) * kept
+            tau[row] += rises[text]
             if advance:
                 advance(1)
         tau[row] /= max(1, len(texts))
@@ -104,7 +116,7 @@ def measure_token_toxicity(
         )
     expanded = np.repeat(tau, repeat, axis=1)
     used = np.flatnonzero(np.any(expanded != 0, axis=0))
-    return TokenToxicity(ids[used], expanded[:, used], spread * (len(chosen) + 1))
+    return TokenToxicity(ids[used], expanded[:, used], calls, cached)
 
 
 def _most_probable(
