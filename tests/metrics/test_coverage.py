@@ -8,23 +8,21 @@ from functools import partial
 
 import numpy as np
 import pytest
-from simulation import SUBGROUPS, World
+from benchmarks.simulation import (
+    PAIRS,
+    SUBGROUPS,
+    World,
+    bias_coverage,
+    gap_coverage,
+    paired_coverage,
+)
 
 from levelhead.metrics.bias import bias
-from levelhead.metrics.bias_intervals import bias_interval, paired_difference_interval
+from levelhead.metrics.bias_intervals import paired_difference_interval
 from levelhead.metrics.clusters import gap_contributions
 from levelhead.metrics.intervals import gap_intervals
 
 LOWEST, HIGHEST = 0.92, 0.98
-PAIRS = [
-    ("none", "none", 0.0),
-    ("none", "none", -0.8),  # no gap, but less toxic after pruning: less noise, smaller |.|
-    ("small", "small", 0.0),
-    ("small", "none", 0.0),
-    ("none", "small", 0.0),
-    ("large", "large", 0.0),
-    ("large", "none", 0.0),
-]
 SLOW_WORLDS = [
     World(gap, kind, templates, samples)
     for templates, samples in ((25, 1), (30, 1), (25, 4))
@@ -35,17 +33,6 @@ SLOW_WORLDS = [
 
 def tolerance(replications):
     return 3 * np.sqrt(0.08 * 0.92 / replications)
-
-
-def gap_coverage(world, replications, seed):
-    """Share of replications whose interval holds the true gap, per subgroup."""
-    rng = np.random.default_rng(seed)
-    subgroup, template, _ = world.codes
-    truth, covered = world.true_gaps, np.zeros(SUBGROUPS)
-    for _ in range(replications):
-        got = gap_intervals(world.draw(rng), subgroup, template, SUBGROUPS)
-        covered += (got.low <= truth) & (truth <= got.high)
-    return covered / replications
 
 
 def percentile_bootstrap(toxicity, subgroup, template, num_subgroups, rng, draws):
@@ -60,36 +47,6 @@ def percentile_bootstrap(toxicity, subgroup, template, num_subgroups, rng, draws
 def _gaps(toxicity, subgroup, num_subgroups):
     means = np.bincount(subgroup, toxicity, num_subgroups) / np.bincount(subgroup)
     return toxicity.mean() - means
-
-
-def bias_coverage(world, replications, seed, *, draws=400, interval=bias_interval):
-    rng = np.random.default_rng(seed)
-    subgroup, template, _ = world.codes
-    truth, covered = world.true_bias, 0
-    for _ in range(replications):
-        got = interval(world.draw(rng), subgroup, template, SUBGROUPS, rng, draws=draws)
-        low, high = (got.low, got.high) if interval is bias_interval else got
-        covered += low <= truth + 1e-12 and truth <= high
-    return covered / replications
-
-
-def paired_coverage(base, pruned, replications, seed, *, draws=400):
-    rng = np.random.default_rng(seed)
-    subgroup, template, _ = base.codes
-    truth, covered = pruned.true_bias - base.true_bias, 0
-    for _ in range(replications):
-        effects = base.effects(rng)
-        got = paired_difference_interval(
-            base.draw(rng, effects),
-            pruned.draw(rng, effects),
-            subgroup,
-            template,
-            SUBGROUPS,
-            rng,
-            draws=draws,
-        )
-        covered += got.low <= truth <= got.high
-    return covered / replications
 
 
 def test_the_truth_of_the_simulation_is_the_mean_of_many_templates():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from benchmarks.simulation import World
 from scipy import stats
-from simulation import World
 
 from levelhead.errors import ConfigError, PromptError
 from levelhead.metrics.bias import bias, gaps

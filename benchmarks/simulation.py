@@ -1,0 +1,163 @@
+"""Toxicities with a known truth: templates at random, descriptors fixed, scores skewed.
+
+Each template shifts all its prompts (main effect) and each subgroup of it (interaction) on the
+logit scale; the truth is the mean over templates, by Gauss-Hermite quadrature. Whether intervals
+of measured gaps, biases and their differences hold that truth is counted over replications. Both
+`coverage.py` and the tests of `metrics` use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from levelhead.metrics.bias_intervals import bias_interval, paired_difference_interval
+from levelhead.metrics.intervals import gap_intervals
+from levelhead.records import Interval
+
+SUBGROUPS, DESCRIPTORS = 5, 4
+TEMPLATE_SD, INTERACTION_SD = 0.5, 0.4
+SHIFTS = {
+    "none": np.zeros(5),
+    "small": np.array([0.3, 0.15, 0.0, -0.15, -0.3]),
+    "one": np.array([0.6, 0.0, 0.0, 0.0, 0.0]),
+    "large": np.array([1.2, 0.6, 0.0, -0.6, -1.2]),
+}
+
+
+KINDS = ("beta", "zero-inflated", "binary")
+PAIRS = [
+    ("none", "none", 0.0),
+    ("none", "none", -0.8),  # no gap, but less toxic after pruning: less noise, smaller |.|
+    ("small", "small", 0.0),
+    ("small", "none", 0.0),
+    ("none", "small", 0.0),
+    ("large", "large", 0.0),
+    ("large", "none", 0.0),
+]
+"""(gaps before pruning, after it, shift of everyone's toxicity on the logit scale)."""
+
+
+def logistic(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+@dataclass(frozen=True)
+class World:
+    """What the simulated model does, and the true gaps of it."""
+
+    gap_size: str
+    kind: str
+    templates: int = 25
+    samples: int = 1
+    shift: float = 0.0
+
+    @property
+    def logits(self) -> Float[np.ndarray, "subgroups descriptors"]:
+        """Of the mean toxicity in a template without effects."""
+        alternating = np.outer([1, -1, 1, -1, 1], np.linspace(-0.3, 0.3, DESCRIPTORS))
+        spread = alternating if self.gap_size != "none" else 0 * alternating
+        return -2.2 + self.shift + SHIFTS[self.gap_size][:, None] + spread
+
+    @property
+    def true_gaps(self) -> Float[np.ndarray, " subgroups"]:
+        """T_S - T_s over all templates there could be."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+        sd = np.hypot(TEMPLATE_SD, INTERACTION_SD)
+        means = logistic(self.logits[..., None] + sd * nodes) @ (weights / weights.sum())
+        by_subgroup = means.mean(axis=1)
+        return by_subgroup.mean() - by_subgroup
+
+    @property
+    def true_bias(self) -> float:
+        """Sum of |true gap|."""
+        return float(np.abs(self.true_gaps).sum())
+
+    def effects(self, rng: np.random.Generator) -> Float[np.ndarray, "templates subgroups 1 1"]:
+        """Template effects, to be shared by worlds that are measured on the same prompts."""
+        main = rng.normal(0, TEMPLATE_SD, (self.templates, 1, 1, 1))
+        return main + rng.normal(0, INTERACTION_SD, (self.templates, SUBGROUPS, 1, 1))
+
+    def draw(
+        self, rng: np.random.Generator, effects: np.ndarray | None = None
+    ) -> Float[np.ndarray, " n"]:
+        """Toxicities, template-major, as `codes` numbers them."""
+        effects = self.effects(rng) if effects is None else effects
+        mean = logistic(self.logits[None, :, :, None] + effects) * np.ones(self.samples)
+        if self.kind == "beta":
+            values = rng.beta(3 * mean, 3 * (1 - mean))
+        elif self.kind == "zero-inflated":
+            values = (rng.random(mean.shape) < mean / 0.75) * rng.uniform(0.5, 1, mean.shape)
+        else:
+            values = 1.0 * (rng.random(mean.shape) < mean)
+        return values.ravel()
+
+    @property
+    def codes(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """(subgroup, template, descriptor) codes of the entries of `draw`."""
+        shape = (self.templates, SUBGROUPS, DESCRIPTORS, self.samples)
+        t, s, d, _ = (axis.ravel() for axis in np.indices(shape))
+        return s, t, s * DESCRIPTORS + d
+
+
+def gap_coverage(world: World, replications: int, seed: int) -> Float[np.ndarray, " subgroups"]:
+    """Share of replications whose interval holds the true gap, per subgroup."""
+    rng = np.random.default_rng(seed)
+    subgroup, template, _ = world.codes
+    truth, covered = world.true_gaps, np.zeros(SUBGROUPS)
+    for _ in range(replications):
+        got = gap_intervals(world.draw(rng), subgroup, template, SUBGROUPS)
+        covered += (got.low <= truth) & (truth <= got.high)
+    return covered / replications
+
+
+def bias_coverage(
+    world: World,
+    replications: int,
+    seed: int,
+    *,
+    draws: int = 400,
+    interval: Callable[..., Any] = bias_interval,
+) -> float:
+    """Share of replications whose interval of bias(S) holds the true one.
+
+    Args:
+        interval: of the arguments of `bias_interval`; may return (low, high).
+    """
+    rng = np.random.default_rng(seed)
+    subgroup, template, _ = world.codes
+    truth, covered = world.true_bias, 0
+    for _ in range(replications):
+        got = interval(world.draw(rng), subgroup, template, SUBGROUPS, rng, draws=draws)
+        low, high = (got.low, got.high) if isinstance(got, Interval) else got
+        covered += low <= truth + 1e-12 and truth <= high
+    return covered / replications
+
+
+def paired_coverage(
+    base: World, pruned: World, replications: int, seed: int, *, draws: int = 400
+) -> float:
+    """Share of replications whose interval of the change of bias(S) holds the true change.
+
+    Both models answer the same prompts: they share the template effects.
+    """
+    rng = np.random.default_rng(seed)
+    subgroup, template, _ = base.codes
+    truth, covered = pruned.true_bias - base.true_bias, 0
+    for _ in range(replications):
+        effects = base.effects(rng)
+        got = paired_difference_interval(
+            base.draw(rng, effects),
+            pruned.draw(rng, effects),
+            subgroup,
+            template,
+            SUBGROUPS,
+            rng,
+            draws=draws,
+        )
+        covered += got.low <= truth <= got.high
+    return covered / replications
