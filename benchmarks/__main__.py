@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bias_cost, perplexity_effects, plain_perplexity
+from benchmarks import bias_cost, coverage, growth, perplexity_effects, plain_perplexity
 
 BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "perplexity": perplexity_effects.measure,
     "bias": bias_cost.measure,
     "plain": plain_perplexity.measure,
+    "growth": growth.measure,
+    "coverage": coverage.measure,
 }
 OUT = Path("runs/bench")
 
