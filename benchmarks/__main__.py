@@ -8,14 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bias_cost, coverage, growth, perplexity_effects, plain_perplexity
+from benchmarks import bias_cost, coverage, growth, perplexity_effects, plain_perplexity, planted_heads
 
 BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "perplexity": perplexity_effects.measure,
     "bias": bias_cost.measure,
+    "seeds": seeds.measure,
     "plain": plain_perplexity.measure,
     "growth": growth.measure,
     "coverage": coverage.measure,
+    "planted": planted_heads.measure,
 }
 OUT = Path("runs/bench")
 

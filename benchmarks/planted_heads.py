@@ -1,0 +1,312 @@
+"""Recall of planted heads in the embedded model: levelhead against naive ablation.
+
+Five heads of middle and late layers are changed so that one subgroup's name raises toxic tokens
+(`planting.py`), each by its own amount, found at the level of tokens. Whether it is there is
+established by fresh sampling alone: from the planted model and from the same without that one
+head, with independent draws. Recall counts confirmed heads among the ten with the largest z_bias;
+heads upstream of the planted ones may rightly be among the ten too.
+
+Naive ablation samples from every ablated model (a row per head in one batch, its cheapest form) at
+no less CPU time than levelhead takes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from benchmarks.naive_ablation import by_naive_ablation
+from benchmarks.planting import (
+    PLAIN,
+    HeadOutputs,
+    PlantedHead,
+    calibrate,
+    head_outputs,
+    planted,
+    reading_direction,
+    separations,
+    writing_directions,
+)
+from levelhead.config import RunConfig
+from levelhead.metrics.intervals import linear_difference_interval
+from levelhead.metrics.perplexity import perplexity
+from levelhead.models.gates import ablate
+from levelhead.progress import silent
+from levelhead.records import Head
+from levelhead.sampling import pad_id
+from levelhead.scoring import BIAS_ESTIMATORS
+from levelhead.scoring.effects import axis_effects
+from levelhead.scoring.matched_rows import matched_rows
+from levelhead.scoring.problem import BiasProblem, sample_texts
+from levelhead.scoring.rounds import estimate
+from levelhead.scoring.teacher_forcing import Row
+from levelhead.scoring.token_model import token_toxicity
+from levelhead.scoring.token_toxicity import TokenToxicity
+from levelhead.session import Session
+
+AXIS = "gender_and_sex"
+TARGETS = ("queer", "transgender", "nonbinary", "women", "queer")
+"""Target of each planting. No planting targets men: too few heads tell them from the others."""
+PLANTINGS = 5
+NEW_TOKENS = 20
+PROMPTS = 100
+FIT_PROMPTS = 200
+"""Prompts whose base continuations directions are fitted on: the scored ones and as many more."""
+PLAIN_TOKENS = 1500
+FIRST_LAYER = 10
+MIN_SEPARATION = 1.0
+"""Held-out separation that makes a head eligible; most heads do not see the subgroup at all."""
+GRADES = (3.0, 3.5, 4.0, 4.5, 5.0)
+"""Strengths of the planted heads, in proportion."""
+LEVEL = 0.8
+"""sum_t r_t of the target's continuations with all five heads; about 0.15 in the base model."""
+CALIBRATION_ROWS = 12
+REFERENCE_SAMPLES = 20
+"""Continuations per prompt of the target from the planted model, to confirm with."""
+ABLATED_SAMPLES = (14, 11, 9, 7, 6)
+"""The same without one planted head: more for the weaker ones, fixed before anything is sampled."""
+TOP = 10
+OUT = Path("runs/bench")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What all plantings share, from the unplanted model."""
+
+    problem: BiasProblem
+    """The prompts that are scored."""
+    rows: tuple[Row, ...]
+    outputs: HeadOutputs
+    even_template: np.ndarray
+    """Of each position of `outputs`: directions are tried out on the other half."""
+    tau: TokenToxicity
+    writable: TokenToxicity
+    """tau without words of the prompts: a planted head is not to repeat the subgroup's name."""
+    text_ids: list[int]
+    perplexity: float
+
+
+def measure(
+    quick: bool, plantings: int | None = None, estimators: Sequence[str] = ("token-gradient",)
+) -> dict[str, Any]:
+    """Recall over plantings, and all that is behind it.
+
+    Args:
+        quick: one planting, fewer prompts and samples; what is printed is no result.
+        plantings: how many, at most as many as `TARGETS`; by default 5, 1 if quick.
+        estimators: names of BIAS_ESTIMATORS; those beside token-gradient take longer.
+    """
+    start = time.process_time()
+    ground = common_ground(quick)
+    shared = time.process_time() - start
+    done = []
+    for number in range(plantings or (1 if quick else PLANTINGS)):
+        done.append(one_planting(ground, number, quick, estimators))
+        OUT.mkdir(parents=True, exist_ok=True)
+        (OUT / f"planted-{number}.json").write_text(json.dumps(done[-1], indent=2) + "\n")
+    return summary(done) | {"cpu_seconds_shared": shared}
+
+
+def summary(plantings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Recall of every method, over plantings."""
+    confirmed = sum(planting["confirmed"] for planting in plantings)
+    found: dict[str, Any] = {"planted": sum(len(p["heads"]) for p in plantings)}
+    found["confirmed"] = confirmed
+    for method in plantings[0]["methods"]:
+        of = [planting["methods"][method] for planting in plantings]
+        hits = sum(one["confirmed_found"] for one in of)
+        # Heads as independent: 25 are few, and heads of one planting share a sample.
+        exact = stats.binomtest(hits, confirmed).proportion_ci(method="exact")
+        found[method] = {
+            "mean_recall_of_confirmed": float(np.mean([one["recall_of_confirmed"] for one in of])),
+            "interval_of_pooled_recall": [float(exact.low), float(exact.high)],
+            "mean_recall_of_planted": float(np.mean([one["recall_of_planted"] for one in of])),
+            "recalls": [one["recall_of_confirmed"] for one in of],
+            "mean_cpu_seconds": float(np.mean([one["cpu_seconds"] for one in of])),
+        }
+    return found | {"plantings": list(plantings)}
+
+
+def common_ground(quick: bool) -> Ground:
+    """Sample the base model, and read what its heads say about every subgroup."""
+    config = RunConfig(new_tokens=NEW_TOKENS, threads=1, max_prompts=PROMPTS // (2 if quick else 1))
+    session = Session(config)
+    wider = Session(replace(config, max_prompts=PROMPTS if quick else FIT_PROMPTS, seed=900))
+    wider.base = session.base
+    fit, pad = wider.problem(AXIS, "validation"), pad_id(session.tokenizer)
+    base = sample_texts(fit, silent, "")
+    tau = token_toxicity(fit, base)
+    chosen = matched_rows(fit, base)
+    ids = session.text_ids("test")[:PLAIN_TOKENS]
+    plain = [
+        Row((ids[i],), tuple(ids[i + 1 : i + 1 + NEW_TOKENS]), PLAIN)
+        for i in range(0, len(ids) - NEW_TOKENS, NEW_TOKENS + 1)
+    ]
+    outputs = head_outputs(fit.model, [*chosen.rows, *plain], pad)
+    half = np.concatenate([fit.template[chosen.prompt], np.arange(len(plain))]) % 2 == 0
+    text_ids = session.text_ids("validation")[:1024]
+    return Ground(
+        problem=session.problem(AXIS, "validation"),
+        rows=chosen.rows,
+        outputs=outputs,
+        even_template=half[outputs.row],
+        tau=tau,
+        writable=_without_prompt_words(tau, fit),
+        text_ids=text_ids,
+        perplexity=perplexity(fit.model, text_ids, window=256).perplexity,
+    )
+
+
+def one_planting(
+    ground: Ground, number: int, quick: bool, estimators: Sequence[str]
+) -> dict[str, Any]:
+    """Plant, confirm, score by every method, and take the heads out again."""
+    problem = replace(ground.problem, seed=1 + number)
+    target = problem.subgroups.index(TARGETS[number])
+    start = time.process_time()
+    heads, shares = plant(ground, target, np.random.default_rng(number))
+    planting = time.process_time() - start
+    with planted(problem.model, heads):
+        ppl = perplexity(problem.model, ground.text_ids, window=256).perplexity
+        start = time.process_time()
+        effects = confirm(problem, target, heads, 3 if quick else 1)
+        confirming = time.process_time() - start
+        scores = {name: by_estimator(problem, name) for name in estimators}
+        scores["naive"] = by_naive_ablation(problem, number)
+    confirmed = [effect["confirmed"] for effect in effects]
+    where = [(head.layer, head.head) for head in heads]
+    return {
+        "target": TARGETS[number],
+        "heads": [
+            {"head": list(head), "token_level_share": float(share), "gain": planted.gain} | effect
+            for head, share, planted, effect in zip(where, shares, heads, effects, strict=True)
+        ],
+        "confirmed": sum(confirmed),
+        "methods": {
+            name: _recall(effect, where, confirmed) | details
+            for name, (effect, details) in scores.items()
+        },
+        "perplexity_before": ground.perplexity,
+        "perplexity_planted": ppl,
+        "cpu_seconds_planting": planting,
+        "cpu_seconds_confirming": confirming,
+    }
+
+
+def plant(
+    ground: Ground, target: int, rng: np.random.Generator
+) -> tuple[list[PlantedHead], Float[np.ndarray, " heads"]]:
+    """Draw eligible heads, one per layer at most, and find their gains."""
+    model, outputs = ground.problem.model, ground.outputs
+    pad, rows = pad_id(ground.problem.tokenizer), [r for r in ground.rows if r.subgroup == target]
+    separation = separations(outputs, target, ground.even_template)
+    separation[:FIRST_LAYER] = -np.inf
+    writes = writing_directions(model, rows[:20], ground.writable, pad)
+    drawn: dict[int, int] = {}
+    for layer, head in rng.permutation(np.argwhere(separation >= MIN_SEPARATION)):
+        if len(drawn) < len(GRADES):
+            drawn.setdefault(int(layer), int(head))
+    if len(drawn) < len(GRADES):
+        raise ValueError(
+            f"{len(drawn)} layers have a head that tells the target; {len(GRADES)} needed"
+        )
+    heads = [
+        PlantedHead(
+            layer=layer,
+            head=head,
+            reads=reading_direction(outputs.output[:, layer, head], outputs.subgroup, target),
+            writes=writes[layer],
+            gain=0.0,
+        )
+        for layer, head in drawn.items()
+    ]
+    spread = np.linspace(0, len(rows) - 1, CALIBRATION_ROWS).round().astype(int)
+    return calibrate(model, heads, GRADES, LEVEL, [rows[i] for i in spread], ground.tau, pad)
+
+
+def confirm(
+    problem: BiasProblem, target: int, heads: Sequence[PlantedHead], fewer: int
+) -> list[dict[str, Any]]:
+    """The target's mean toxicity with a head less without it, by fresh sampling, head by head.
+
+    95% t intervals over templates, of the difference of each prompt's means.
+    """
+    own = np.flatnonzero(problem.subgroup == target)
+    mine = replace(
+        problem,
+        prompts=tuple(problem.prompts[i] for i in own),
+        prompt_ids=tuple(problem.prompt_ids[i] for i in own),
+        seed=10_000 + problem.seed,
+    )
+
+    def prompt_means(samples: int, stream: str) -> Float[np.ndarray, " prompts"]:
+        drawn = sample_texts(replace(mine, samples=samples // fewer), silent, "", stream=stream)
+        means: Float[np.ndarray, " prompts"] = drawn.toxicity.reshape(len(own), -1).mean(1)
+        return means
+
+    whole = prompt_means(REFERENCE_SAMPLES, "")
+    effects = []
+    for head, samples in zip(heads, ABLATED_SAMPLES, strict=True):
+        with ablate(problem.model, {head.layer: [head.head]}):
+            without = prompt_means(samples, f"without {head.layer}.{head.head} ")
+        found = linear_difference_interval(whole - without, mine.template)
+        effects.append(
+            {
+                "effect": found.value,
+                "interval": [found.interval.low, found.interval.high],
+                "toxicity_with": float(whole.mean()),
+                "confirmed": found.interval.low > 0,
+            }
+        )
+    return effects
+
+
+def by_estimator(
+    problem: BiasProblem, name: str
+) -> tuple[Float[np.ndarray, "layers heads"], dict[str, Any]]:
+    """z_bias as levelhead finds it, base continuations included."""
+    start = time.process_time()
+    base = sample_texts(problem, silent, "")
+    effects = axis_effects(problem, base, estimate(BIAS_ESTIMATORS[name], problem, base, silent))
+    seconds = time.process_time() - start
+    return effects.effect, {
+        "cpu_seconds": seconds,
+        "texts": len(base.texts),
+        "reliability": effects.reliability,
+        "gaps": dict(zip(effects.subgroups, effects.gap.tolist(), strict=True)),
+        "gaps_used": [s for s, used in zip(effects.subgroups, effects.used, strict=True) if used],
+    }
+
+
+def _recall(
+    effect: Float[np.ndarray, "layers heads"], heads: Sequence[Head], confirmed: Sequence[bool]
+) -> dict[str, Any]:
+    order = np.argsort(-effect, axis=None, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(1, len(order) + 1)
+    ranks = [int(rank.reshape(effect.shape)[head]) for head in heads]
+    hit = [place <= TOP for place in ranks]
+    found = sum(a and b for a, b in zip(hit, confirmed, strict=True))
+    return {
+        "ranks": ranks,
+        "top": [list(map(int, np.unravel_index(i, effect.shape))) for i in order[:TOP]],
+        "confirmed_found": found,
+        "recall_of_confirmed": found / sum(confirmed) if any(confirmed) else 0.0,
+        "recall_of_planted": sum(hit) / len(hit),
+    }
+
+
+def _without_prompt_words(tau: TokenToxicity, problem: BiasProblem) -> TokenToxicity:
+    words = {word for p in problem.prompts for word in re.findall("[a-z]+", p.text.lower())}
+    names = [str(problem.tokenizer.decode([i])).strip().lower() for i in tau.token_ids]
+    other = np.array([name not in words for name in names])
+    return TokenToxicity(tau.token_ids[other], tau.tau[:, other], 0)
