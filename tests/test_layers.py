@@ -28,13 +28,13 @@ LAYERS = {
     "scoring": "batching data.prompt_selection errors metrics models progress records sampling "
     "scores toxicity",
     "selection": "errors records scores",
-    "diagnosis": "errors records scores selection",
+    "diagnosis": "errors metrics records scores selection",
     "reporting": "errors records scores",
     "session": "config data errors models records scoring toxicity",
     "evaluation": "batching errors metrics progress records sampling scoring session toxicity",
     "runs": "config errors records",
-    "stages": "config errors evaluation models progress records runs scores scoring selection "
-    "session",
+    "stages": "config errors evaluation models progress records runs sampling scores scoring "
+    "selection session",
     "pipeline": "config diagnosis errors models progress records reporting runs scores session "
     "stages",
     "console": "batching progress reporting.escape reporting.terminal runs scores",

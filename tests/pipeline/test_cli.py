@@ -136,7 +136,16 @@ def test_help_answers_quickly_and_names_every_command() -> None:
         text = subprocess.run(call, capture_output=True, text=True, check=True).stdout
         times.append(time.monotonic() - start)
     assert min(times) < 0.5
-    for command in ("run", "score", "select", "prune", "evaluate", "report", "fetch-model"):
+    for command in (
+        "run",
+        "score",
+        "select",
+        "prune",
+        "evaluate",
+        "report",
+        "diagnose",
+        "fetch-model",
+    ):
         assert command in text
         help_of = CliRunner().invoke(cli.cli, [command, "--help"])
         assert help_of.exit_code == 0

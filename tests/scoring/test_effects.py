@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from levelhead.metrics.bias import bias_of_means
-from levelhead.scoring.effects import axis_effects, spearman_brown, z_bias
+from levelhead.scoring.effects import axis_effects, z_bias
 from levelhead.scoring.problem import HeadShifts, SampledTexts, group_shifts
 
 LAYERS, HEADS = 4, 5
@@ -119,8 +119,3 @@ def test_grouping_averages_rows_by_template_and_sample() -> None:
     assert isinstance(shifts, HeadShifts)
     assert shifts.count.tolist() == [[2, 1], [0, 1]]
     assert shifts.shift[:, :, 0, 0].tolist() == [[0.5, 2.0], [0.0, 3.0]]
-
-
-@pytest.mark.parametrize(("half", "whole"), [(0.0, 0.0), (0.5, 2 / 3), (1.0, 1.0), (-0.9, -1.0)])
-def test_spearman_brown(half: float, whole: float) -> None:
-    assert spearman_brown(half) == pytest.approx(whole)

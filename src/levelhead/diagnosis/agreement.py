@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from levelhead.diagnosis.by_seed import SeedScores
+from levelhead.metrics.reliability import spearman_brown
 from levelhead.records import Head, Interval
 from levelhead.scores import PPL, ScoreTable, bias_metric, column
 from levelhead.selection.rules import head_count, protected_heads, select_heads
@@ -80,16 +81,6 @@ def agreement(scores: SeedScores, rng: np.random.Generator) -> Agreement | None:
         chance=chance_spearman(float(common.mean()), len(common)),
         reliability=spearman_brown(mean, count),
     )
-
-
-def spearman_brown(correlation: float, times: int) -> float:
-    """Reliability of the mean of `times` replicates whose pairs correlate by `correlation`.
-
-    K r / (1 + (K - 1) r), Spearman and Brown, 1910; at least -1. Exact for linear correlation of
-    replicates with independent errors; close for ranks.
-    """
-    below = 1 + (times - 1) * correlation
-    return max(-1.0, times * correlation / below) if below > 0 else -1.0
 
 
 def chance_spearman(heads: float, pairs: int) -> float:

@@ -17,6 +17,7 @@ from scipy import stats
 
 from levelhead.metrics.bias import gaps, gaps_of_means
 from levelhead.metrics.intervals import GapEstimates, gap_intervals
+from levelhead.metrics.reliability import spearman_brown
 from levelhead.sampling import derived_seed
 from levelhead.scoring.problem import BiasProblem, HeadShifts, SampledTexts
 
@@ -225,9 +226,4 @@ def split_half_reliability(halves: Float[np.ndarray, "splits 2 layers heads"]) -
     for first, second in halves.reshape(len(halves), 2, -1):
         constant = not (np.ptp(first) and np.ptp(second))
         found.append(0.0 if constant else float(stats.spearmanr(first, second).statistic))
-    return spearman_brown(float(np.mean(found)))
-
-
-def spearman_brown(half: float) -> float:
-    """Reliability of the whole from the correlation of its halves: 2r / (1 + r), at least -1."""
-    return max(-1.0, 2 * half / (1 + half)) if half > -0.5 else -1.0
+    return spearman_brown(float(np.mean(found)), 2)

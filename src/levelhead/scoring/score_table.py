@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from levelhead.metrics.reliability import times_to_reach
 from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric, column
 from levelhead.scoring.effects import MIN_GAP_Z, AxisEffects
 from levelhead.scoring.perplexity_effects import PerplexityEffects
@@ -89,7 +90,7 @@ def _more_samples(reliability: float, least: float, samples: int) -> str:
     """How much more work would reach a reliability, by the Spearman-Brown formula."""
     if reliability <= 0.02:
         return "no number of samples can be foretold to help: there may be nothing to rank"
-    times = least / (1 - least) * (1 - reliability) / reliability
+    times = times_to_reach(reliability, least)
     return (
         f"about {times:.1f} times as many would reach it (--samples {int(np.ceil(times * samples))}"
         ", or more prompts: --max-prompts)"
