@@ -8,7 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bias_cost, coverage, growth, perplexity_effects, plain_perplexity, planted_heads
+from benchmarks import (
+    bias_cost,
+    coverage,
+    growth,
+    perplexity_effects,
+    plain_perplexity,
+    planted_heads,
+    seeds,
+)
 
 BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "perplexity": perplexity_effects.measure,
