@@ -50,7 +50,10 @@ class TokenModel:
     beta: float
     r_squared: float
     expected: Float[np.ndarray, " n"]
-    """beta sum_t r_t of each base continuation, at the level of the measured toxicity."""
+    """beta sum_t r_t of each base continuation, at the level of the measured toxicity.
+
+    For `full` input it is `adjusted`: the prompt's own words make most of the gaps.
+    """
     adjusted: Float[np.ndarray, " n"]
     """Toxicity less beta M: the same mean without the noise of which words were drawn."""
 
@@ -73,13 +76,14 @@ def token_model(problem: BiasProblem, base: SampledTexts, progress: Progress) ->
             advance=advance,
         )
     beta, r_squared = fit_beta(problem, base, surprise)
-    return TokenModel(
-        tau=tau,
-        beta=beta,
-        r_squared=r_squared,
-        expected=base.toxicity.mean() + beta * (expected - expected.mean()),
-        adjusted=base.toxicity - beta * surprise,
-    )
+    adjusted = base.toxicity - beta * surprise
+    if problem.toxicity_input == "full":
+        # The scorer reads the prompt too, and most of a gap is its answer to that: words that
+        # were expected to follow cannot stand for it.
+        level = adjusted
+    else:
+        level = base.toxicity.mean() + beta * (expected - expected.mean())
+    return TokenModel(tau=tau, beta=beta, r_squared=r_squared, expected=level, adjusted=adjusted)
 
 
 def fit_beta(
