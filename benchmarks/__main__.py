@@ -1,4 +1,4 @@
-"""Run benchmarks by name: python -m benchmarks [perplexity] [bias] [--quick]."""
+"""Run benchmarks by name: python -m benchmarks [NAME ...] [--quick]."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
-    bias_cost,
     coverage,
     growth,
+    hybrid,
     perplexity_effects,
     plain_perplexity,
     planted_heads,
@@ -20,7 +20,7 @@ from benchmarks import (
 
 BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "perplexity": perplexity_effects.measure,
-    "bias": bias_cost.measure,
+    "hybrid": hybrid.measure,
     "seeds": seeds.measure,
     "plain": plain_perplexity.measure,
     "growth": growth.measure,
