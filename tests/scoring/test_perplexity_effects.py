@@ -1,5 +1,6 @@
 """Effects on perplexity: exact is exact, curvature follows it, windows are what they say."""
 
+import importlib
 import math
 
 import numpy as np
@@ -13,6 +14,9 @@ from levelhead.progress import silent
 from levelhead.scoring import PPL_ESTIMATORS
 from levelhead.scoring.perplexity_effects import text_windows, window_nll
 from levelhead.testing import TINY_FAMILIES, tiny_model
+
+module = importlib.import_module("levelhead.scoring.curvature")
+"""The function of this name hides it in the package."""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,64 @@ def test_curvature_ranks_heads_as_exact_ablation_does(trained) -> None:
     assert fast.fisher is not None
     assert (fast.fisher >= 0).all()
     assert fast.diagnostics["calibration"] > 0
+
+
+def test_the_race_protects_the_exhaustive_set_for_less(trained) -> None:
+    model, windows = trained
+    exhaustive = PPL_ESTIMATORS["exhaustive"](model, windows, silent, 0, 0.3)
+    raced = PPL_ESTIMATORS["exact"](model, windows, silent, 0, 0.3)
+    count = int(0.3 * raced.effect.size)
+
+    def protected(effect: np.ndarray) -> set[int]:
+        return set(np.argsort(effect, axis=None)[:count].tolist())
+
+    assert protected(raced.effect) == protected(exhaustive.effect)
+    wrong = PPL_ESTIMATORS["exact"](model, windows[:4], silent, 0, 0.3)
+    assert protected(wrong.effect) != protected(exhaustive.effect), "control: other text"
+    assert raced.diagnostics["share_of_exhaustive"] < 0.9
+    assert raced.perplexity == pytest.approx(exhaustive.perplexity, rel=1e-5)
+    assert (raced.stderr > 0).all()
+    z = (raced.effect - exhaustive.effect) / raced.stderr
+    assert np.abs(z).max() < 3
+
+
+@pytest.mark.parametrize("name", PPL_ESTIMATORS)
+def test_halves_are_estimates_of_their_own(trained, name: str) -> None:
+    model, windows = trained
+    effects = PPL_ESTIMATORS[name](model, windows, silent, 0, 0.3)
+    halves = effects.halves(np.random.default_rng(0), 5)
+    assert halves.shape == (5, 2, *effects.effect.shape)
+    assert np.isfinite(halves).all()
+    rho = [stats.spearmanr(one.ravel(), other.ravel()).statistic for one, other in halves]
+    assert 0.5 < np.mean(rho) < 0.999, "much the same, and not from the same windows"
+    np.testing.assert_allclose(halves.mean((0, 1)), effects.effect, atol=5 * effects.stderr.max())
+
+
+def test_stretches_of_positions_give_the_fisher_value_with_less_noise(trained, monkeypatch) -> None:
+    model, windows = trained
+
+    def fisher(stretch: int, seed: int) -> np.ndarray:
+        monkeypatch.setattr(module, "STRETCH", stretch)
+        found = module.derivatives(model, windows[:8], silent, seed)
+        return found.fisher.mean(0)
+
+    whole = np.array([fisher(32, seed) for seed in range(12)])
+    short = np.array([fisher(4, seed) for seed in range(12)])
+    ratio = short.mean(0) / whole.mean(0)
+    assert 0.8 < np.median(ratio) < 1.25
+    assert np.median(short.std(0)) < 0.8 * np.median(whole.std(0))
+
+
+def test_noisy_gradients_are_shrunk_and_clear_ones_are_not() -> None:
+    rng = np.random.default_rng(0)
+    fisher = np.ones((5, 40))
+    true = rng.standard_normal((5, 40))
+    noise = np.where(np.arange(40) < 20, 0.1, 10.0) * rng.standard_normal((16, 5, 40))
+    share = module.signal_share(true + noise, fisher)
+    assert share[:, :20].min() > 0.9
+    assert share[:, 20:].max() < 0.6
+    none = module.signal_share(noise[..., 20:], fisher[:, 20:])
+    assert np.median(none) < 0.3, "control: nothing but noise"
 
 
 def test_curvature_depends_on_its_seed_only_through_labels(trained) -> None:

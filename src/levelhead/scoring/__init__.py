@@ -2,6 +2,7 @@
 
 from levelhead.scoring.ablate import ablate
 from levelhead.scoring.curvature import curvature
+from levelhead.scoring.exact import exact
 from levelhead.scoring.finite import finite
 from levelhead.scoring.hybrid import hybrid
 from levelhead.scoring.perplexity_effects import PerplexityEstimator, exhaustive
@@ -16,7 +17,7 @@ BIAS_ESTIMATORS: dict[str, Estimator] = {
 }
 PPL_ESTIMATORS: dict[str, PerplexityEstimator] = {
     "curvature": curvature,
-    "exact": exhaustive,
+    "exact": exact,
     "exhaustive": exhaustive,
 }
 

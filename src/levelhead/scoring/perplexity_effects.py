@@ -29,18 +29,27 @@ from levelhead.records import Head
 
 WINDOW = 512
 """Tokens per window of scoring text (fewer where the model's context is shorter)."""
-MIN_WINDOWS = 2
+_SOFTMAX_ROWS = 64  # positions at a time: their logits stay in the cache
+MIN_WINDOWS = 4
+"""Halves of the text have to be estimated too, with a window left to calibrate on."""
 
 Grid = Float[np.ndarray, "layers heads"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerplexityEffects:
-    """Effect of every head on the mean NLL per token, per window of text."""
+    """Effect of every head on the mean NLL per token, and what it rests on, per window of text.
+
+    The effects are the means of `nll_change` over windows.
+    """
 
     base_nll: Float[np.ndarray, " windows"]
     nll_change: Float[np.ndarray, "windows layers heads"]
     """dNLL: positive where removing the head hurts."""
+    change_stderr: Grid | None = None
+    """Of their mean; None: from their spread."""
+    of_part: Callable[[Int[np.ndarray, " part"]], Grid] | None = None
+    """dNLL as the estimator finds it from these windows alone; None: their mean."""
     fisher: Grid | None = None
     """Mean squared derivative of log p(token) by the head's gate, per token."""
     diagnostics: dict[str, Any] = field(default_factory=dict)
@@ -53,15 +62,34 @@ class PerplexityEffects:
     @property
     def effect(self) -> Grid:
         """z_ppl; strongly negative: the head is critical for language modelling."""
-        out: Grid = self.perplexity * (1 - np.exp(self.nll_change.mean(0)))
-        return out
+        return self._z_ppl(self.nll_change.mean(0))
 
     @property
     def stderr(self) -> Grid:
         """Standard error of z_ppl over windows, base perplexity taken as known."""
-        slope = self.perplexity * np.exp(self.nll_change.mean(0))
-        n = len(self.nll_change)
-        out: Grid = slope * self.nll_change.std(0, ddof=1) / math.sqrt(n)
+        error = self.change_stderr
+        if error is None:
+            error = self.nll_change.std(0, ddof=1) / math.sqrt(len(self.nll_change))
+        out: Grid = self.perplexity * np.exp(self.nll_change.mean(0)) * error
+        return out
+
+    def halves(
+        self, rng: np.random.Generator, splits: int
+    ) -> Float[np.ndarray, "splits 2 layers heads"]:
+        """z_ppl from each half of the windows alone, for random halvings (an odd one is left out).
+
+        Raises:
+            ValueError: fewer than two windows.
+        """
+        count = len(self.base_nll)
+        if count < 2:
+            raise ValueError(f"{count} window of text has no halves")
+        of_part = self.of_part or (lambda part: self.nll_change[part].mean(0))
+        drawn = [rng.permutation(count)[: count // 2 * 2].reshape(2, -1) for _ in range(splits)]
+        return np.array([[self._z_ppl(of_part(np.sort(p))) for p in two] for two in drawn])
+
+    def _z_ppl(self, change: Grid) -> Grid:
+        out: Grid = self.perplexity * (1 - np.exp(change))
         return out
 
 
@@ -76,13 +104,15 @@ def text_windows(
 ) -> Int[Tensor, "windows time"]:
     """The first `limit` tokens of a text as windows of `size` that do not overlap.
 
-    Without `size`: `WINDOW`, or less where the context or the text is short.
+    Without `size`: `WINDOW`, or less where the context is short or the text would make fewer than
+    16 windows.
 
     Raises:
-        TextError: fewer than two windows.
+        TextError: fewer than four windows.
     """
-    size = size or min(WINDOW, context_length(model.config), max(16, limit // 8))
-    count = min(len(token_ids), limit) // size
+    available = min(len(token_ids), limit)
+    size = size or min(WINDOW, context_length(model.config), max(16, available // 16))
+    count = available // size
     if count < MIN_WINDOWS:
         raise TextError(
             f"the perplexity text gives {len(token_ids)} tokens (--text-tokens {limit}); scoring "
@@ -93,13 +123,21 @@ def text_windows(
 
 def window_nll(model: PreTrainedModel, ids: Int[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
     """Mean NLL per token of each window, its first token given (differentiable)."""
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    nll = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-    ).view(len(ids), -1)
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    parts = zip(*(torch.split(x, _SOFTMAX_ROWS, 1) for x in (logits, ids[:, 1:])), strict=True)
+    nll = torch.cat([_token_nll(part.float(), targets) for part, targets in parts], 1)
     if torch.isnan(nll).any():
         raise ModelError("the model yields NaN on the perplexity text; try --dtype float32")
     return nll.mean(1)
+
+
+def _token_nll(
+    logits: Float[Tensor, "batch time vocab"], targets: Int[Tensor, "batch time"]
+) -> Float[Tensor, "batch time"]:
+    nll = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none"
+    )
+    return nll.view(targets.shape)
 
 
 def exhaustive(

@@ -1,0 +1,72 @@
+"""`--protect exact`: the protected set of exhaustive exact ablation, by racing.
+
+A curvature screen of the same windows predicts every head's effect in every window. Then heads are
+ablated window by window, resuming at their layer, and leave once they are clearly protected or
+clearly not: see `levelhead.scoring.racing` for the statistics and their error probability.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+
+from levelhead.models.architectures import head_counts
+from levelhead.progress import Progress, silent
+from levelhead.sampling import derived_seed
+from levelhead.scoring.curvature import derivatives
+from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
+from levelhead.scoring.racing import ERROR, race_top
+
+
+def exact(
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows time"],
+    progress: Progress,
+    seed: int,
+    gamma: float,
+) -> PerplexityEffects:
+    """dNLL of every head, measured as far as the choice of the floor(gamma N) largest needs it.
+
+    Exactly the heads of the decided set have the smallest z_ppl. The effects of heads that left
+    early are estimates: measured windows, and predictions for the others, which enter their
+    standard errors. Halves of the windows are halves of these values.
+    """
+    num_layers, num_heads = head_counts(model)
+    screen = derivatives(model, windows, progress, seed)
+    count = math.floor(Decimal(str(gamma)) * num_layers * num_heads)
+    with progress("ablating heads (perplexity)", len(windows) * num_layers * num_heads) as advance:
+
+        def ablated(heads: Int[np.ndarray, " some"], window: int) -> Float[np.ndarray, " some"]:
+            pairs = [divmod(int(head), num_heads) for head in heads]
+            _, change = ablated_nll(model, windows[window : window + 1], pairs, silent)
+            # The bar counts heads that left as done in this window.
+            advance(num_layers * num_heads)
+            out: Float[np.ndarray, " some"] = change[0]
+            return out
+
+        found = race_top(
+            ablated,
+            -screen.gradient.reshape(len(windows), -1),
+            screen.fisher.reshape(len(windows), -1),
+            count,
+            np.random.default_rng(derived_seed(seed, "order of windows")),
+        )
+    return PerplexityEffects(
+        base_nll=screen.nll,
+        nll_change=found.values.reshape(-1, num_layers, num_heads),
+        change_stderr=found.stderr.reshape(num_layers, num_heads),
+        fisher=screen.clipped_fisher.mean(0),
+        diagnostics={
+            "estimator": "exact",
+            "tokens": windows.numel(),
+            "share_of_exhaustive": float(found.seen.mean()),
+            "error_probability": ERROR,
+            "expected_errors": found.expected_errors,
+            "heads_measured_everywhere": int(found.seen.all(0).sum()),
+        },
+    )
