@@ -160,12 +160,19 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
             "axis, seed and head",
             err=True,
         )
+    if selection.details:
+        from levelhead.console import warn
+
+        warn(selection.details.get("warnings", ()))
     if as_json:
         keys = ("method", "gamma", "alpha", "heads")
         click.echo(json.dumps({key: selection.to_json()[key] for key in keys}))
         return
     names = ", ".join(f"{layer}.{head}" for layer, head in selection.heads)
     click.echo(f"{len(selection.heads)} heads (layer.head): {names}")
+    if selection.details and (share := selection.details["agreement"].get("overlap")) is not None:
+        chance = selection.details["agreement"]["overlap_chance"]
+        click.echo(f"two halves of the run share {share:.0%} of such a set (chance: {chance:.0%})")
 
 
 @cli.command()

@@ -102,20 +102,39 @@ def warn(warnings: Sequence[str]) -> None:
 def score_summary(table: ScoreTable, out: Path) -> None:
     """The heads with the largest effect on each axis' bias."""
     console = Console()
+    details = runs.read_json(out / runs.DETAILS)
     for axis in table.axes:
         metric = bias_metric(axis)
-        effect, stderr = table.effect(metric), table.stderr(metric)
+        effect = table.effect(metric)
+        low, high = table.interval(metric)
         shown = Table(title=f"largest z_bias: {escape(axis)}")
-        for name in ("layer", "head", "z_bias", "standard error"):
+        for name in ("layer", "head", "z_bias", "95% interval"):
             shown.add_column(name, justify="right")
         for index in np.argsort(-effect, axis=None, kind="stable")[:SHOWN_HEADS]:
             layer, head = divmod(int(index), table.num_heads)
-            shown.add_row(
-                str(layer), str(head), f"{effect[layer, head]:+.5f}", f"{stderr[layer, head]:.5f}"
-            )
+            ends = escape(f"[{low[layer, head]:+.5f}, {high[layer, head]:+.5f}]")
+            shown.add_row(str(layer), str(head), f"{effect[layer, head]:+.5f}", ends)
         console.print(shown)
-    warn(runs.read_json(out / runs.DETAILS)["warnings"])
+        console.print(escape(_reliability(axis, details)))
+    warn(details["warnings"])
     console.print(f"scores: {escape(str(out / runs.SCORES))}")
+
+
+def _reliability(axis: str, details: Mapping[str, Any]) -> str:
+    """How far the ranking of an axis can be relied on, in a sentence."""
+    found, agreement = details["axes"][axis], details["agreement"][axis]
+    value = "unknown" if found["reliability"] is None else f"{found['reliability']:.2f}"
+    said = (
+        f"{axis}: split-half reliability {value} with {found['samples']} sample(s) per prompt "
+        f"(stopped: {found['stopped']})"
+    )
+    if "overlap" in agreement:
+        said += (
+            f"; two halves of it prune {agreement['overlap']:.0%} of the same heads "
+            f"(chance {agreement['overlap_chance']:.0%}) and protect "
+            f"{agreement['protected_overlap']:.0%}"
+        )
+    return visible(said)
 
 
 def diagnosis_summary(diagnosis: Mapping[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 Columns: `layer, head`, then for a metric M (`ppl`, `bias` of an axis) its value with the head
 removed (`ppl_without`, `bias_without_AXIS`) and where known `M_base`, `M_se` (standard error of
-the effect); the effect on each signed gap (`gap_effect_AXIS_SUBGROUP`: with head minus without),
-`fisher`, and method scores. The effect z = base - without (arXiv 2312.15398, eq. 3 and 4), so an
-unknown base changes no ranking. The table knows nothing of how its numbers were estimated.
+the effect), `M_low` and `M_high` (its 95% interval); the effect on each signed gap
+(`gap_effect_AXIS_SUBGROUP`: with head minus without), `fisher`, and method scores. The effect
+z = base - without (arXiv 2312.15398, eq. 3 and 4), so an unknown base changes no ranking. The
+table knows nothing of how its numbers were estimated.
 """
 
 from __future__ import annotations
@@ -146,6 +147,12 @@ class ScoreTable:
     def stderr(self, metric: str) -> Float[np.ndarray, "layers heads"]:
         """Standard error of the metric's effect."""
         return self.grid(column(metric, "se"))
+
+    def interval(
+        self, metric: str
+    ) -> tuple[Float[np.ndarray, "layers heads"], Float[np.ndarray, "layers heads"]]:
+        """Ends of the 95% interval of the metric's effect."""
+        return self.grid(column(metric, "low")), self.grid(column(metric, "high"))
 
     def _hint(self, name: str) -> str:
         if name.startswith("bias_without_"):

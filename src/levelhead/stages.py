@@ -72,16 +72,19 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
     halves = {PPL: perplexity.halves(rng, SPLITS)}
     halves |= {bias_metric(a.axis): a.halves for a in axes if a.halves is not None}
     text = session.text("validation")
-    details = score_details(perplexity, axes) | {
+    agreement = {
+        axis: split_half_agreement(halves, axis, "fasp", config.gamma, config.alpha, 0)
+        for axis in config.axis
+    }
+    details = score_details(perplexity, axes)
+    details["warnings"] += agreement_warnings(agreement[config.axis[0]])
+    details |= {
         "of": stamp,
         "model": session.model_name,
         "revision": session.base.revision,
         "scorer": session.scorer.identity,
         "text": {"name": text.name, "sha256": text.sha256, "licence": text.licence},
-        "agreement": {
-            axis: split_half_agreement(halves, axis, "fasp", config.gamma, config.alpha, 0)
-            for axis in config.axis
-        },
+        "agreement": agreement,
         "versions": _versions(),
     }
     runs.write_arrays(folder.path / runs.HALVES, halves)
@@ -212,7 +215,8 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
     scoring = folder.path / runs.DETAILS
     if scoring.exists():
         chosen = (selection.details or {}).get("warnings", [])
-        data["warnings"] = [*runs.read_json(scoring)["warnings"], *chosen, *data["warnings"]]
+        told = [*runs.read_json(scoring)["warnings"], *chosen, *data["warnings"]]
+        data["warnings"] = list(dict.fromkeys(told))
     runs.write_continuations(folder.path / runs.CONTINUATIONS, continuations, keep="validation")
     runs.write_json(path, data)
     return data
