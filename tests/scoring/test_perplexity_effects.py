@@ -128,14 +128,15 @@ def test_stretches_of_positions_give_the_fisher_value_with_less_noise(trained, m
 
 def test_noisy_gradients_are_shrunk_and_clear_ones_are_not() -> None:
     rng = np.random.default_rng(0)
-    fisher = np.ones((5, 40))
-    true = rng.standard_normal((5, 40))
+    fisher = rng.gamma(2.0, 1.0, (5, 40))
+    true = np.sqrt(fisher) * rng.standard_normal((5, 40))
     noise = np.where(np.arange(40) < 20, 0.1, 10.0) * rng.standard_normal((16, 5, 40))
-    share = module.signal_share(true + noise, fisher)
-    assert share[:, :20].min() > 0.9
-    assert share[:, 20:].max() < 0.6
-    none = module.signal_share(noise[..., 20:], fisher[:, 20:])
-    assert np.median(none) < 0.3, "control: nothing but noise"
+    plain, found = (true + noise).mean(0), module.shrunk(true + noise, fisher).mean(0)
+    clear, noisy = np.s_[:, :20], np.s_[:, 20:]
+    np.testing.assert_allclose(found[clear], plain[clear], atol=0.02)
+    assert ((found - true)[noisy] ** 2).mean() < 0.5 * ((plain - true)[noisy] ** 2).mean()
+    alone = module.shrunk(noise[..., 20:], fisher[noisy]).mean(0)
+    assert alone.std() < 0.5 * plain[noisy].std(), "control: nothing but noise"
 
 
 def test_curvature_depends_on_its_seed_only_through_labels(trained) -> None:

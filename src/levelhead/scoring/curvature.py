@@ -8,13 +8,13 @@ summed score is an unbiased estimate of the sum of its tokens' Fisher values. c 
 exact ablation of a few heads on windows that are not scored.
 
 Two things make little text go further. (1) One squared sum per window is a single draw of a
-chi-square with one degree of freedom. A backward pass gives more: the gate's derivative position
+chi-square with one degree of freedom. A backward pass holds more: the gate's derivative position
 by position, and what a head writes at one position moves the score almost independently of what it
-writes at another. So sums over short stretches of positions are squared, and added: on SmolLM2-135M
-the ratio to the whole square is 1.0 within its error and the variance a ninth. What is neglected is
-the covariance between stretches. (2) The gradient of text that the model predicts well is small
-beside its noise: each head's is shrunk towards 0 by its share of signal, given that true gradients
-scale with the root of the Fisher value (empirical Bayes, normal-normal).
+writes far from there. So sums over short stretches of positions are squared, and added: on
+SmolLM2-135M that has a ninth of the variance, at 0.95 of the mean. What is neglected is the
+covariance between stretches. (2) The gradient of text that the model predicts well is small beside
+its noise: it is shrunk by empirical Bayes, which raised the agreement with exact ablation of other
+text (Spearman over 54 heads) from 0.78 to 0.83.
 
 The heads of the first layers have rare windows with enormous Fisher values, which a quadratic form
 cannot follow: they are clipped.
@@ -47,7 +47,7 @@ STRETCH = 16
 CLIP_QUANTILE = 0.9
 CALIBRATION_HEADS = 12
 CALIBRATION_WINDOWS = 2
-BATCH_SIZE = 2
+BATCH_SIZE = 1
 
 Grid = Float[np.ndarray, "layers heads"]
 PerWindow = Float[np.ndarray, "windows layers heads"]
@@ -66,8 +66,7 @@ class Derivatives:
     def changes(self, c: float) -> PerWindow:
         """dNLL of every window; their mean is the estimate, clipped and shrunk."""
         clipped = self.clipped_fisher
-        signal = signal_share(self.gradient, clipped.mean(0))
-        out: PerWindow = -signal * self.gradient + c / 2 * clipped
+        out: PerWindow = -shrunk(self.gradient, clipped.mean(0)) + c / 2 * clipped
         return out
 
     @property
@@ -83,17 +82,21 @@ class Derivatives:
         )
 
 
-def signal_share(gradient: PerWindow, fisher: Grid) -> Grid:
-    """Share of each head's mean gradient that is not noise, 0 to 1: what to multiply it with.
+def shrunk(gradient: PerWindow, fisher: Grid) -> PerWindow:
+    """The gradients, with the mean of each head drawn towards what its Fisher value foretells.
 
-    True gradients are taken as N(0, k F_h), with k from the excess of all heads' squared mean
-    gradients over what the spread between windows explains.
+    In units of the root of the Fisher value, true gradients are taken as normal around a line in
+    that root, all heads with one variance: what the scatter of the means has beyond the noise that
+    the spread between windows explains. Every mean keeps its share of signal of the distance.
     """
-    noise = gradient.var(0, ddof=1) / len(gradient) if len(gradient) > 1 else np.zeros_like(fisher)
-    floor = np.maximum(fisher, np.finfo(float).tiny)
-    k = max(0.0, float(np.mean((gradient.mean(0) ** 2 - noise) / floor)))
-    signal = k * floor
-    out: Grid = signal / np.maximum(signal + noise, np.finfo(float).tiny)
+    root = np.sqrt(np.maximum(fisher, np.finfo(float).tiny))
+    mean = gradient.mean(0) / root
+    noise = gradient.var(0, ddof=1) / len(gradient) / root**2 if len(gradient) > 1 else 0 * mean
+    line = np.stack([np.ones_like(root), root], axis=-1)
+    fitted = line @ np.linalg.lstsq(line.reshape(-1, 2), mean.ravel(), rcond=None)[0]
+    signal = max(0.0, float(np.mean((mean - fitted) ** 2 - noise)))
+    share = signal / np.maximum(signal + noise, np.finfo(float).tiny)
+    out: PerWindow = gradient + root * (1 - share) * (fitted - mean)
     return out
 
 
@@ -110,21 +113,22 @@ def curvature(
     Halves are estimated as the whole is, each clipped and shrunk by itself; they share c.
     """
     held = CALIBRATION_WINDOWS if len(windows) >= 3 * CALIBRATION_WINDOWS else 1
-    scored, other = windows[:-held], windows[-held:]
-    found = derivatives(model, scored, progress, seed)
-    linear, fisher = found.changes(0).mean(0), found.clipped_fisher.mean(0)
-    c = _calibrate(model, other, linear, fisher)
+    found = derivatives(model, windows, progress, seed)
+    number = np.arange(len(windows))
+    scored, other = found.part(number[:-held]), found.part(number[-held:])
+    fisher = scored.clipped_fisher.mean(0)
+    c = _calibrate(model, windows[-held:], other.gradient.mean(0), fisher)
     return PerplexityEffects(
-        base_nll=found.nll,
-        nll_change=found.changes(c),
-        of_part=lambda part: found.part(part).changes(c).mean(0),
+        base_nll=scored.nll,
+        nll_change=scored.changes(c),
+        of_part=lambda part: scored.part(part).changes(c).mean(0),
         fisher=fisher,
         diagnostics={
             "estimator": "curvature",
-            "tokens": scored.numel(),
+            "tokens": windows[:-held].numel(),
             "calibration": c,
             "calibration_heads": CALIBRATION_HEADS,
-            "calibration_tokens": other.numel(),
+            "calibration_tokens": windows[-held:].numel(),
         },
     )
 
@@ -227,11 +231,13 @@ def _sampled_labels(
 
 
 def _calibrate(
-    model: PreTrainedModel, windows: Int[Tensor, "windows time"], linear: Grid, fisher: Grid
+    model: PreTrainedModel, windows: Int[Tensor, "windows time"], gradient: Grid, fisher: Grid
 ) -> float:
-    """c: the median over a few heads of (true dNLL - linear part) / (F / 2), at least 0.
+    """c: the median over a few heads of (true dNLL + gradient) / (F / 2), at least 0.
 
-    The heads are spread over the upper half of Fisher values, where the quadratic term counts.
+    `gradient` is of these windows, `fisher` of others: the noise of a text is in its own gradient
+    and true dNLL alike, and cancels. The heads are spread over the upper half of Fisher values,
+    where the quadratic term counts.
     """
     order = np.argsort(fisher, axis=None)
     ranks = np.linspace(0.5, 0.97, CALIBRATION_HEADS) * (len(order) - 1)
@@ -239,5 +245,5 @@ def _calibrate(
     heads = [(i // fisher.shape[1], i % fisher.shape[1]) for i in chosen]
     _, change = ablated_nll(model, windows, heads, silent)
     half = fisher.ravel()[chosen] / 2
-    ratio = (change.mean(0) - linear.ravel()[chosen]) / np.maximum(half, 1e-12)
+    ratio = (change.mean(0) + gradient.ravel()[chosen]) / np.maximum(half, 1e-12)
     return max(0.0, float(np.median(ratio)))
