@@ -12,17 +12,17 @@ from benchmarks import (
     coverage,
     growth,
     hybrid,
-    perplexity_effects,
     plain_perplexity,
     planted_heads,
+    protect,
     seeds,
 )
 
 BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
-    "perplexity": perplexity_effects.measure,
     "hybrid": hybrid.measure,
     "seeds": seeds.measure,
     "plain": plain_perplexity.measure,
+    "protect": protect.measure,
     "growth": growth.measure,
     "coverage": coverage.measure,
     "planted": planted_heads.measure,
