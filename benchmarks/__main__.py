@@ -1,4 +1,7 @@
-"""Run benchmarks by name: python -m benchmarks [NAME ...] [--quick]."""
+"""Run benchmarks by name, then print what all of them found: python -m benchmarks [NAME ...].
+
+`table` as the only name runs nothing and prints the table.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from benchmarks import (
     planted_heads,
     protect,
     seeds,
+    table,
 )
 
 BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
@@ -36,15 +40,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="less text and fewer heads")
     given = parser.parse_args()
-    unknown = set(given.names) - set(BENCHMARKS)
+    unknown = set(given.names) - {*BENCHMARKS, "table"}
     if unknown:
         parser.error(f"unknown benchmark {unknown.pop()!r}; there are {', '.join(BENCHMARKS)}")
     OUT.mkdir(parents=True, exist_ok=True)
-    for name in given.names or BENCHMARKS:
+    for name in [n for n in given.names if n != "table"] if given.names else BENCHMARKS:
         result = BENCHMARKS[name](given.quick)
         text = json.dumps(result, indent=2)
         (OUT / f"{name}.json").write_text(text + "\n")
         print(f"== {name}\n{text}", flush=True)
+    table.show()
 
 
 main()

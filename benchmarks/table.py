@@ -1,0 +1,189 @@
+"""All that the benchmarks found, against what was aimed at, in one table.
+
+Reads the JSON that each benchmark left in runs/bench; a benchmark that has not run leaves dashes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+OUT = Path("runs/bench")
+MISSING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A quantity, where it stands, and what it is to reach."""
+
+    quantity: str
+    source: str
+    levelhead: Callable[[Any], str]
+    plain: Callable[[Any], str]
+    aim: str
+
+
+def _nothing(_: Any) -> str:
+    return ""
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def _range(found: dict[str, Any]) -> str:
+    return f"{found['least']:.1%} to {found['most']:.1%}"
+
+
+LINES = (
+    *(
+        line
+        for name, spearman, overlap, times in (
+            ("full", "0.90", "70% (chance 14%)", ""),
+            ("continuation", "0.70", "50% (chance 14%)", "50"),
+        )
+        for line in (
+            Line(
+                f"seed-to-seed Spearman of z_bias, {name}",
+                "seeds",
+                lambda d, n=name: f"{d[n]['z_bias_spearman']:.2f}",
+                lambda d, n=name: (
+                    f"{d['naive_simulated_seed_spearman']:.2f} (simulated)"
+                    if n == "continuation"
+                    else ""
+                ),
+                spearman,
+            ),
+            Line(
+                f"heads in common of two seeds' sets, {name}",
+                "seeds",
+                lambda d, n=name: _share(d[n]["selected_in_common"]),
+                _nothing,
+                overlap,
+            ),
+            Line(
+                f"CPU time of scoring bias, {name}: times less than naive ablation",
+                "seeds",
+                lambda d, n=name: f"{d['times_less_cpu'][n]:.0f}",
+                lambda d: f"{d['cpu_seconds']['naive_extrapolated']:,.0f} s (extrapolated)",
+                times,
+            ),
+        )
+    ),
+    Line(
+        "seed-to-seed Spearman of signed gap effects, continuation",
+        "seeds",
+        lambda d: f"{d['continuation']['signed_gap_effect_spearman']:.2f}",
+        _nothing,
+        "0.75",
+    ),
+    Line(
+        "CPU time of hybrid: times less than naive ablation",
+        "hybrid",
+        lambda d: f"{d['hybrid']['times_less_than_naive']:.0f}",
+        lambda d: f"{d['naive_cpu_seconds_extrapolated']:,.0f} s (extrapolated)",
+        "15",
+    ),
+    Line(
+        "--protect exact, 4k tokens: times less CPU than a forward pass per head",
+        "protect",
+        lambda d: f"{d['exact_4k']['times_less']:.1f}",
+        lambda d: f"{d['exact_4k']['plain_cpu_seconds']:,.0f} s",
+        "2.5",
+    ),
+    Line(
+        "the same: protected heads that differ",
+        "protect",
+        lambda d: f"{d['exact_4k']['heads_different']} of {d['protected']}",
+        _nothing,
+        "at most 1",
+    ),
+    Line(
+        "--protect exact, 16k tokens: times less CPU",
+        "protect",
+        lambda d: f"{d['exact_16k']['times_less']:.1f}",
+        lambda d: f"{d['exact_16k']['plain_cpu_seconds_extrapolated']:,.0f} s (extrapolated)",
+        "4",
+    ),
+    Line(
+        "--protect curvature, 16k tokens: times less CPU",
+        "protect",
+        lambda d: f"{d['curvature']['times_less']:.0f}",
+        lambda d: f"{d['exact_16k']['plain_cpu_seconds_extrapolated']:,.0f} s (extrapolated)",
+        "40",
+    ),
+    Line(
+        "the same: heads in common with the exact set of held-out text",
+        "protect",
+        lambda d: f"{d['held_out']['curvature']['in_common_with_truth']} of {d['protected']}",
+        lambda d: (
+            f"{d['held_out']['exact, same CPU time']['in_common_with_truth']} "
+            f"(exact, {d['held_out']['exact, same CPU time']['tokens']} tokens, same CPU time)"
+        ),
+        "as many",
+    ),
+    Line(
+        "split-half overlap of the default protected set",
+        "protect",
+        lambda d: _share(d["curvature"]["split_half_overlap"]),
+        _nothing,
+        "85%",
+    ),
+    Line(
+        "recall of planted heads in the top 10 (mean of plantings)",
+        "planted",
+        lambda d: _share(d["token-gradient"]["mean_recall_of_confirmed"]),
+        lambda d: f"{d['naive']['mean_recall_of_confirmed']:.0%} (naive, same CPU time)",
+        "95%",
+    ),
+    Line(
+        "growth of the gradient's cost from 4 to 64 heads per layer",
+        "growth",
+        lambda d: f"{d['largest_ratio']:.2f}",
+        lambda d: f"{d['naive_largest_ratio']:.1f} (extrapolated)",
+        "1.3",
+    ),
+    Line(
+        "coverage of 95% intervals: signed gaps",
+        "coverage",
+        lambda d: _range(d["range"]["signed_gaps"]),
+        _nothing,
+        "92 to 98%",
+    ),
+    Line(
+        "the same: paired differences",
+        "coverage",
+        lambda d: _range(d["range"]["paired_differences"]),
+        _nothing,
+        "92 to 98%",
+    ),
+    Line(
+        "the same: bias(S)",
+        "coverage",
+        lambda d: _range(d["range"]["bias"]),
+        _nothing,
+        "at least 92%",
+    ),
+)
+
+
+def show() -> None:
+    """Print the table."""
+    table = Table(title="levelhead beside the plain way, SmolLM2-135M-Instruct")
+    for name in ("quantity", "levelhead", "the plain way", "aim"):
+        table.add_column(name, overflow="fold")
+    for line in LINES:
+        path = OUT / f"{line.source}.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            cells = (line.levelhead(found), line.plain(found))
+        else:
+            cells = (MISSING, f"python -m benchmarks {line.source}")
+        table.add_row(line.quantity, *cells, line.aim)
+    Console(width=150).print(table)
