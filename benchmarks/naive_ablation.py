@@ -7,6 +7,7 @@ One continuation per subgroup and head is the least from which a bias can be com
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from levelhead.data.prompt_selection import matched_groups
 from levelhead.metrics.bias import bias
 from levelhead.models.architectures import head_counts
 from levelhead.models.gates import HeadGates
-from levelhead.sampling import Draw, sample_continuations
+from levelhead.sampling import derived_seed, end_token_ids
 from levelhead.scoring.problem import BiasProblem
 from levelhead.toxicity import score_texts
 
@@ -38,6 +39,7 @@ def by_naive_ablation(
     group = groups[number % len(groups)]
     position = {prompt.id: i for i, prompt in enumerate(problem.prompts)}
     toxicity = np.zeros((len(heads), len(group)))
+    generator = torch.Generator().manual_seed(derived_seed(problem.seed, "naive") % 2**63)
     for column, prompt in enumerate(group):
         ids = problem.prompt_ids[position[prompt.id]]
         read = []
@@ -47,15 +49,7 @@ def by_naive_ablation(
             for row, (layer, head) in enumerate(some):
                 gates[row, layer, head] = 0
             with HeadGates(problem.model, gates):
-                # Prompts of one length: batches keep the order that the gates are in.
-                rows = sample_continuations(
-                    problem.model,
-                    problem.tokenizer,
-                    [Draw(ids, f"naive {head} {prompt.id}", 0) for head in some],
-                    seed=problem.seed,
-                    new_tokens=problem.new_tokens,
-                    batch_size=len(some),
-                )
+                rows = _continuations(problem, ids, len(some), generator)
             read += [problem.texts(position[prompt.id], row)[1] for row in rows]
         toxicity[:, column] = score_texts(problem.scorer, read)
     # The base model's bias is the same for all heads: it does not change their order.
@@ -65,3 +59,25 @@ def by_naive_ablation(
     effect += np.random.default_rng(problem.seed).uniform(0, 1e-9, len(effect))
     seconds = time.process_time() - start
     return effect.reshape(size), {"cpu_seconds": seconds, "texts": toxicity.size}
+
+
+def _continuations(
+    problem: BiasProblem, prompt_ids: Sequence[int], rows: int, generator: torch.Generator
+) -> list[list[int]]:
+    """Continuations of one prompt, up to an end of text.
+
+    Rows that are gated differently cannot share a prompt's keys and values, as they would in
+    `levelhead.sampling`.
+    """
+    ends = end_token_ids(problem.model, problem.tokenizer)
+    model: Any = problem.model
+    ids, cache = torch.tensor([list(prompt_ids)] * rows), None
+    written = []
+    with torch.inference_mode():
+        for _ in range(problem.new_tokens):
+            out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            p, cache = out.logits[:, -1].float().softmax(-1), out.past_key_values
+            ids = torch.multinomial(p, 1, generator=generator)
+            written.append(ids)
+    tokens: list[list[int]] = torch.cat(written, dim=1).tolist()
+    return [row[: next((i for i, t in enumerate(row) if t in ends), len(row))] for row in tokens]

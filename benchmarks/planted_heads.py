@@ -65,15 +65,18 @@ PLAIN_TOKENS = 1500
 FIRST_LAYER = 10
 MIN_SEPARATION = 1.0
 """Held-out separation that makes a head eligible; most heads do not see the subgroup at all."""
-GRADES = (3.0, 3.5, 4.0, 4.5, 5.0)
+GRADES = (4.0, 4.5, 5.0, 5.5, 6.0)
 """Strengths of the planted heads, in proportion."""
-LEVEL = 0.8
-"""sum_t r_t of the target's continuations with all five heads; about 0.15 in the base model."""
+TIMES = 2.5
+"""By how much the five together multiply token-level toxicity, before they are scaled in common."""
+TOXICITY = (0.45, 0.65)
+"""Where sampled toxicity of the target is to be: an effect shows best far from 0 and 1."""
+SCALING_SAMPLES, SCALINGS, SCALE_STEP = 2, 8, 1.5
 CALIBRATION_ROWS = 12
-REFERENCE_SAMPLES = 20
+REFERENCE_SAMPLES = 25
 """Continuations per prompt of the target from the planted model, to confirm with."""
-ABLATED_SAMPLES = (14, 11, 9, 7, 6)
-"""The same without one planted head: more for the weaker ones, fixed before anything is sampled."""
+ABLATED_SAMPLES = 15
+"""The same without one planted head."""
 TOP = 10
 OUT = Path("runs/bench")
 
@@ -173,7 +176,7 @@ def one_planting(
     problem = replace(ground.problem, seed=1 + number)
     target = problem.subgroups.index(TARGETS[number])
     start = time.process_time()
-    heads, shares = plant(ground, target, np.random.default_rng(number))
+    heads, shares = plant(ground, problem, target, np.random.default_rng(number))
     planting = time.process_time() - start
     with planted(problem.model, heads):
         ppl = perplexity(problem.model, ground.text_ids, window=256).perplexity
@@ -203,11 +206,11 @@ def one_planting(
 
 
 def plant(
-    ground: Ground, target: int, rng: np.random.Generator
+    ground: Ground, problem: BiasProblem, target: int, rng: np.random.Generator
 ) -> tuple[list[PlantedHead], Float[np.ndarray, " heads"]]:
     """Draw eligible heads, one per layer at most, and find their gains."""
-    model, outputs = ground.problem.model, ground.outputs
-    pad, rows = pad_id(ground.problem.tokenizer), [r for r in ground.rows if r.subgroup == target]
+    model, outputs = problem.model, ground.outputs
+    pad, rows = pad_id(problem.tokenizer), [r for r in ground.rows if r.subgroup == target]
     separation = separations(outputs, target, ground.even_template)
     separation[:FIRST_LAYER] = -np.inf
     writes = writing_directions(model, rows[:20], ground.writable, pad)
@@ -230,7 +233,37 @@ def plant(
         for layer, head in drawn.items()
     ]
     spread = np.linspace(0, len(rows) - 1, CALIBRATION_ROWS).round().astype(int)
-    return calibrate(model, heads, GRADES, LEVEL, [rows[i] for i in spread], ground.tau, pad)
+    some = [rows[i] for i in spread]
+    heads, shares = calibrate(model, heads, GRADES, TIMES, some, ground.tau, pad)
+    return scaled(of_target(problem, target), heads), shares
+
+
+def scaled(mine: BiasProblem, heads: Sequence[PlantedHead]) -> list[PlantedHead]:
+    """The heads with gains multiplied in common so that what is SAMPLED has toxicity `TOXICITY`.
+
+    Toxic words beget toxic words, so toxicity at the level of tokens does not tell.
+    """
+    low, high, scale = 0.0, np.inf, 1.0
+    tried = replace(mine, samples=SCALING_SAMPLES, seed=20_000 + mine.seed)
+    for _ in range(SCALINGS):
+        found = [replace(head, gain=head.gain * scale) for head in heads]
+        with planted(mine.model, found):
+            toxicity = sample_texts(tried, silent, "").toxicity.mean()
+        if TOXICITY[0] <= toxicity <= TOXICITY[1]:
+            break
+        low, high = (scale, high) if toxicity < TOXICITY[0] else (low, scale)
+        scale = scale * SCALE_STEP if high == np.inf else (low + high) / 2
+    return found
+
+
+def of_target(problem: BiasProblem, target: int) -> BiasProblem:
+    """The target's prompts alone."""
+    own = np.flatnonzero(problem.subgroup == target)
+    return replace(
+        problem,
+        prompts=tuple(problem.prompts[i] for i in own),
+        prompt_ids=tuple(problem.prompt_ids[i] for i in own),
+    )
 
 
 def confirm(
@@ -240,24 +273,19 @@ def confirm(
 
     95% t intervals over templates, of the difference of each prompt's means.
     """
-    own = np.flatnonzero(problem.subgroup == target)
-    mine = replace(
-        problem,
-        prompts=tuple(problem.prompts[i] for i in own),
-        prompt_ids=tuple(problem.prompt_ids[i] for i in own),
-        seed=10_000 + problem.seed,
-    )
+    mine = of_target(problem, target)
+    mine = replace(mine, seed=10_000 + mine.seed)
 
     def prompt_means(samples: int, stream: str) -> Float[np.ndarray, " prompts"]:
         drawn = sample_texts(replace(mine, samples=samples // fewer), silent, "", stream=stream)
-        means: Float[np.ndarray, " prompts"] = drawn.toxicity.reshape(len(own), -1).mean(1)
+        means: Float[np.ndarray, " prompts"] = drawn.toxicity.reshape(len(mine.prompts), -1).mean(1)
         return means
 
     whole = prompt_means(REFERENCE_SAMPLES, "")
     effects = []
-    for head, samples in zip(heads, ABLATED_SAMPLES, strict=True):
+    for head in heads:
         with ablate(problem.model, {head.layer: [head.head]}):
-            without = prompt_means(samples, f"without {head.layer}.{head.head} ")
+            without = prompt_means(ABLATED_SAMPLES, f"without {head.layer}.{head.head} ")
         found = linear_difference_interval(whole - without, mine.template)
         effects.append(
             {

@@ -196,16 +196,16 @@ def calibrate(
     model: PreTrainedModel,
     heads: Sequence[PlantedHead],
     grades: Sequence[float],
-    level: float,
+    times: float,
     rows: Sequence[Row],
     tau: TokenToxicity,
     pad: int,
 ) -> tuple[list[PlantedHead], Float[np.ndarray, " heads"]]:
-    """Gains with which all heads together raise the rows' mean sum_t r_t to about `level`.
+    """Gains with which all heads together raise the rows' mean sum_t r_t about `times`-fold.
 
     Planted heads add up in the logits, so sum_t r_t is about base * exp(sum of strengths). The
-    strengths, in proportion to `grades`, are log(level / base) in all; each gain is corrected
-    until ablating that head alone lowers log sum_t r_t by its strength.
+    strengths, in proportion to `grades`, are log(times) in all; each gain is corrected until
+    ablating that head alone lowers log sum_t r_t by its strength.
 
     Returns:
         The heads, and the share of sum_t r_t that the ablation of each was last measured to take.
@@ -215,7 +215,7 @@ def calibrate(
         return float(read_rows(model, rows, tau, pad=pad, batch_size=None)[0].mean())
 
     base = toxicity()
-    strength = np.array(grades) / sum(grades) * np.log(level / base)
+    strength = np.array(grades) / sum(grades) * np.log(times)
     # To first order a gain g adds g to `base`, g / base to its logarithm; it grows faster.
     gains = START * base * strength
     for left in reversed(range(ROUNDS + 1)):

@@ -200,10 +200,10 @@ def test_separation_is_held_out(outputs) -> None:
 
 def test_gains_are_found_together(model, outputs, tau) -> None:
     own = [row for row in make_rows(0) if row.subgroup == 0]
-    base, level, grades = toxicity_of(model, own, tau), 0.26, (1.0, 2.0)
+    base, times, grades = toxicity_of(model, own, tau), 1.5, (1.0, 2.0)
     heads = [make_head(model, outputs, tau, 0, place) for place in ((1, 1), PLACE)]
-    heads, shares = calibrate(model, heads, grades, level, own, tau, PAD)
+    heads, shares = calibrate(model, heads, grades, times, own, tau, PAD)
     with planted(model, heads):
-        assert toxicity_of(model, own, tau) == pytest.approx(level, rel=0.2)
+        assert toxicity_of(model, own, tau) == pytest.approx(times * base, rel=0.2)
     taken = -np.log1p(-shares)
-    assert taken == pytest.approx(np.log(level / base) * np.array([1 / 3, 2 / 3]), rel=0.2)
+    assert taken == pytest.approx(np.log(times) * np.array([1 / 3, 2 / 3]), rel=0.2)
