@@ -3,15 +3,24 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import levelhead
+from levelhead.config import RunConfig
 from levelhead.data.embedded import fetch_embedded_model
 from levelhead.models.gates import ablate
 from levelhead.models.loading import load_base
+from levelhead.progress import silent
 from levelhead.records import HeadSelection
 from levelhead.scores import ScoreTable
+from levelhead.scoring.effects import axis_effects
+from levelhead.scoring.problem import sample_texts
+from levelhead.scoring.rounds import estimate
+from levelhead.scoring.token_gradient import token_gradient
+from levelhead.session import Session
 
 pytestmark = pytest.mark.slow
 HEADS = HeadSelection.of([(2, h) for h in range(9)] + [(7, 0), (7, 4), (15, 3), (29, 8)])
@@ -85,3 +94,21 @@ def test_gated_pruned_and_reloaded_agree(embedded: Path, tmp_path: Path) -> None
         expected = base.model.generate(**inputs, max_new_tokens=12, do_sample=False)
     got = pruned.generate(**inputs, max_new_tokens=12, do_sample=False)
     assert got.tolist() == expected.tolist()
+
+
+def test_two_seeds_find_the_same_effects(embedded: Path) -> None:
+    """Signed effects of all heads from two seeds that share nothing but few prompts."""
+    found = []
+    for seed in (0, 1):
+        config = RunConfig(max_prompts=100, new_tokens=16, seed=seed)
+        problem = Session(config).problem("gender_and_sex", "validation")
+        base = sample_texts(problem, silent, "")
+        shifts = estimate(token_gradient, problem, base, silent)
+        found.append((base, axis_effects(problem, base, shifts).gap_effect.reshape(5, -1)))
+    (one_text, one), (other_text, other) = found
+    same = np.mean([a == b for a, b in zip(one_text.tokens, other_text.tokens, strict=True)])
+    assert same < 0.1, "the seeds share their draws"
+    agreement = [spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
+    assert np.mean(agreement) > 0.4
+    control = [spearmanr(a, np.roll(b, 97)).statistic for a, b in zip(one, other, strict=True)]
+    assert abs(np.mean(control)) < 0.25
