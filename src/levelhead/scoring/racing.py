@@ -30,8 +30,10 @@ not care why one looked. It is not a Bonferroni bound over heads, windows and pa
 spends the same on heads that could never be wrong, and takes half as long again. `ERROR`, what is
 promised for the set, is larger than `SPENT`, for what the model of variances and tails misses: in
 simulations after SmolLM2-135M's effects, with tails from normal to t with 3 degrees of freedom,
-another set than the exhaustive one came out in 1 to 3% of runs (tests/scoring/test_racing.py). What
-no such method can see: a head whose whole effect sits in one window that nothing foretells.
+another set than the exhaustive one came out in 0 to 5% of runs (tests/scoring/test_racing.py), and
+differed by one head. On that model's own effects (16 windows of 256 tokens, 40 orders) no set
+differed, at 59% of the exhaustive work. What no such method can see: a head whose whole effect
+sits in one window that nothing foretells.
 """
 
 from __future__ import annotations
@@ -43,9 +45,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special, stats
 
-ERROR = 0.05
+ERROR = 0.1
 """Probability, at most, that the set is not exactly that of the exhaustive evaluation."""
-SPENT = 0.01
+SPENT = 0.05
 """Heads expected on the wrong side, as far as the model of their errors is right."""
 FIRST = 3
 """Windows that every head is measured on."""
