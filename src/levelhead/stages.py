@@ -165,12 +165,23 @@ def select_stage(
             "reliable": not unreliable(details, axis, least),
             "reliability": details["axes"][axis]["reliability"],
             "agreement": agreement,
-            "warnings": agreement_warnings(agreement),
+            "warnings": [*agreement_warnings(agreement), *_raced_for(folder, config, details)],
             "protected": kept,
         },
     )
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
     return selection
+
+
+def _raced_for(folder: RunFolder, config: RunConfig, details: dict[str, Any]) -> list[str]:
+    """A warning where the protected set was raced for another gamma."""
+    scored = folder.config.gamma
+    if details["perplexity"].get("estimator") != "exact" or config.gamma == scored:
+        return []
+    return [
+        f"the exact protected set was found for gamma={scored:g}; at gamma={config.gamma:g} the "
+        "heads at the boundary are estimates: score again with that --gamma, or with --exhaustive"
+    ]
 
 
 def read_selection(path: Path) -> HeadSelection:

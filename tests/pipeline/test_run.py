@@ -56,7 +56,7 @@ def test_the_folder_holds_what_is_promised(done: Path) -> None:
     names = {path.name for path in done.iterdir()}
     assert {
         "config.json", "scores.csv", "selection.json", "model", "evaluation.json", "report.html",
-        "continuations.jsonl", "details.json",
+        "continuations.jsonl", "details.json", "halves.safetensors",
     } <= names  # fmt: skip
     evaluation = json.loads((done / "evaluation.json").read_text())
     for model in ("base", "pruned"):
@@ -72,14 +72,48 @@ def test_the_folder_holds_what_is_promised(done: Path) -> None:
         assert {"prompt_id", "axis", "subgroup", "seed", "text", "toxicity"} <= set(row)
 
 
+def test_a_run_says_how_far_it_can_be_relied_on(done: Path) -> None:
+    details = json.loads((done / "details.json").read_text())
+    axis = details["axes"]["gender"]
+    assert axis["reliability"] > 0.5
+    assert axis["stopped"] == "reliability reached"
+    assert axis["samples"] == axis["rounds"] == axis["history"][-1]["samples"]
+    assert 0 < axis["token_toxicity_r2"] <= 1
+    selection = json.loads((done / "selection.json").read_text())
+    assert selection["reliable"] is True
+    assert selection["reliability"] == axis["reliability"]
+    for agreement in (selection["agreement"], details["agreement"]["gender"]):
+        assert agreement["overlap"] > 3 * agreement["overlap_chance"]
+        assert 0 <= agreement["protected_overlap"] <= 1
+        assert agreement["protected_chance"] == pytest.approx(3 / 18)
+    assert json.loads((done / "evaluation.json").read_text())["reliable"] is True
+
+
+def test_another_gamma_than_the_race_was_run_for_is_told(
+    inputs: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    few = options | {"samples": 1, "protect": "exact", "reliability": 0.0, "max_samples": 1}
+    table = levelhead.score(str(inputs / "model"), out=out, **few)
+    assert table.grid("fisher").min() >= 0
+    same = levelhead.select(out, gamma=0.2, alpha=0.06, allow_unreliable=True)
+    other = levelhead.select(out, gamma=0.4, alpha=0.06, allow_unreliable=True)
+    assert not any("gamma=" in w for w in (same.details or {})["warnings"])
+    assert any("gamma=0.2" in w for w in (other.details or {})["warnings"])
+
+
 def test_scores_have_a_standard_error_per_effect_and_read_back(done: Path) -> None:
     table = ScoreTable.read(done / "scores.csv")
     assert (table.num_layers, table.num_heads) == (3, 6)
     for metric in ("ppl", "bias:gender"):
         assert np.isfinite(table.effect(metric)).all()
         assert (table.stderr(metric) >= 0).all()
+        low, high = table.interval(metric)
+        assert (low <= table.effect(metric)).all()
+        assert (table.effect(metric) <= high).all()
     for group in ("women", "men", "person"):
         assert np.abs(table.grid(f"gap_effect_gender_{group}")).max() > 0
+        assert table.grid(f"gap_effect_se_gender_{group}").min() >= 0
 
 
 def test_the_saved_model_is_the_base_without_the_heads(done: Path, inputs: Path) -> None:
