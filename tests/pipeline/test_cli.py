@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from levelhead import cli
 from levelhead.config import RunConfig, RunOptions
-from levelhead.scores import ScoreTable
+from levelhead.scores import MIN_RELIABILITY, ScoreTable
 
 
 def levelhead(*arguments: str) -> tuple[int, str]:
@@ -162,26 +162,37 @@ def test_options_are_the_same_everywhere() -> None:
             assert flags[spec.name] == spec.default, spec.name
 
 
+def test_one_threshold_of_reliability() -> None:
+    flags = {p.name: p.default for p in cli.select.params}
+    assert flags["min_reliability"] == MIN_RELIABILITY == RunConfig().reliability
+
+
 def test_a_ranking_of_noise_is_refused_with_exit_code_3(
     inputs: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    """With two texts per subgroup the gaps and the ranking are noise."""
+    """And a ranking that is not noise is not refused."""
     from levelhead import score
 
-    few = options | {"samples": 1, "max_prompts": 12, "new_tokens": 2}
+    few = options | {"samples": 1, "max_prompts": 12, "new_tokens": 2, "max_samples": 1}
     score(str(inputs / "model"), out=tmp_path / "run", **few)
     details = json.loads((tmp_path / "run/details.json").read_text())
+    details["axes"]["gender"] |= {"reliability": 0.6, "measurable": True}
+    (tmp_path / "run/details.json").write_text(json.dumps(details))
     code, said = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2")
-    if details["warnings"]:
-        assert code == 3
-        assert "--allow-unreliable" in said
-        assert not (tmp_path / "run/selection.json").exists()
+    assert code == 0, said
+    strict = ("--alpha", "0.2", "--min-reliability", "0.7")
+    code, said = levelhead("select", str(tmp_path / "run"), *strict)
+    assert code == 3
+    assert "reliability 0.60, below 0.7" in said
+    assert "about 1.6 times as many" in said
+    (tmp_path / "run/selection.json").unlink()
     details["axes"]["gender"] |= {"reliability": 0.1, "measurable": True}
-    details["warnings"] = ["gender: the ranking of heads is mostly noise"]
     (tmp_path / "run/details.json").write_text(json.dumps(details))
     code, said = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2")
     assert code == 3
     assert "mostly noise" in said
+    assert "--allow-unreliable" in said
+    assert not (tmp_path / "run/selection.json").exists()
     code, _ = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2", "--allow-unreliable")
     assert code == 0
     selection = json.loads((tmp_path / "run/selection.json").read_text())
