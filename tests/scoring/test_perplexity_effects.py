@@ -96,7 +96,8 @@ def test_the_race_protects_the_exhaustive_set_for_less(trained) -> None:
     assert raced.perplexity == pytest.approx(exhaustive.perplexity, rel=1e-5)
     assert (raced.stderr > 0).all()
     z = (raced.effect - exhaustive.effect) / raced.stderr
-    assert np.abs(z).max() < 3
+    assert np.mean(np.abs(z) < 2) > 0.85, "few windows of a head give a t distribution"
+    assert np.abs(z).max() < 6
 
 
 @pytest.mark.parametrize("name", PPL_ESTIMATORS)
