@@ -155,5 +155,7 @@ def test_windows_do_not_overlap_and_short_text_is_refused() -> None:
     flat = windows.flatten().tolist()
     assert flat == list(range(len(flat)))
     assert len(flat) > 150
+    assert text_windows(list(range(400)), model, 400).shape == (16, 25)
+    assert text_windows(list(range(400)), model, 16_384).shape == (16, 25), "as long as the text"
     with pytest.raises(TextError, match="20 tokens"):
         text_windows(list(range(20)), model, 16_384)
