@@ -63,9 +63,10 @@ def _compared(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         raise SystemExit("the truth is missing: first run python -m benchmarks plain")
     plain = json.loads(plain_perplexity.KEPT.with_suffix(".json").read_text())
     truth = -np.load(plain_perplexity.KEPT)["change"].mean(0)
-    exact, raced = parts["exact_4k"], parts["exact_16k"]
+    exact, raced = parts["exact_4k"], parts.get("exact_16k")
     full, held_out, short = (parts[n] for n in ("curvature", "curvature_held_out", "exact_short"))
-    plain_16k = raced["plain_seconds_per_head_and_token"] * TOKENS * truth.size
+    each = plain["cpu_seconds_per_head_and_token"]
+    plain_16k = (raced["plain_seconds_per_head_and_token"] if raced else each) * TOKENS * truth.size
     return {
         "heads": truth.size,
         "protected": int(GAMMA * truth.size),
@@ -77,9 +78,12 @@ def _compared(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "heads_different": int(GAMMA * truth.size) - _in_common(exact["effect"], truth),
             "diagnostics": exact["diagnostics"],
         },
-        "exact_16k": {
-            "plain_cpu_seconds_extrapolated": plain_16k,
-            "plain_heads_measured": raced["plain_heads"],
+        "plain_16k": {
+            "cpu_seconds_extrapolated": plain_16k,
+            "heads_measured": raced["plain_heads"] if raced else plain["heads"],
+        },
+        "exact_16k": raced
+        and {
             "cpu_seconds": raced["cpu_seconds"],
             "times_less": plain_16k / raced["cpu_seconds"],
             "diagnostics": raced["diagnostics"],
@@ -88,7 +92,8 @@ def _compared(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "cpu_seconds": full["cpu_seconds"],
             "times_less": plain_16k / full["cpu_seconds"],
             "split_half_overlap": full["split_half_overlap"],
-            "in_common_with_exact_16k_same_text": _in_common(full["effect"], raced["effect"]),
+            "in_common_with_exact_16k_same_text": raced
+            and _in_common(full["effect"], raced["effect"]),
             "diagnostics": full["diagnostics"],
         },
         "held_out": {

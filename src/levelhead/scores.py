@@ -14,6 +14,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,11 @@ def column(metric: str, part: str) -> str:
     """Column name of a metric's part: ("ppl", "base") -> ppl_base; bias -> bias_base_AXIS."""
     name, _, axis = metric.partition(":")
     return f"{name}_{part}_{axis}" if axis else f"{name}_{part}"
+
+
+def head_count(share: float, num_heads: int) -> int:
+    """floor(share * num_heads) without losing one to floating point (0.29 of 100 is 29)."""
+    return math.floor(Decimal(str(share)) * num_heads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from scipy import stats
 from levelhead.diagnosis.by_seed import SeedScores
 from levelhead.metrics.reliability import spearman_brown
 from levelhead.records import Head, Interval
-from levelhead.scores import PPL, ScoreTable, bias_metric, column
-from levelhead.selection.rules import head_count, protected_heads, select_heads
+from levelhead.scores import PPL, ScoreTable, bias_metric, column, head_count
+from levelhead.selection.rules import protected_heads, select_heads
 
 FEWEST_HEADS = 3
 """Two rankings of fewer heads have no correlation to speak of."""

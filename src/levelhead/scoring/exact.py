@@ -7,9 +7,6 @@ clearly not: see `levelhead.scoring.racing` for the statistics and their error p
 
 from __future__ import annotations
 
-import math
-from decimal import Decimal
-
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,6 +15,7 @@ from transformers.modeling_utils import PreTrainedModel
 from levelhead.models.architectures import head_counts
 from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
+from levelhead.scores import head_count
 from levelhead.scoring.curvature import derivatives
 from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
 from levelhead.scoring.racing import ERROR, race_top
@@ -38,7 +36,7 @@ def exact(
     """
     num_layers, num_heads = head_counts(model)
     screen = derivatives(model, windows, progress, seed)
-    count = math.floor(Decimal(str(gamma)) * num_layers * num_heads)
+    count = head_count(gamma, num_layers * num_heads)
     with progress("ablating heads (perplexity)", len(windows) * num_layers * num_heads) as advance:
 
         def ablated(heads: Int[np.ndarray, " some"], window: int) -> Float[np.ndarray, " some"]:

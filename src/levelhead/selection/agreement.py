@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from levelhead.records import HeadSelection
-from levelhead.scores import PPL, ScoreTable, bias_metric, column
-from levelhead.selection.rules import head_count, protected_heads, select_heads
+from levelhead.scores import PPL, ScoreTable, bias_metric, column, head_count
+from levelhead.selection.rules import protected_heads, select_heads
 
 MIN_PROTECTED_OVERLAP = 0.8
 """Below it the perplexity text is too short to say which heads language modelling needs."""

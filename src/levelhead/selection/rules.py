@@ -5,23 +5,16 @@ They know a table of head scores and nothing of models, prompts or how scores we
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from decimal import Decimal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from levelhead.errors import SelectionError
 from levelhead.records import Head, HeadSelection
-from levelhead.scores import PPL, ScoreTable, bias_metric
+from levelhead.scores import PPL, ScoreTable, bias_metric, head_count
 
 Grid = Float[np.ndarray, "layers heads"]
-
-
-def head_count(share: float, num_heads: int) -> int:
-    """floor(share * num_heads) without losing one to floating point (0.29 of 100 is 29)."""
-    return math.floor(Decimal(str(share)) * num_heads)
 
 
 def protected_heads(table: ScoreTable, gamma: float) -> Bool[np.ndarray, "layers heads"]:
