@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 
 from levelhead.batching import map_batches
+from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import ScorerError
 from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed, pad_id
@@ -36,8 +37,10 @@ from levelhead.scoring.token_toxicity import (
     toxicity_text,
 )
 
-CONTEXTS = {"continuation": 16, "full": 4}
-"""Contexts per row of tau: one row serves all subgroups, or one row per subgroup."""
+CONTEXTS = 16
+"""Contexts of tau where one row of it serves all subgroups."""
+CONTEXTS_EACH = {"cheap": 12, "expensive": 4}
+"""Contexts per subgroup where each has a row of its own (`full` input), by the scorer's cost."""
 MASS_ROWS = 64
 """Continuations whose next-token probabilities decide which tokens tau is measured for."""
 
@@ -120,29 +123,51 @@ def token_toxicity(
     rng = np.random.default_rng(
         derived_seed(problem.seed, problem.axis, problem.first_sample, "contexts")
     )
-    full = problem.toxicity_input == "full"
-    pools = (
-        [np.flatnonzero(problem.subgroup[base.prompt] == s) for s in range(len(problem.subgroups))]
-        if full
-        else [np.arange(len(base.texts))]
-    )
-    contexts = []
-    for pool in pools:
-        drawn = rng.choice(pool, CONTEXTS[problem.toxicity_input], replace=True)
-        contexts.append([_prefix(problem, base, int(i), rng) for i in drawn])
+    if problem.toxicity_input == "full":
+        contexts = _contexts_by_subgroup(problem, base, rng)
+    else:
+        drawn = rng.choice(len(base.texts), CONTEXTS)
+        prefixes = [_prefix(problem, base, int(i), rng) for i in drawn]
+        contexts = [[toxicity_text("", text, problem.toxicity_input) for text in prefixes]]
     mass = _next_token_mass(problem, base, rng)
     total = sum(map(len, contexts))
     with progress(f"word toxicity ({problem.axis})", total) as advance:
         return measure_token_toxicity(problem.scorer, problem.tokenizer, contexts, mass, advance)
 
 
+def _contexts_by_subgroup(
+    problem: BiasProblem, base: SampledTexts, rng: np.random.Generator
+) -> list[list[str]]:
+    """Contexts for a row of tau per subgroup: prompts with the start of a continuation.
+
+    Matched where prompts are: the same starts after every subgroup's version of the same prompts,
+    so that rows differ by the subgroup and not by the luck of their contexts.
+    """
+    count = CONTEXTS_EACH[problem.scorer.cost]
+    groups = matched_groups(problem.prompts)
+    contexts: list[list[str]] = [[] for _ in problem.subgroups]
+    for _ in range(count):
+        if groups:
+            members = groups[int(rng.integers(len(groups)))]
+            prefix = _prefix(problem, base, int(rng.integers(len(base.texts))), rng)
+            chosen = [(prompt.text, prefix) for prompt in members]
+        else:
+            own = [np.flatnonzero(problem.subgroup[base.prompt] == s) for s in range(len(contexts))]
+            drawn = [int(rng.choice(pool)) for pool in own]
+            chosen = [
+                (problem.prompts[int(base.prompt[i])].text, _prefix(problem, base, i, rng))
+                for i in drawn
+            ]
+        for row, (prompt, text) in zip(contexts, chosen, strict=True):
+            row.append(toxicity_text(prompt, text, problem.toxicity_input))
+    return contexts
+
+
 def _prefix(problem: BiasProblem, base: SampledTexts, index: int, rng: np.random.Generator) -> str:
-    """A continuation cut at a random token, as the classifier would read it."""
+    """A continuation cut at a random token."""
     tokens = base.tokens[index]
     cut = tokens[: int(rng.integers(0, len(tokens) + 1))]
-    text = str(problem.tokenizer.decode(list(cut), skip_special_tokens=True))
-    prompt = problem.prompts[int(base.prompt[index])].text
-    return toxicity_text(prompt, text, problem.toxicity_input)
+    return str(problem.tokenizer.decode(list(cut), skip_special_tokens=True))
 
 
 def _next_token_mass(

@@ -25,7 +25,7 @@ from levelhead.toxicity import ToxicityScorer, score_texts_once
 SPACE_MARKS = ("Ġ", "▁")
 MASS = 0.999
 """Share of next-token probability that the scored tokens carry."""
-MAX_CALLS = {"cheap": 400_000, "expensive": 20_000}
+MAX_CALLS = {"cheap": 1_500_000, "expensive": 20_000}
 """Classifier calls that tau may cost, by the scorer's own hint."""
 
 
