@@ -34,7 +34,7 @@ install: $(VENV)/.installed
 	$(BIN)/levelhead fetch-model
 
 bench: install
-	$(BIN)/python -m benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
 clean-demo:
 	rm -rf $(DEMO)
