@@ -13,7 +13,7 @@ from levelhead.progress import silent
 from levelhead.sampling import pad_id
 from levelhead.scoring import BIAS_ESTIMATORS
 from levelhead.scoring.effects import axis_effects
-from levelhead.scoring.matched_rows import matched_rows
+from levelhead.scoring.matched_rows import matched_rows, rows_to_read
 from levelhead.scoring.problem import sample_texts
 from levelhead.scoring.teacher_forcing import Row, continuation_logits, expected_toxicity
 from levelhead.scoring.token_gradient import token_gradient
@@ -115,6 +115,18 @@ def test_matched_rows_share_the_continuation_over_subgroups(make_problem) -> Non
     assert all(groups == {0, 1, 2} for groups in by_source.values())
     sources = [int(problem.subgroup[base.prompt[s]]) for s in by_source]
     assert set(sources) == {0, 1, 2}, "the subgroup that writes rotates"
+
+
+def test_a_second_source_is_another_subgroups_continuation(make_problem) -> None:
+    problem = make_problem(samples=1, toxicity_input="full")
+    base = sample_texts(problem, silent, "base")
+    once = matched_rows(problem, base)
+    twice = rows_to_read(problem, base, matched=True)
+    assert len(twice.rows) == 2 * len(once.rows)
+    for prompt in range(len(problem.prompts)):
+        sources = twice.source[twice.prompt == prompt]
+        assert len(set(problem.subgroup[base.prompt[sources]])) == 2
+    assert len(matched_rows(problem, base, sources=9).rows) == 3 * len(once.rows)
 
 
 def test_padding_does_not_change_expected_toxicity(make_problem) -> None:

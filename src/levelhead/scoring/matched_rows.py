@@ -17,6 +17,13 @@ from levelhead.records import Prompt
 from levelhead.scoring.problem import BiasProblem, SampledTexts
 from levelhead.scoring.teacher_forcing import Row
 
+SOURCES = {"continuation": 1, "full": 2}
+"""Subgroups whose continuations are read after all versions of a prompt.
+
+A second one costs half as much again and halves the noise of what was sampled. Effects on `full`
+input, a third of the size, need it for two seeds to agree as well.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchedRows:
@@ -28,8 +35,10 @@ class MatchedRows:
 
 
 def rows_to_read(problem: BiasProblem, base: SampledTexts, *, matched: bool) -> MatchedRows:
-    """`matched_rows`, or `own_rows`."""
-    return matched_rows(problem, base) if matched else own_rows(problem, base)
+    """`matched_rows` with as many sources as the input needs, or `own_rows`."""
+    if not matched:
+        return own_rows(problem, base)
+    return matched_rows(problem, base, sources=SOURCES[problem.toxicity_input])
 
 
 def own_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
@@ -39,13 +48,17 @@ def own_rows(problem: BiasProblem, base: SampledTexts) -> MatchedRows:
 
 
 def matched_rows(
-    problem: BiasProblem, base: SampledTexts, max_groups: int | None = None
+    problem: BiasProblem,
+    base: SampledTexts,
+    max_groups: int | None = None,
+    *,
+    sources: int = 1,
 ) -> MatchedRows:
-    """One continuation per group and sample after every subgroup's version of the prompt.
+    """Continuations of each group and sample after every subgroup's version of the prompt.
 
-    The subgroup whose continuation is used rotates over groups and samples. Prompts without a
-    counterpart in every subgroup keep their own continuations. With `max_groups`, only so many
-    groups, spread evenly over templates.
+    The `sources` subgroups whose continuations are used rotate over groups and samples. Prompts
+    without a counterpart in every subgroup keep their own continuations. With `max_groups`, only
+    so many groups, spread evenly over templates.
     """
     position = {prompt.id: i for i, prompt in enumerate(problem.prompts)}
     written = {
@@ -55,8 +68,9 @@ def matched_rows(
     for number, members in enumerate(_thinned(matched_groups(problem.prompts), max_groups)):
         group = [position[prompt.id] for prompt in members]
         for sample in range(problem.first_sample, problem.first_sample + problem.samples):
-            source = group[(number + sample) % len(group)]
-            pairs += [(prompt, written[source, sample]) for prompt in group]
+            for turn in range(min(sources, len(group))):
+                source = group[(number + sample + turn) % len(group)]
+                pairs += [(prompt, written[source, sample]) for prompt in group]
     whole = {prompt.id for group in matched_groups(problem.prompts) for prompt in group}
     alone = [i for i, p in enumerate(base.prompt) if problem.prompts[p].id not in whole]
     pairs += [(int(base.prompt[i]), i) for i in alone]
