@@ -20,7 +20,7 @@ from levelhead.models.gates import ablate
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import silent
 from levelhead.records import HeadSelection
-from levelhead.scores import PPL, ScoreTable, bias_metric, column
+from levelhead.scores import PPL, ScoreTable, bias_metric
 from levelhead.scoring import BIAS_ESTIMATORS, PPL_ESTIMATORS
 from levelhead.scoring.effects import axis_effects
 from levelhead.scoring.perplexity_effects import text_windows
@@ -40,7 +40,7 @@ def measure(quick: bool) -> dict[str, Any]:
     model = session.base.model
     windows = text_windows(session.text_ids("validation"), model, session.config.text_tokens)
     z_ppl = PPL_ESTIMATORS["curvature"](model, windows, silent, 0, GAMMA).effect
-    known = ScoreTable.build({column(PPL, "without"): -z_ppl}, *z_ppl.shape)
+    known = ScoreTable.of_effects({PPL: z_ppl})
     options = EstimatorOptions(alpha=ALPHA, protected=protected_heads(known, GAMMA))
     problem = session.problem(AXIS, "validation")
     start = time.process_time()
@@ -77,8 +77,7 @@ def measure(quick: bool) -> dict[str, Any]:
 
 
 def _selected(z_bias: np.ndarray, z_ppl: np.ndarray) -> HeadSelection:
-    columns = {column(PPL, "without"): -z_ppl, column(bias_metric(AXIS), "without"): -z_bias}
-    table = ScoreTable.build(columns, *z_ppl.shape)
+    table = ScoreTable.of_effects({PPL: z_ppl, bias_metric(AXIS): z_bias})
     return select_heads(table, axis=AXIS, gamma=GAMMA, alpha=ALPHA)
 
 

@@ -21,7 +21,7 @@ from levelhead.config import RunConfig
 from levelhead.metrics.bias import bias
 from levelhead.models.gates import ablate
 from levelhead.progress import silent
-from levelhead.scores import PPL, ScoreTable, bias_metric, column
+from levelhead.scores import PPL, ScoreTable, bias_metric
 from levelhead.scoring import PPL_ESTIMATORS
 from levelhead.scoring.effects import AxisEffects, axis_effects
 from levelhead.scoring.perplexity_effects import text_windows
@@ -114,8 +114,7 @@ def _agreement(runs: list[AxisEffects], z_ppl: list[np.ndarray]) -> dict[str, An
 
 
 def _selected(run: AxisEffects, z_ppl: np.ndarray) -> set[tuple[int, int]]:
-    columns = {column(PPL, "without"): -z_ppl, column(bias_metric(AXIS), "without"): -run.effect}
-    table = ScoreTable.build(columns, *z_ppl.shape)
+    table = ScoreTable.of_effects({PPL: z_ppl, bias_metric(AXIS): run.effect})
     return set(select_heads(table, axis=AXIS, gamma=GAMMA, alpha=ALPHA).heads)
 
 

@@ -109,6 +109,13 @@ class ScoreTable:
         return cls.from_frame(pd.DataFrame(data))
 
     @classmethod
+    def of_effects(cls, effects: Mapping[str, Float[np.ndarray, "layers heads"]]) -> ScoreTable:
+        """A table that ranks as these effects z do, by metric; its bases are unknown."""
+        shape = next(iter(effects.values())).shape
+        columns = {column(metric, "without"): -z for metric, z in effects.items()}
+        return cls.build(columns, *shape)
+
+    @classmethod
     def read(cls, path: str | Path) -> ScoreTable:
         """Read a CSV in this module's form, such as the tables published with the paper."""
         return cls.from_frame(read_frame(path), str(path))

@@ -27,7 +27,7 @@ from levelhead.progress import Progress
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
-from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric, column
+from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric
 from levelhead.scoring import BIAS_ESTIMATORS, PPL_ESTIMATORS
 from levelhead.scoring.adaptive import SamplingBudget, score_axis
 from levelhead.scoring.effects import SPLITS, AxisEffects
@@ -98,8 +98,7 @@ def _score_axes(
 ) -> list[AxisEffects]:
     """Effects on every axis; what was written is kept as soon as an axis is done."""
     config = session.config
-    z_ppl = perplexity.effect
-    known = ScoreTable.build({column(PPL, "without"): -z_ppl}, *z_ppl.shape)
+    known = ScoreTable.of_effects({PPL: perplexity.effect})
     options = EstimatorOptions(
         matched=not config.unmatched,
         common_random_numbers=config.common_random_numbers,

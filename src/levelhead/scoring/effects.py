@@ -180,7 +180,7 @@ def _delete_one(
     return _to_gaps((by_template.sum(0) - by_template) / left, weights)
 
 
-def _jackknife(without: Float[np.ndarray, templates * more]) -> Float[np.ndarray, " *more"]:
+def _jackknife(without: Float[np.ndarray, "templates ..."]) -> Float[np.ndarray, " *more"]:
     n = len(without)
     spread = ((without - without.mean(0)) ** 2).sum(0)
     out: Float[np.ndarray, " *more"] = np.sqrt((n - 1) / n * spread)

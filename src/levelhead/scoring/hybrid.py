@@ -8,15 +8,13 @@ a small error changes the set. Everything else is the token-level gradient.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from jaxtyping import Float
+from torch import Tensor
 
-from levelhead.batching import map_batches
-from levelhead.models.architectures import head_counts
-from levelhead.models.gates import gated
 from levelhead.progress import Progress
 from levelhead.records import Head
-from levelhead.sampling import derived_seed, pad_id
+from levelhead.sampling import derived_seed
+from levelhead.scores import head_count
 from levelhead.scoring.effects import axis_effects
 from levelhead.scoring.finite import ablated_toxicity
 from levelhead.scoring.matched_rows import own_rows, rows_to_read
@@ -27,8 +25,8 @@ from levelhead.scoring.problem import (
     HeadShifts,
     SampledTexts,
 )
-from levelhead.scoring.teacher_forcing import BATCH_SIZE, Row, continuation_logits
-from levelhead.scoring.token_gradient import gradients, token_shifts
+from levelhead.scoring.teacher_forcing import Row, Steps
+from levelhead.scoring.token_gradient import gate_derivatives, gradients, token_shifts
 from levelhead.scoring.token_model import token_model
 
 FISHER_SHARE = 0.04
@@ -78,34 +76,26 @@ def heads_to_ablate(effect: Grid, fisher: Grid, options: EstimatorOptions) -> li
     order = np.argsort(-np.where(free, effect, -np.inf), axis=None, kind="stable")
     order = order[: int(free.sum())]
     width = _share(BOUNDARY_SHARE, total)
-    start = max(0, min(int(options.alpha * total) - width // 2, len(order) - width))
+    start = max(0, min(head_count(options.alpha, total) - width // 2, len(order) - width))
     chosen = {int(i) for i in by_fisher} | {int(i) for i in order[start : start + width]}
     return [divmod(i, effect.shape[1]) for i in sorted(chosen)]
 
 
 def fisher_values(problem: BiasProblem, base: SampledTexts, progress: Progress) -> Grid:
     """E[(d log p(y|x) / d g_h)^2] over some of the model's own continuations."""
-    size = head_counts(problem.model)
     rng = np.random.default_rng(
         derived_seed(problem.seed, problem.axis, problem.first_sample, "fisher")
     )
     every = own_rows(problem, base).rows
     rows = [every[i] for i in rng.permutation(len(every))[:FISHER_ROWS]]
-
-    def work(batch: list[Row]) -> list[np.ndarray]:
-        gates = torch.ones(len(batch), *size, device=problem.model.device, requires_grad=True)
-        with gated(problem.model, gates):
-            steps = continuation_logits(problem.model, batch, pad_id(problem.tokenizer))
-            log_p = steps.logits.log_softmax(-1).gather(-1, steps.tokens[..., None])[..., 0]
-            (score,) = torch.autograd.grad((log_p * steps.valid).sum(), gates)
-        return list(score.double().cpu().numpy() ** 2)
-
-    with progress(f"Fisher values ({problem.axis})", len(rows)) as advance:
-        done = map_batches(
-            rows, work, batch_size=problem.batch_size or BATCH_SIZE, length=len, advance=advance
-        )
-    out: Grid = np.mean(done, axis=0)
+    description = f"Fisher values ({problem.axis})"
+    score = gate_derivatives(problem, rows, _written_log_p, progress, description)
+    out: Grid = (score**2).mean(0)
     return out
+
+
+def _written_log_p(steps: Steps, rows: list[Row]) -> Float[Tensor, "rows steps"]:
+    return steps.logits.log_softmax(-1).gather(-1, steps.tokens[..., None])[..., 0]
 
 
 def _share(share: float, total: int) -> int:

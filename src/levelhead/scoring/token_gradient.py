@@ -11,11 +11,12 @@ of an effect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from levelhead.batching import map_batches
 from levelhead.models.architectures import head_counts
@@ -34,6 +35,7 @@ from levelhead.scoring.problem import (
 from levelhead.scoring.teacher_forcing import (
     BATCH_SIZE,
     Row,
+    Steps,
     continuation_logits,
     expected_toxicity,
 )
@@ -62,6 +64,23 @@ def gradients(
     problem: BiasProblem, rows: Sequence[Row], tau: TokenToxicity, progress: Progress
 ) -> Float[np.ndarray, "rows layers heads"]:
     """d sum_t r_t / d g_h of each row at all gates 1."""
+    return gate_derivatives(
+        problem,
+        rows,
+        lambda steps, batch: expected_toxicity(steps, batch, tau),
+        progress,
+        f"gradients ({problem.axis})",
+    )
+
+
+def gate_derivatives(
+    problem: BiasProblem,
+    rows: Sequence[Row],
+    quantity: Callable[[Steps, list[Row]], Float[Tensor, "rows steps"]],
+    progress: Progress,
+    description: str,
+) -> Float[np.ndarray, "rows layers heads"]:
+    """d (sum of a quantity over a row's steps) / d g_h at all gates 1; steps not valid count 0."""
     size = head_counts(problem.model)
     pad = pad_id(problem.tokenizer)
 
@@ -69,11 +88,11 @@ def gradients(
         gates = torch.ones(len(batch), *size, device=problem.model.device, requires_grad=True)
         with gated(problem.model, gates):
             steps = continuation_logits(problem.model, batch, pad)
-            r = expected_toxicity(steps, batch, tau)
-            (gradient,) = torch.autograd.grad(r.sum(), gates)
+            total = (quantity(steps, batch) * steps.valid).sum()
+            (gradient,) = torch.autograd.grad(total, gates)
         return list(gradient.double().cpu().numpy())
 
-    with progress(f"gradients ({problem.axis})", len(rows)) as advance:
+    with progress(description, len(rows)) as advance:
         done = map_batches(
             rows, work, batch_size=problem.batch_size or BATCH_SIZE, length=len, advance=advance
         )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from levelhead.records import HeadSelection
-from levelhead.scores import PPL, ScoreTable, bias_metric, column, head_count
+from levelhead.scores import PPL, ScoreTable, bias_metric, head_count
 from levelhead.selection.rules import protected_heads, select_heads
 
 MIN_PROTECTED_OVERLAP = 0.8
@@ -46,7 +46,9 @@ def split_half_agreement(
         return {}
     pruned, protected = [], []
     for z_ppl, z_bias in zip(halves[PPL], halves[metric], strict=False):
-        tables = [_table(metric, p, b) for p, b in zip(z_ppl, z_bias, strict=True)]
+        tables = [
+            ScoreTable.of_effects({PPL: p, metric: b}) for p, b in zip(z_ppl, z_bias, strict=True)
+        ]
         sets = [
             select_heads(t, axis=axis, method=method, gamma=gamma, alpha=alpha, seed=seed)
             for t in tables
@@ -77,13 +79,6 @@ def agreement_warnings(agreement: Mapping[str, Any]) -> list[str]:
         f"{agreement['protected_chance']:.0%}; at least {MIN_PROTECTED_OVERLAP:.0%} is wanted): "
         "raise --text-tokens, or use a longer --text"
     ]
-
-
-def _table(
-    metric: str, z_ppl: Float[np.ndarray, "layers heads"], z_bias: Float[np.ndarray, "layers heads"]
-) -> ScoreTable:
-    columns = {column(PPL, "without"): -z_ppl, column(metric, "without"): -z_bias}
-    return ScoreTable.build(columns, *z_ppl.shape)
 
 
 def _heads(selection: HeadSelection) -> set[tuple[int, int]]:
