@@ -177,7 +177,7 @@ def test_lists_that_stand_twice_agree(pipeline: ModuleType) -> None:
 
     assert tuple(scoring.BIAS_ESTIMATORS) == config.BIAS_ESTIMATORS
     assert tuple(scoring.PPL_ESTIMATORS) == (*config.PROTECT, "exhaustive")
-    assert tuple(METHODS) == cli.METHODS
+    assert tuple(METHODS) == config.METHODS
     assert get_args(checkpoint.Format) == config.FORMATS
     assert loading.DEVICES == config.DEVICES
     assert ("auto", *loading.DTYPES) == config.DTYPES

@@ -35,12 +35,14 @@ LAYERS = {
     "runs": "config errors records",
     "stages": "config errors evaluation models progress records runs sampling scores scoring "
     "selection session",
-    "pipeline": "config diagnosis errors models progress records reporting runs scores session "
-    "stages",
+    "experiments": "config data errors evaluation metrics models progress records runs sampling "
+    "scores scoring selection session stages toxicity",
+    "pipeline": "config diagnosis errors experiments models progress records reporting runs scores "
+    "session stages",
     "console": "batching progress reporting.escape reporting.terminal runs scores",
-    "cli": "config console data.embedded errors pipeline runs",
+    "cli": "config console data.embedded errors experiments pipeline runs",
     "testing": "models",
-    "__init__": "pipeline",
+    "__init__": "experiments pipeline",
     "__main__": "cli",
 }
 HEAVY = {"torch", "transformers", "pandas", "scipy", "datasets", "gguf", "plotly"}
@@ -49,7 +51,7 @@ AT_THE_TOP = {
     "metrics/perplexity.py": {"torch", "scipy"},
     "metrics/": {"scipy"},
     **dict.fromkeys(("batching", "models/", "sampling", "testing", "session"), HEAVY),
-    **dict.fromkeys(("scoring/", "evaluation/", "stages", "pipeline"), HEAVY),
+    **dict.fromkeys(("scoring/", "evaluation/", "stages", "pipeline", "experiments/"), HEAVY),
     "scores": {"pandas"},
     "diagnosis/": {"pandas", "scipy"},
 }

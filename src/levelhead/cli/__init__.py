@@ -1,0 +1,10 @@
+"""The command line: one function per command, flags built from `RunConfig`.
+
+Tables go to standard output, progress and messages to standard error. torch and transformers are
+imported when a command needs them, so that --help answers at once.
+"""
+
+from levelhead.cli import report, stages, tables
+from levelhead.cli.app import cli, main
+
+__all__ = ["cli", "main", "report", "stages", "tables"]

@@ -1,0 +1,48 @@
+"""The command `levelhead`: the group that commands join, and how errors end it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from levelhead import __version__
+from levelhead.errors import LevelheadError
+
+EXIT_CODES = """\b
+Exit codes: 0 done, 1 internal failure or failed check, 2 your mistake (the
+message says what to change), 3 unreliable scores, 130 interrupted."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+@click.version_option(__version__, prog_name="levelhead")
+def cli() -> None:
+    """Find the attention heads of a language model that add measured bias, and prune them.
+
+    \b
+    levelhead run --out runs/first         everything, on the embedded model
+    levelhead run gpt2 --out runs/gpt2     everything, on a model of yours
+    levelhead COMMAND --help               what a command does, with its defaults
+
+    The stages of a run are commands too, and share its folder: score, select, prune, evaluate,
+    report. Generated text can be offensive.
+    """
+
+
+def main() -> None:
+    """Run a command; every foreseen error ends with its message and exit code, no traceback."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except LevelheadError as error:
+        click.echo(f"levelhead: {error}", err=True)
+        code = error.exit_code
+    if code == 130:
+        click.echo("levelhead: interrupted; the same command goes on from here", err=True)
+    sys.exit(code if isinstance(code, int) else 0)

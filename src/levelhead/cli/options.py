@@ -1,0 +1,90 @@
+"""Flags that several commands share, and those built from the fields of `RunConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from levelhead.config import RunConfig
+
+if TYPE_CHECKING:
+    from levelhead.session import Plan
+
+F = TypeVar("F", bound=Callable[..., Any])
+OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+RUN = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+
+
+class CountOrAuto(click.ParamType[int | None]):
+    """A whole number, or "auto" for None."""
+
+    name = "integer|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Read the flag's value."""
+        if value in (None, "auto"):
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
+
+
+def options_of(*stages: str) -> Callable[[F], F]:
+    """The flags of these stages, from the fields of `RunConfig`."""
+
+    def decorate(command: F) -> F:
+        for spec in reversed(fields(RunConfig)):
+            if set(stages) & set(spec.metadata["stages"]):
+                command = _flag(spec.name, str(spec.type), spec.default, spec.metadata)(command)
+        return command
+
+    return decorate
+
+
+def _flag(name: str, kind: str, default: Any, metadata: Any) -> Callable[[F], F]:
+    flag = "--" + name.replace("_", "-")
+    about: dict[str, Any] = {"help": metadata["help"], "default": default, "show_default": True}
+    if default is None:
+        about["show_default"] = False
+    if kind == "bool":
+        return click.option(flag, is_flag=True, **about)
+    if metadata["choices"]:
+        return click.option(flag, type=click.Choice(metadata["choices"]), **about)
+    if kind.startswith("tuple"):
+        return click.option(flag, multiple=True, **about)
+    types = {"int": int, "float": float, "float | None": float, "str": str, "str | None": str}
+    return click.option(flag, type=types.get(kind, CountOrAuto()), **about)
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Of a command's options, those that the user wrote (the others have their defaults)."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is not default
+    }
+
+
+def announce(plan: Plan) -> None:
+    click.echo(
+        f"plan: {plan.heads} heads; at most {plan.scoring_tokens:,} tokens are sampled to score "
+        f"({', '.join(plan.axes)}) and {plan.evaluation_tokens:,} to evaluate "
+        f"({', '.join(plan.evaluated_axes)}); {plan.text_tokens:,} tokens of perplexity text"
+        + (
+            f"; up to {plan.more_tokens:,} more to score while the ranking of heads has a "
+            f"split-half reliability below {plan.reliability:g}"
+            if plan.more_tokens
+            else ""
+        ),
+        err=True,
+    )

@@ -1,0 +1,152 @@
+"""The stages of a run, and all of them in order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from levelhead.cli.app import cli
+from levelhead.cli.options import JSON, OUT, RUN, announce, given, options_of
+from levelhead.config import BOUNDARY, EVALUATE, FORMATS, METHODS, SCORE, SELECT
+
+
+@cli.command()
+@click.argument("model", required=False)
+@OUT
+@options_of(SCORE, SELECT, EVALUATE)
+@JSON
+def run(model: str | None, out: Path, as_json: bool, **options: Any) -> None:
+    """Score, select, prune, evaluate and report, in one folder.
+
+    MODEL is a hub id, a local folder or a GGUF file. Without MODEL, the embedded
+    SmolLM2-135M-Instruct, offline. The same command on the same folder goes on where it stopped.
+    """
+    from levelhead import pipeline
+    from levelhead.console.progress import progress_bars
+
+    with progress_bars() as progress:
+        evaluation = pipeline.run(model, out=out, progress=progress, announce=announce, **options)
+    _show(evaluation, as_json)
+    click.echo(f"report: {out / 'report.html'}\nmodel:  {out / 'model'}", err=True)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@OUT
+@options_of(SCORE, BOUNDARY)
+def score(model: str | None, out: Path, **options: Any) -> None:
+    """Score every head by its effect on bias and perplexity.
+
+    Without MODEL, the embedded one. Writes OUT/scores.csv, with a standard error per effect.
+    """
+    from levelhead import pipeline
+    from levelhead.console.progress import progress_bars
+    from levelhead.console.summaries import score_summary
+
+    with progress_bars() as progress:
+        table = pipeline.score(model, out=out, progress=progress, announce=announce, **options)
+    score_summary(table, out)
+
+
+@cli.command()
+@click.argument("scores", type=click.Path(path_type=Path))
+@click.option("--axis", help="Axis whose bias is to be reduced (default: the scores' first).")
+@click.option(
+    "--method", type=click.Choice(METHODS), default="fasp", show_default=True,
+    help="Selection rule.",
+)  # fmt: skip
+@click.option("--gamma", type=float, default=0.3, show_default=True, help="Share protected.")
+@click.option("--alpha", type=float, default=0.1, show_default=True, help="Share pruned.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of method random.")
+@click.option(
+    "--allow-unreliable", is_flag=True, help="Choose even where the ranking is mostly noise."
+)
+@click.option(
+    "--min-reliability", type=click.FloatRange(-1, 1), default=0.5, show_default=True,
+    help="Split-half reliability below which a ranking is mostly noise.",
+)  # fmt: skip
+@JSON
+def select(scores: Path, as_json: bool, **options: Any) -> None:
+    """Choose the heads to prune from SCORES, a run folder or a score table (CSV).
+
+    In a run folder, selection.json is written; a ranking that is mostly noise is refused.
+    """
+    from levelhead import pipeline, runs
+
+    selection = pipeline.select(scores, **options)
+    if not runs.is_run(scores):
+        click.echo(
+            f"warning: {scores} has a row per head and no replicates, so the reliability of its "
+            "ranking is unknown; levelhead diagnose TABLE tells it for a table with a row per "
+            "axis, seed and head",
+            err=True,
+        )
+    if selection.details:
+        from levelhead.console.summaries import warn
+
+        warn(selection.details.get("warnings", ()))
+    if as_json:
+        keys = ("method", "gamma", "alpha", "heads")
+        click.echo(json.dumps({key: selection.to_json()[key] for key in keys}))
+        return
+    names = ", ".join(f"{layer}.{head}" for layer, head in selection.heads)
+    click.echo(f"{len(selection.heads)} heads (layer.head): {names}")
+    if selection.details and (share := selection.details["agreement"].get("overlap")) is not None:
+        chance = selection.details["agreement"]["overlap_chance"]
+        click.echo(f"two halves of the run share {share:.0%} of such a set (chance: {chance:.0%})")
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--heads", type=click.Path(path_type=Path), help="A file in selection.json's form.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to save the pruned model.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="compact", show_default=True,
+    help="compact: smaller. zeroed: stock architecture, loads anywhere, no smaller.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace a model that is in OUT.")
+def prune(
+    model: str | None, heads: Path | None, out: Path | None, form: Any, overwrite: bool
+) -> None:
+    """Remove heads physically and save the smaller model.
+
+    MODEL is a run folder (its selection.json and model/ are used), or a hub id, folder or GGUF
+    file with --heads and --out. Load the result with levelhead.load(path).
+    """
+    from levelhead import pipeline, runs
+
+    is_run = model is not None and runs.is_run(Path(model))
+    if not is_run and (heads is None or out is None):
+        raise click.UsageError("a MODEL that is not a run folder needs --heads FILE and --out DIR")
+    pruned = pipeline.prune(model, heads, out=out, format=form, overwrite=overwrite)
+    where = out or Path(str(model)) / runs.MODEL
+    click.echo(f"{where}: {pruned.num_parameters():,} parameters")
+
+
+@cli.command()
+@RUN
+@options_of(EVALUATE)
+@JSON
+def evaluate(folder: Path, as_json: bool, **options: Any) -> None:
+    """Compare a run's pruned model with its base on held-out prompts and text.
+
+    Options that are not given are those the run was started with.
+    """
+    from levelhead import pipeline
+    from levelhead.console.progress import progress_bars
+
+    with progress_bars() as progress:
+        evaluation = pipeline.evaluate(folder, progress=progress, **given(options))
+    _show(evaluation, as_json)
+
+
+def _show(evaluation: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(evaluation))
+        return
+    from levelhead.console.summaries import evaluation_summary
+
+    evaluation_summary(evaluation)

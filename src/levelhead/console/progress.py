@@ -1,0 +1,75 @@
+"""Progress on standard error, with time left: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from levelhead.batching import Advance
+from levelhead.progress import Progress
+
+LINES_EVERY = 20.0
+"""Seconds between progress lines where there is no terminal to draw bars on."""
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Progress on standard error: bars on a terminal, a line now and then elsewhere."""
+    from transformers.utils import logging
+
+    silence: Any = logging  # its functions have no types
+    silence.disable_progress_bar()
+    silence.set_verbosity_error()
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console) as bars:
+
+        @contextmanager
+        def task(description: str, total: int) -> Iterator[Advance]:
+            number = bars.add_task(escape(description), total=total)
+            yield lambda units: bars.advance(number, units)
+
+        yield task
+
+
+@contextmanager
+def _lines(description: str, total: int) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(units: int) -> None:
+        nonlocal done, last
+        done += units
+        now = time.monotonic()
+        if now - last >= LINES_EVERY and 0 < done < total:
+            last = now
+            left = (now - start) / done * (total - done)
+            print(f"{description}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    yield advance
+    spent = time.monotonic() - start
+    print(f"{description}: {done}/{total} in {spent:.0f} s", file=sys.stderr, flush=True)
