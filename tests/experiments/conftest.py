@@ -1,0 +1,31 @@
+"""A finished tiny run, for experiments on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+
+import levelhead
+from tests.pipeline.conftest import _one_thread, inputs, options
+
+__all__ = ["_one_thread", "inputs", "options"]
+
+
+@pytest.fixture(scope="session")
+def finished(
+    inputs: Path,  # noqa: F811
+    options: dict[str, Any],  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A run folder with everything in it; not to be written to."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    levelhead.run(str(inputs / "model"), out=out, **options)
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be written to."""
+    return Path(copytree(finished, tmp_path / "run"))
