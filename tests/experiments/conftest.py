@@ -1,22 +1,21 @@
 """A finished tiny run, for experiments on it."""
 
-from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
+from tests.pipeline.conftest import _one_thread, inputs, options
 
 import levelhead
-from tests.pipeline.conftest import _one_thread, inputs, options
 
 __all__ = ["_one_thread", "inputs", "options"]
 
 
 @pytest.fixture(scope="session")
 def finished(
-    inputs: Path,  # noqa: F811
-    options: dict[str, Any],  # noqa: F811
+    inputs: Path,
+    options: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A run folder with everything in it; not to be written to."""
