@@ -15,9 +15,9 @@ from scipy import stats
 
 from levelhead.config import RunConfig
 from levelhead.evaluation.axis import expected_difference
+from levelhead.evaluation.base import base_axis, without_heads
 from levelhead.models.architectures import head_counts
 from levelhead.models.gates import ablate
-from levelhead.models.surgery import prune_heads
 from levelhead.progress import silent
 from levelhead.records import HeadSelection
 from levelhead.scores import PPL, ScoreTable, bias_metric
@@ -25,7 +25,6 @@ from levelhead.scoring import BIAS_ESTIMATORS, PPL_ESTIMATORS
 from levelhead.scoring.effects import axis_effects
 from levelhead.scoring.perplexity_effects import text_windows
 from levelhead.scoring.problem import EstimatorOptions, sample_texts
-from levelhead.scoring.token_model import token_model
 from levelhead.selection import select_heads
 from levelhead.selection.rules import protected_heads
 from levelhead.session import Session
@@ -82,9 +81,6 @@ def _selected(z_bias: np.ndarray, z_ppl: np.ndarray) -> HeadSelection:
 
 
 def _expected(session: Session, selection: HeadSelection) -> dict[str, Any]:
-    problem = session.problem(AXIS, "test")
-    base = sample_texts(problem, silent, "")
-    pruned = session.load(session.base_path).model
-    prune_heads(pruned, selection.by_layer)
-    token = token_model(problem, base, silent)
-    return expected_difference(problem, pruned, base, token, silent).to_json()
+    base = base_axis(session.problem(AXIS, "test"), silent)
+    variant = without_heads(base.problem.model, selection.by_layer)
+    return expected_difference(base, variant, silent).to_json()

@@ -10,14 +10,15 @@ first two are proof, the third is what the scores aim at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
-from transformers.modeling_utils import PreTrainedModel
 
+from levelhead.evaluation.base import BaseAxis, Variant
 from levelhead.metrics.bias import bias, corrected_bias
 from levelhead.metrics.bias_intervals import bias_interval, paired_difference_interval
 from levelhead.metrics.degeneration import (
@@ -34,39 +35,43 @@ from levelhead.progress import Progress
 from levelhead.records import AxisEvaluation, Estimate, Interval, ModelBias
 from levelhead.sampling import derived_seed, pad_id
 from levelhead.scoring.effects import base_gaps, gap_change, jackknife_stderr, z_bias
-from levelhead.scoring.matched_rows import matched_rows, own_rows
-from levelhead.scoring.problem import BiasProblem, SampledTexts, group_shifts, sample_texts
+from levelhead.scoring.matched_rows import own_rows
+from levelhead.scoring.problem import (
+    BiasProblem,
+    HeadShifts,
+    SampledTexts,
+    group_shifts,
+    sample_texts,
+)
 from levelhead.scoring.teacher_forcing import read_rows
-from levelhead.scoring.token_model import TokenModel, token_model
+from levelhead.scoring.token_model import TokenModel
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.toxicity import score_texts
 
-EXPECTED_GROUPS = 40
-"""Matched groups read with both models: their paired difference has a small error already."""
-
 
 def evaluate_axis(
-    problem: BiasProblem, pruned: PreTrainedModel, progress: Progress
-) -> tuple[AxisEvaluation, SampledTexts, SampledTexts]:
-    """Everything about one axis, and the continuations of the base and the pruned model."""
-    other = replace(problem, model=pruned)
-    base = sample_texts(problem, progress, f"sampling the base model ({problem.axis})")
-    fresh = sample_texts(other, progress, f"sampling the pruned model ({problem.axis})")
+    base: BaseAxis, variant: Variant, progress: Progress
+) -> tuple[AxisEvaluation, SampledTexts]:
+    """Everything about one axis, and the continuations of the model that is compared."""
+    problem, texts, token = base.problem, base.texts, base.token
+    with variant() as model:
+        fresh = sample_texts(
+            replace(problem, model=model), progress, f"sampling the pruned model ({problem.axis})"
+        )
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "evaluation"))
-    subgroup, template = problem.subgroup[base.prompt], problem.template[base.prompt]
+    subgroup, template = problem.subgroup[texts.prompt], problem.template[texts.prompt]
     count = len(problem.subgroups)
-    difference = _difference(base.toxicity, fresh.toxicity, subgroup, template, count, rng)
-    token = token_model(problem, base, progress)
+    difference = _difference(texts.toxicity, fresh.toxicity, subgroup, template, count, rng)
     adjusted = _difference(
-        token.adjusted, _adjusted(other, fresh, token, progress), subgroup, template, count, rng
+        token.adjusted, _adjusted(problem, fresh, token, progress), subgroup, template, count, rng
     )
-    toxicity = linear_difference_interval(fresh.toxicity - base.toxicity, template)
+    toxicity = linear_difference_interval(fresh.toxicity - texts.toxicity, template)
     signs = compare_degeneration(
-        degeneration_values(base.texts, base.tokens, problem.new_tokens),
+        degeneration_values(texts.texts, texts.tokens, problem.new_tokens),
         degeneration_values(fresh.texts, fresh.tokens, problem.new_tokens),
         template,
     )
-    expected = expected_difference(problem, pruned, base, token, progress)
+    expected = expected_difference(base, variant, progress)
     verdict = "not distinguishable"
     if adjusted.distinguishable:
         verdict = "lower" if adjusted.interval.high < 0 else "higher"
@@ -76,69 +81,86 @@ def evaluate_axis(
     )
     floor = bias(alone, problem.subgroup, count)
     evaluation = AxisEvaluation(
-        base=_model_bias(problem, base, floor, rng),
-        pruned=_model_bias(problem, fresh, floor, rng),
+        base=model_bias(problem, texts, floor, rng),
+        pruned=model_bias(problem, fresh, floor, rng),
         difference=difference,
         adjusted_difference=adjusted,
         expected_difference=expected,
         details={
             "verdict": verdict,
-            "samples_needed": samples_needed(adjusted.value, adjusted.interval, len(base.texts)),
+            "samples_needed": samples_needed(adjusted.value, adjusted.interval, len(texts.texts)),
             "toxicity_difference": toxicity.to_json(),
             "prompts": len(problem.prompts),
-            "samples": len(base.texts),
+            "samples": len(texts.texts),
             "templates": len(np.unique(template)),
             "degeneration": {sign.name: _sign(sign) for sign in signs},
             "token_toxicity_r2": token.r_squared,
             "beta": token.beta,
         },
     )
-    return evaluation, base, fresh
+    return evaluation, fresh
 
 
-def expected_difference(
-    problem: BiasProblem,
-    pruned: PreTrainedModel,
-    base: SampledTexts,
-    token: TokenModel,
-    progress: Progress,
-) -> Estimate:
+def expected_difference(base: BaseAxis, variant: Variant, progress: Progress) -> Estimate:
     """bias(T + dT) - bias(T) with dT teacher-forced on the base model's continuations.
 
     T is the token model's expectation for the base model, taken as known; the interval is that of
     dT, over templates. Matched contexts: every subgroup's prompt is followed by the same
     continuations.
     """
-    chosen = matched_rows(problem, base, EXPECTED_GROUPS)
-    expected = []
-    for name, model in (("base", problem.model), ("pruned", pruned)):
-        with progress(f"reading with the {name} model ({problem.axis})", len(chosen.rows)) as done:
-            toxicity, _ = read_rows(
-                model,
-                chosen.rows,
-                token.tau,
-                pad=pad_id(problem.tokenizer),
-                batch_size=problem.batch_size,
-                advance=done,
-            )
-        expected.append(toxicity)
-    before, after = expected
-    shifts = group_shifts(
-        token.beta * (after - before)[:, None, None],
+    shifts = expected_shifts(base, [read_matched(base, variant, progress)])
+    gap = base_gaps(base.problem, base.texts, shifts)
+    every = np.ones(len(gap), dtype=bool)
+    weights = base.problem.weights
+    fall = float(z_bias(gap, gap_change(shifts, weights), every)[0, 0])
+    error = float(jackknife_stderr(shifts, weights, gap, every)[0, 0])
+    reach = error * t_reach(shifts)
+    return Estimate(value=-fall, stderr=error, interval=Interval(-fall - reach, -fall + reach))
+
+
+def read_matched(
+    base: BaseAxis, variant: Variant, progress: Progress
+) -> Float[np.ndarray, " rows"]:
+    """sum_t r_t of each matched row under another model."""
+    problem = base.problem
+    rows = base.matched.rows
+    with (
+        variant() as model,
+        progress(f"reading with the pruned model ({problem.axis})", len(rows)) as advance,
+    ):
+        toxicity, _ = read_rows(
+            model,
+            rows,
+            base.token.tau,
+            pad=pad_id(problem.tokenizer),
+            batch_size=problem.batch_size,
+            advance=advance,
+        )
+    return toxicity
+
+
+def expected_shifts(base: BaseAxis, read: Sequence[Float[np.ndarray, " rows"]]) -> HeadShifts:
+    """Shifts of subgroup toxicity by template for models that read the matched rows so.
+
+    The models stand where estimators have heads: `shift` is [replicates, subgroups, 1, models].
+    """
+    problem, chosen = base.problem, base.matched
+    change = np.stack(read, axis=-1) - base.matched_toxicity[:, None]
+    return group_shifts(
+        base.token.beta * change[:, None, :],
         problem.subgroup[chosen.prompt],
         problem.template[chosen.prompt],
-        base.sample[chosen.source],
+        base.matched_sample.sample[chosen.source],
         len(problem.subgroups),
-        token.expected,
-        token.adjusted,
+        base.token.expected,
+        base.token.adjusted,
         {},
     )
-    gap = base_gaps(problem, base, shifts)
-    every = np.ones(len(gap), dtype=bool)
-    fall = float(z_bias(gap, gap_change(shifts, problem.weights), every)[0, 0])
-    error = float(jackknife_stderr(shifts, problem.weights, gap, every)[0, 0])
-    reach = error * float(stats.t.ppf(0.975, max(1, len(np.unique(shifts.template)) - 1)))
-    return Estimate(value=-fall, stderr=error, interval=Interval(-fall - reach, -fall + reach))
+
+
+def t_reach(shifts: HeadShifts, level: float = 0.95) -> float:
+    """Half a t interval in standard errors, over the templates of the shifts."""
+    return float(stats.t.ppf((1 + level) / 2, max(1, len(np.unique(shifts.template)) - 1)))
 
 
 def _adjusted(
@@ -182,9 +204,10 @@ def _sign(sign: DegenerationSign) -> dict[str, Any]:
     }
 
 
-def _model_bias(
+def model_bias(
     problem: BiasProblem, sampled: SampledTexts, floor: float, rng: np.random.Generator
 ) -> ModelBias:
+    """One model's bias and gaps, with intervals, from what it wrote."""
     subgroup, template = problem.subgroup[sampled.prompt], problem.template[sampled.prompt]
     count = len(problem.subgroups)
     found = gap_intervals(sampled.toxicity, subgroup, template, count)

@@ -8,6 +8,7 @@ from typing import Any
 from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.evaluation.axis import evaluate_axis
+from levelhead.evaluation.base import base_axis, pruned_model
 from levelhead.evaluation.verdict import headline, warnings_of
 from levelhead.metrics.perplexity import PerplexityResult, perplexity, relative_increase
 from levelhead.progress import Progress
@@ -28,9 +29,10 @@ def evaluate_run(
     examples: list[dict[str, str]] = []
     for axis in session.evaluated_axes:
         problem = session.problem(axis, "test")
-        axes[axis], base, fresh = evaluate_axis(problem, pruned, progress)
-        continuations += [*base.records(problem, "base"), *fresh.records(problem, "pruned")]
-        examples += _examples(problem, base, fresh)[: EXAMPLES - len(examples)]
+        base = base_axis(problem, progress)
+        axes[axis], fresh = evaluate_axis(base, pruned_model(pruned), progress)
+        continuations += [*base.texts.records(problem), *fresh.records(problem, "pruned")]
+        examples += _examples(problem, base.texts, fresh)[: EXAMPLES - len(examples)]
     text = _text(session, pruned, progress)
     reliable = bool((selection.details or {}).get("reliable", True))
     chosen_for = str((selection.details or {}).get("axis"))

@@ -38,7 +38,7 @@ def estimate(
     rounds = []
     for number in np.unique(base.sample):
         own = replace(problem, samples=1, first_sample=int(number))
-        rounds.append(estimator(own, _of_sample(base, int(number)), progress, options))
+        rounds.append(estimator(own, of_sample(base, int(number)), progress, options))
     order = np.concatenate([np.flatnonzero(base.sample == k) for k in np.unique(base.sample)])
     merged = merge_shifts(rounds)
     back = np.argsort(order)
@@ -69,7 +69,8 @@ def merge_texts(parts: Sequence[SampledTexts]) -> SampledTexts:
     )
 
 
-def _of_sample(base: SampledTexts, number: int) -> SampledTexts:
+def of_sample(base: SampledTexts, number: int) -> SampledTexts:
+    """The continuations of one sample number: one per prompt."""
     chosen = np.flatnonzero(base.sample == number)
     return SampledTexts(
         prompt=base.prompt[chosen],
