@@ -31,7 +31,8 @@ LAYERS = {
     "diagnosis": "errors metrics records scores selection",
     "reporting": "errors records scores",
     "session": "config data errors models records scoring toxicity",
-    "evaluation": "batching errors metrics progress records sampling scoring session toxicity",
+    "evaluation": "batching errors metrics models progress records sampling scoring session "
+    "toxicity",
     "runs": "config errors records",
     "stages": "config errors evaluation models progress records runs sampling scores scoring "
     "selection session",

@@ -23,7 +23,7 @@ TOXICITY_INPUTS = ("continuation", "full")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed")
-METHODS = ("fasp", "bias_only", "ppl_only", "random")
+METHODS = ("fasp", "bias_only", "ppl_only", "magnitude", "mask_gradient", "random")
 
 
 def _option(

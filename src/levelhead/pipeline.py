@@ -116,7 +116,7 @@ def select(
     Args:
         scores: a run folder (selection.json is written there), a score table's CSV, or a table.
         axis: the axis whose bias is to be reduced; none: the first that the scores have.
-        method: fasp, bias_only, ppl_only or random.
+        method: fasp, bias_only, ppl_only, magnitude, mask_gradient or random.
         gamma: share of heads protected for language modelling.
         alpha: share of heads pruned.
         seed: of method random.
@@ -145,7 +145,7 @@ def select(
         seed=seed,
     )
     if not allow_unreliable:
-        refuse_noise(folder, config.axis[0], min_reliability)
+        refuse_noise(folder, config, min_reliability)
     return select_stage(folder, config, min_reliability)
 
 

@@ -31,12 +31,13 @@ from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric
 from levelhead.scoring import BIAS_ESTIMATORS, PPL_ESTIMATORS
 from levelhead.scoring.adaptive import SamplingBudget, score_axis
 from levelhead.scoring.effects import SPLITS, AxisEffects
+from levelhead.scoring.method_scores import MASK_GRADIENT_TOKENS, magnitude, mask_gradient
 from levelhead.scoring.perplexity_effects import PerplexityEffects, text_windows
 from levelhead.scoring.problem import EstimatorOptions
 from levelhead.scoring.score_table import score_details, score_table, unreliable
 from levelhead.selection import select_heads
 from levelhead.selection.agreement import agreement_warnings, split_half_agreement
-from levelhead.selection.rules import check_shares, protected_heads
+from levelhead.selection.rules import check_shares, protected_heads, ranked_by
 from levelhead.session import Plan, Session
 
 Announce = Callable[[Plan], None]
@@ -67,7 +68,15 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
         session.base.model, windows, progress, config.seed, config.gamma
     )
     axes = _score_axes(session, folder, progress, perplexity)
-    table = score_table(perplexity, axes)
+    few = windows[: max(1, MASK_GRADIENT_TOKENS // windows.shape[1])]
+    table = score_table(
+        perplexity,
+        axes,
+        {
+            "magnitude": magnitude(session.base.model),
+            "mask_gradient": mask_gradient(session.base.model, few, progress),
+        },
+    )
     rng = np.random.default_rng(derived_seed(config.seed, "halves"))
     halves = {PPL: perplexity.halves(rng, SPLITS)}
     halves |= {bias_metric(a.axis): a.halves for a in axes if a.halves is not None}
@@ -131,10 +140,12 @@ def chosen_heads(
     return select_heads(table, axis=axis, method=method, gamma=gamma, alpha=alpha, seed=seed)
 
 
-def refuse_noise(folder: RunFolder, axis: str, least: float) -> None:
-    """Raise UnreliableScoresError where a run's ranking of an axis is mostly noise."""
+def refuse_noise(folder: RunFolder, config: RunConfig, least: float) -> None:
+    """Raise UnreliableScoresError where a method is to rank by bias effects that are noise."""
+    axis = config.axis[0]
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
-    if axis in details["axes"] and (why := unreliable(details, axis, least)):
+    ranked = bias_metric(axis) in ranked_by(config.method, axis)
+    if ranked and axis in details["axes"] and (why := unreliable(details, axis, least)):
         raise UnreliableScoresError(
             "; ".join([*why, "to choose heads all the same: --allow-unreliable"])
         )
@@ -161,7 +172,10 @@ def select_stage(
         chosen,
         details={
             "axis": axis,
-            "reliable": not unreliable(details, axis, least),
+            "reliable": not (
+                bias_metric(axis) in ranked_by(config.method, axis)
+                and unreliable(details, axis, least)
+            ),
             "reliability": details["axes"][axis]["reliability"],
             "agreement": agreement,
             "warnings": [*agreement_warnings(agreement), *_raced_for(folder, config, details)],

@@ -155,7 +155,7 @@ def test_options_are_the_same_everywhere() -> None:
     """The Python keywords, the fields of RunConfig and the flags of run agree."""
     names = {spec.name for spec in fields(RunConfig)} - {"model"}
     assert set(get_type_hints(RunOptions)) == names
-    flags = {p.name: p.default for p in cli.run.params} if hasattr(cli.run, "params") else {}
+    flags = {p.name: p.default for p in cli.cli.commands["run"].params}
     assert names <= set(flags)
     for spec in fields(RunConfig):
         if spec.name != "model":
@@ -163,7 +163,7 @@ def test_options_are_the_same_everywhere() -> None:
 
 
 def test_one_threshold_of_reliability() -> None:
-    flags = {p.name: p.default for p in cli.select.params}
+    flags = {p.name: p.default for p in cli.cli.commands["select"].params}
     assert flags["min_reliability"] == MIN_RELIABILITY == RunConfig().reliability
 
 

@@ -42,6 +42,39 @@ def test_selects_the_heads_of_the_authors_rule(model: str) -> None:
             assert list(chosen.heads) == authors_rule(frame, gamma, alpha), (gamma, alpha)
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("method", "column"),
+    [
+        ("bias_only", "bias_without_gender_and_sex"),
+        ("ppl_only", "ppl_without"),
+        ("magnitude", "magnitude_l2_structured"),
+        ("mask_gradient", "mask_gradient_l2_structured"),
+    ],
+)
+def test_baselines_prune_the_smallest_values_of_their_column(
+    model: str, method: str, column: str
+) -> None:
+    """All four prune where the published column is smallest, in the table's own order."""
+    path = TABLES / f"{model}.csv"
+    table = ScoreTable.read(path)
+    rows = pd.read_csv(path).to_dict("records")
+    rows.sort(key=lambda row: (row[column], row["layer"], row["head"]))
+    for alpha in ALPHAS:
+        count = (round(alpha * 100) * len(rows)) // 100
+        expected = sorted((int(row["layer"]), int(row["head"])) for row in rows[:count])
+        chosen = select_heads(table, axis="gender_and_sex", method=method, alpha=alpha)
+        assert list(chosen.heads) == expected, alpha
+
+
+def test_the_baselines_choose_different_heads() -> None:
+    """Control: no two of the methods are the same rule under two names."""
+    table = ScoreTable.read(TABLES / "gpt2.csv")
+    names = ("fasp", "bias_only", "ppl_only", "magnitude", "mask_gradient", "random")
+    sets = {select_heads(table, axis="gender_and_sex", method=name).heads for name in names}
+    assert len(sets) == len(names)
+
+
 def test_ties_at_the_threshold_matter_in_a_published_table() -> None:
     """Control: protecting exactly floor(gamma N) heads would give other sets somewhere."""
     differs = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 from levelhead.metrics.reliability import times_to_reach
@@ -17,8 +18,12 @@ MIN_R_SQUARED = 0.05
 """Below it token toxicity explains almost nothing of the scorer's answers."""
 
 
-def score_table(perplexity: PerplexityEffects, axes: Sequence[AxisEffects]) -> ScoreTable:
-    """The table `scores.csv`: every effect with its standard error."""
+def score_table(
+    perplexity: PerplexityEffects,
+    axes: Sequence[AxisEffects],
+    method_scores: Mapping[str, Float[np.ndarray, "layers heads"]] | None = None,
+) -> ScoreTable:
+    """The table `scores.csv`: every effect with its standard error, and scores of baselines."""
     z_ppl = perplexity.effect
     num_layers, num_heads = z_ppl.shape
     columns: dict[str, Any] = {
@@ -37,7 +42,7 @@ def score_table(perplexity: PerplexityEffects, axes: Sequence[AxisEffects]) -> S
             columns[f"gap_effect_se_{axis.axis}_{name}"] = stderr
     if perplexity.fisher is not None:
         columns["fisher"] = perplexity.fisher
-    return ScoreTable.build(columns, num_layers, num_heads)
+    return ScoreTable.build(columns | dict(method_scores or {}), num_layers, num_heads)
 
 
 def _with_error(metric: str, effect: Any, stderr: Any, clusters: int) -> dict[str, Any]:

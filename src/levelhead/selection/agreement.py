@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from levelhead.records import HeadSelection
 from levelhead.scores import PPL, ScoreTable, bias_metric, head_count
-from levelhead.selection.rules import protected_heads, select_heads
+from levelhead.selection.rules import protected_heads, ranked_by, select_heads
 
 MIN_PROTECTED_OVERLAP = 0.8
 """Below it the perplexity text is too short to say which heads language modelling needs."""
@@ -39,10 +39,11 @@ def split_half_agreement(
     Returns:
         `overlap` of the pruned sets and `overlap_chance` (a draw from the heads that may be
         pruned); `protected_overlap` and its `protected_chance`, for methods that protect.
-        Only what the halves allow: none without both metrics.
+        Only what the halves allow: none without both metrics, or for a method
+        that ranks by neither.
     """
     metric = bias_metric(axis)
-    if PPL not in halves or metric not in halves:
+    if PPL not in halves or metric not in halves or not ranked_by(method, axis):
         return {}
     pruned, protected = [], []
     for z_ppl, z_bias in zip(halves[PPL], halves[metric], strict=False):

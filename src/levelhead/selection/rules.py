@@ -54,6 +54,16 @@ def _ppl_only(table: ScoreTable, axis: str, gamma: float, count: int, seed: int)
     return largest(table.ranking(PPL), count, _any_head(table))
 
 
+def _magnitude(table: ScoreTable, axis: str, gamma: float, count: int, seed: int) -> list[Head]:
+    """The smallest L2 norm of the head's weights."""
+    return largest(-table.grid("magnitude"), count, _any_head(table))
+
+
+def _mask_gradient(table: ScoreTable, axis: str, gamma: float, count: int, seed: int) -> list[Head]:
+    """The smallest gradient of the loss with respect to the head's gate."""
+    return largest(-table.grid("mask_gradient"), count, _any_head(table))
+
+
 def _random(table: ScoreTable, axis: str, gamma: float, count: int, seed: int) -> list[Head]:
     """A uniform draw from an explicit seed."""
     draw = np.random.default_rng(seed).random((table.num_layers, table.num_heads))
@@ -69,8 +79,20 @@ METHODS: dict[str, Rule] = {
     "fasp": _fasp,
     "bias_only": _bias_only,
     "ppl_only": _ppl_only,
+    "magnitude": _magnitude,
+    "mask_gradient": _mask_gradient,
     "random": _random,
 }
+
+
+def ranked_by(method: str, axis: str) -> tuple[str, ...]:
+    """The metrics a method ranks heads by; none for those that ask no sampled effect."""
+    ranked: dict[str, tuple[str, ...]] = {
+        "fasp": (PPL, bias_metric(axis)),
+        "bias_only": (bias_metric(axis),),
+        "ppl_only": (PPL,),
+    }
+    return ranked.get(method, ())
 
 
 def select_heads(

@@ -1,0 +1,85 @@
+"""Head scores of the baselines that FASP is compared with (arXiv 2312.15398, section 4.2).
+
+    magnitude(h)      L2 norm of all the head's weights
+    mask_gradient(h)  sum over batches of |d loss / d gate_h|, divided by its L2 norm in the layer
+
+Small means dispensable: these methods prune the heads with the smallest scores. Neither knows of
+bias, nor of which heads language modelling needs together.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers.modeling_utils import PreTrainedModel
+
+from levelhead.models.architectures import architecture_of, attention_modules, head_counts
+from levelhead.models.gates import HeadGates
+from levelhead.models.surgery import refuse_pruned, slice_attention
+from levelhead.progress import Progress
+from levelhead.scoring.perplexity_effects import window_nll
+
+Grid = Float[np.ndarray, "layers heads"]
+
+MASK_GRADIENT_TOKENS = 4096
+"""Of the perplexity text; Michel et al. (2019), whose score it is, find little is enough."""
+
+
+def magnitude(model: PreTrainedModel) -> Grid:
+    """L2 norm of each head's query, key and value weights and biases and its output columns.
+
+    What a head has is what surgery leaves of an attention module cut down to that head; key/value
+    heads that several query heads share count for each of them.
+
+    Raises:
+        ModelError: the model is pruned already.
+    """
+    refuse_pruned(model)
+    output = architecture_of(model).output_projection
+    num_layers, num_heads = head_counts(model)
+    norms = np.zeros((num_layers, num_heads))
+    for layer, attention in enumerate(attention_modules(model)):
+        for head in range(num_heads):
+            own = {id(p): p for p in attention.parameters()}  # shared, not copied: never written to
+            alone = slice_attention(model, copy.deepcopy(attention, own), (head,), layer)
+            norms[layer, head] = _norm(alone, alone.get_submodule(output))
+    return norms
+
+
+def _norm(attention: nn.Module, output: nn.Module) -> float:
+    """Of all projections; norms of queries and keys and the output's bias belong to no head."""
+    total = 0.0
+    for module in attention.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim == 2:
+            bias = getattr(module, "bias", None)
+            parts = [weight, bias] if bias is not None and module is not output else [weight]
+            total += sum(float(part.detach().double().square().sum()) for part in parts)
+    return math.sqrt(total)
+
+
+def mask_gradient(
+    model: PreTrainedModel, windows: Int[Tensor, "windows time"], progress: Progress
+) -> Grid:
+    """Sum over windows of |d NLL / d gate_h| at gates 1, divided by its L2 norm in each layer.
+
+    Raises:
+        ModelError: the model yields NaN.
+    """
+    total = torch.zeros(head_counts(model), dtype=torch.float64)
+    with progress("mask gradients", len(windows)) as advance, HeadGates(model) as head_gates:
+        for window in windows:
+            gates = torch.ones(head_counts(model), device=model.device, requires_grad=True)
+            head_gates.gates = gates
+            loss = window_nll(model, window[None].to(model.device)).sum()
+            (gradient,) = torch.autograd.grad(loss, gates)
+            total += gradient.abs().double().cpu()
+            advance(1)
+    size = total.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    scores: Grid = (total / size).numpy()
+    return scores
