@@ -2,7 +2,8 @@
 
 Two noisy rankings correlate less than what they measure does. Spearman (1904): the correlation of
 what is measured is r / sqrt(reliability_a reliability_b). Exact for linear correlation, close for
-ranks (in tests/metrics/test_attenuation.py within 0.03, heavy-tailed effects included).
+ranks: in simulation within 0.04 where reliabilities are above 0.6; with a few large effects
+among many small ones and reliabilities near 0.3, up to a tenth too small.
 
 Heads of one model are the units: intervals say what other heads of the same kind would give, and
 take errors of different heads as independent. Two ways to correct:
@@ -23,6 +24,7 @@ It knows neither how effects nor how halves were made.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from levelhead.errors import ConfigError
+from levelhead.metrics.reliability import spearman_brown
 from levelhead.records import Estimate, Interval
 
 FEWEST_HEADS = 10
@@ -78,18 +81,7 @@ def rank_correlation(a: Effects, b: Effects) -> Estimate | None:
     first, second = _checked(a, b)
     if not (np.ptp(first) and np.ptp(second)):
         return None
-    value, influence = _spearman(first, second)
-    count = len(first)
-    stderr = _stderr(influence)
-    if abs(value) >= 1 - 1e-12:
-        return Estimate(value=value, stderr=0.0, interval=Interval(value, value))
-    reach = _quantile(count) * stderr / (1 - value**2)
-    z = math.atanh(value)
-    return Estimate(
-        value=value,
-        stderr=stderr,
-        interval=Interval(math.tanh(z - reach), math.tanh(z + reach)),
-    )
+    return _fisher(*_spearman(first, second))
 
 
 def corrected_correlation(
@@ -103,8 +95,8 @@ def corrected_correlation(
 ) -> Corrected | None:
     """A rank correlation divided by sqrt(reliability_a reliability_b), for uncorrelated errors.
 
-    The interval's ends are divided too, and widened by the error of the reliabilities (Zou's
-    MOVER, 2007), each of which rests on as many heads.
+    The interval's ends are divided too, and widened by the error of the reliabilities (Zou 2007),
+    each of which rests on as many heads. It covers 92 to 100% in simulation.
 
     Args:
         found: `rank_correlation` of the two effects.
@@ -121,13 +113,8 @@ def corrected_correlation(
         return None
     if not min(reliability_a, reliability_b) >= least:
         return None
-    scale = 1 / math.sqrt(reliability_a * reliability_b)
-    value = found.value * scale
-    spread = math.hypot(*(_relative_error(r, heads, parts) for r in (reliability_a, reliability_b)))
-    more = _quantile(heads) * abs(value) * spread / 2
-    below = math.hypot((found.value - found.interval.low) * scale, more)
-    above = math.hypot((found.interval.high - found.value) * scale, more)
-    return _clipped(value, value - below, value + above)
+    errors = [_relative_error(r, heads, parts) for r in (reliability_a, reliability_b)]
+    return _divided(found, reliability_a * reliability_b, errors, heads)
 
 
 def cross_half_correlation(
@@ -135,7 +122,9 @@ def cross_half_correlation(
 ) -> Corrected | None:
     """Correlation of what two effects measure, from halves that were made alike.
 
-        mean of r(a1, b2), r(a2, b1)  /  sqrt(r(a1, a2) r(b1, b2)),   averaged over the splits
+        mean of r(a1, b2), r(a2, b1)  /  sqrt(r(a1, a2) r(b1, b2)),   each averaged over splits
+
+    The interval is as that of `corrected_correlation`; it covers 92 to 100% in simulation.
 
     Args:
         a: effects from both halves of each split; half 1 of split i holds the same data (such as
@@ -161,13 +150,21 @@ def cross_half_correlation(
         (float(np.mean([r for r, _ in found])), np.mean([i for _, i in found], axis=0))
         for found in (cross, *both)
     ]
-    if not min(2 * r / (1 + r) for r, _ in own) >= least:
+    if not min(spearman_brown(r, 2) for r, _ in own) >= least:
         return None
-    scale = 1 / math.sqrt(own[0][0] * own[1][0])
-    value = top * scale
-    influence = slope * scale - value / 2 * sum(i / r for r, i in own)
-    reach = _quantile(first.shape[-1]) * _stderr(influence)
-    return _clipped(value, value - reach, value + reach)
+    between = _fisher(top, slope)
+    errors = [_stderr(influence) / r for r, influence in own]
+    return _divided(between, own[0][0] * own[1][0], errors, first.shape[-1])
+
+
+def half_reliability(halves: Halves) -> float:
+    """Reliability of the whole from halves of it: their mean correlation, stepped up.
+
+    0 counts where a half ranks nothing.
+    """
+    rows = halves.reshape(len(halves), 2, -1)
+    found = [_spearman(x, y)[0] if np.ptp(x) and np.ptp(y) else 0.0 for x, y in rows]
+    return spearman_brown(float(np.mean(found)), 2)
 
 
 def _checked(a: Effects, b: Effects) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -225,7 +222,25 @@ def _relative_error(reliability: float, heads: int, parts: int) -> float:
     return slope * error / reliability
 
 
-def _clipped(value: float, low: float, high: float) -> Corrected:
-    ends = (float(np.clip(x, -1, 1)) for x in (low, high))
-    inside = float(np.clip(value, -1, 1))
+def _fisher(value: float, influence: Float[np.ndarray, " n"]) -> Estimate:
+    """A t interval on Fisher's scale, by the influence of every head."""
+    stderr = _stderr(influence)
+    if abs(value) >= 1 - 1e-12:
+        return Estimate(value=value, stderr=0.0, interval=Interval(value, value))
+    reach = _quantile(len(influence)) * stderr / (1 - value**2)
+    low, high = (math.tanh(math.atanh(value) + side * reach) for side in (-1, 1))
+    return Estimate(value=value, stderr=stderr, interval=Interval(low, high))
+
+
+def _divided(found: Estimate, product: float, errors: Sequence[float], heads: int) -> Corrected:
+    """A correlation over sqrt(product), its interval widened by relative errors of the factors.
+
+    The method of variance estimates recovery (Zou 2007): squared distances to the ends add up.
+    """
+    scale = 1 / math.sqrt(product)
+    value = found.value * scale
+    more = _quantile(heads) * abs(value) * math.hypot(*errors) / 2
+    low = value - math.hypot((found.value - found.interval.low) * scale, more)
+    high = value + math.hypot((found.interval.high - found.value) * scale, more)
+    inside, *ends = (float(np.clip(x, -1, 1)) for x in (value, low, high))
     return Corrected(estimate=Estimate(value=inside, interval=Interval(*ends)), raw=value)
