@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from levelhead.config import RunConfig
 from levelhead.data.embedded import embedded_model_path
 from levelhead.data.gguf_files import gguf_model_path
+from levelhead.data.identity_terms import identity_terms
 from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import PromptError
@@ -81,9 +82,12 @@ class Session:
     @cached_property
     def scorer(self) -> ToxicityScorer:
         """The toxicity scorer."""
-        return load_scorer(
-            str(self.config.toxicity), device=str(resolve_device(self.config.device))
-        )
+        return self.load_scorer(str(self.config.toxicity))
+
+    def load_scorer(self, name: str) -> ToxicityScorer:
+        """The scorer of a name, on this run's device; `masked:` masks this run's identity words."""
+        terms = identity_terms(self.prompts) if "masked:" in name else ()
+        return load_scorer(name, device=str(resolve_device(self.config.device)), terms=terms)
 
     @cached_property
     def base(self) -> LoadedModel:

@@ -1,8 +1,10 @@
 """From the name of a toxicity scorer to the scorer. Knows the names, not what is behind them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from levelhead.errors import ScorerError
 from levelhead.toxicity.base import ToxicityScorer
+from levelhead.toxicity.composites import COMPOSITES
 
 DETOXIFY = "unitary/unbiased-toxic-roberta#toxicity"
 """The paper's classifier (arXiv 2312.15398, section 4: "unbiased-toxic-roberta" of Detoxify)."""
@@ -14,6 +16,18 @@ def _profanity_check(device: str, allow_pickle: bool) -> ToxicityScorer:
     return ProfanityCheck()
 
 
+def _toxicityclassifier(device: str, allow_pickle: bool) -> ToxicityScorer:
+    from levelhead.toxicity.char_ngrams import CharNgrams
+
+    return CharNgrams()
+
+
+def _sentiment(device: str, allow_pickle: bool) -> ToxicityScorer:
+    from levelhead.toxicity.sentiment import Sentiment
+
+    return Sentiment()
+
+
 def _detoxify(device: str, allow_pickle: bool) -> ToxicityScorer:
     return _classifier(DETOXIFY, device, allow_pickle)
 
@@ -22,31 +36,48 @@ def _classifier(name: str, device: str, allow_pickle: bool) -> ToxicityScorer:
     from levelhead.toxicity.classifier import load_classifier
 
     return load_classifier(
-        name, device=device, allow_pickle=allow_pickle, other_names=tuple(SCORERS)
+        name, device=device, allow_pickle=allow_pickle, other_names=scorer_names()
     )
 
 
 SCORERS: dict[str, Callable[[str, bool], ToxicityScorer]] = {
     "profanity-check": _profanity_check,
+    "toxicityclassifier": _toxicityclassifier,
+    "sentiment": _sentiment,
     "detoxify": _detoxify,
 }
 """Name to factory(device, allow_pickle). Every other name is a hub id or a folder."""
 
 
-def load_scorer(name: str, device: str = "cpu", *, allow_pickle: bool = False) -> ToxicityScorer:
+def scorer_names() -> tuple[str, ...]:
+    """The built-in names and the prefixes they may have, for messages."""
+    return (*SCORERS, *(f"{prefix}:NAME" for prefix in COMPOSITES))
+
+
+def load_scorer(
+    name: str, device: str = "cpu", *, allow_pickle: bool = False, terms: Sequence[str] = ()
+) -> ToxicityScorer:
     """The toxicity scorer of this name.
 
     Args:
         name: a key of `SCORERS` or a sequence classifier `MODEL[@REVISION][#LABEL]`, where MODEL
             is a Hugging Face hub id or a local folder and LABEL the output that means "toxic".
-        device: where a classifier runs ("cpu", "cuda", "mps"); `profanity-check` ignores it.
+            In front of it may stand `over-0.5:` and `masked:` (`levelhead.toxicity.composites`).
+        device: where a classifier runs ("cpu", "cuda", "mps"); the others ignore it.
         allow_pickle: load a classifier whose weights exist only as a pickle. Unpickling can run
             code: only for files you trust.
+        terms: identity words, for `masked:`.
 
     Raises:
         ScorerError: no scorer or model of this name, it cannot be reached, or it is not one.
         MissingExtraError: the scorer's optional dependency is not installed.
     """
+    prefix, _, rest = name.partition(":")
+    if prefix in COMPOSITES:
+        if not rest:
+            raise ScorerError(f"no toxicity scorer {name!r}: name one after {prefix}:")
+        inner = load_scorer(rest, device, allow_pickle=allow_pickle, terms=terms)
+        return COMPOSITES[prefix](inner, terms)
     if factory := SCORERS.get(name):
         return factory(device, allow_pickle)
     return _classifier(name, device, allow_pickle)
