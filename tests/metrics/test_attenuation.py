@@ -14,6 +14,7 @@ from levelhead.metrics.attenuation import (
     MIN_TO_CORRECT,
     corrected_correlation,
     cross_half_correlation,
+    difference_of,
     half_reliability,
     rank_correlation,
 )
@@ -147,6 +148,28 @@ def test_shared_errors_fool_the_reliabilities_but_not_halves_made_alike() -> Non
     assert covered >= 0.9 * 60
     assert np.mean(by_reliability) > 2 * truth  # control
     assert np.mean(not_alike) > 2 * truth  # control: halves drawn apart gain nothing
+
+
+def test_a_difference_of_two_models_correlations() -> None:
+    """It covers the true difference, and finds a large one; control: none of equal models."""
+    rng, runs = np.random.default_rng(6), 400
+    truth = true_spearman("normal", 0.7) - true_spearman("normal", 0.2)
+    covered = found = false = 0
+    for _ in range(runs):
+        high, low, other = (
+            rank_correlation(*true_effects("normal", n, c, rng))
+            for n, c in ((144, 0.7), (270, 0.2), (144, 0.7))
+        )
+        assert high is not None
+        assert low is not None
+        assert other is not None
+        difference = difference_of(high, low)
+        covered += inside(difference, truth)
+        found += difference.distinguishable
+        false += difference_of(high, other).distinguishable
+    assert 0.92 <= covered / runs <= 0.98
+    assert found / runs > 0.95
+    assert false / runs < 0.08
 
 
 def test_reliability_of_halves() -> None:

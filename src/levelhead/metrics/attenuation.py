@@ -157,6 +157,17 @@ def cross_half_correlation(
     return _divided(between, own[0][0] * own[1][0], errors, first.shape[-1])
 
 
+def difference_of(a: Estimate, b: Estimate) -> Estimate:
+    """a - b for two correlations over different heads, with a 95% interval (Zou 2007).
+
+    For the same heads twice it is too wide where the correlations rise and fall together.
+    """
+    value = a.value - b.value
+    below = math.hypot(a.value - a.interval.low, b.interval.high - b.value)
+    above = math.hypot(a.interval.high - a.value, b.value - b.interval.low)
+    return Estimate(value=value, interval=Interval(value - below, value + above))
+
+
 def half_reliability(halves: Halves) -> float:
     """Reliability of the whole from halves of it: their mean correlation, stepped up.
 
