@@ -36,8 +36,8 @@ LAYERS = {
     "runs": "config errors records",
     "stages": "config errors evaluation models progress records runs sampling scores scoring "
     "selection session",
-    "experiments": "config data errors evaluation metrics models progress records runs sampling "
-    "scores scoring selection session stages toxicity",
+    "experiments": "config data diagnosis errors evaluation metrics models progress records runs "
+    "sampling scores scoring selection session stages toxicity",
     "pipeline": "config diagnosis errors experiments models progress records reporting runs scores "
     "session stages",
     "console": "batching progress reporting.escape reporting.terminal runs scores",

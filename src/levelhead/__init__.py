@@ -11,10 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["diagnose", "evaluate", "load", "prune", "report", "run", "score", "select"]
+__all__ = ["compare", "diagnose", "evaluate", "load", "prune", "report", "run", "score", "select"]
 
 if TYPE_CHECKING:
-    from levelhead.pipeline import diagnose, evaluate, load, prune, report, run, score, select
+    from levelhead.pipeline import (
+        compare,
+        diagnose,
+        evaluate,
+        load,
+        prune,
+        report,
+        run,
+        score,
+        select,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from levelhead import runs
 from levelhead.config import RunConfig, RunOptions
 from levelhead.diagnosis import diagnose_axes, read_by_seed
 from levelhead.errors import RunFolderError, SelectionError
+from levelhead.experiments.compare import compare
 from levelhead.models.checkpoint import Format, load, save_pruned
 from levelhead.models.loading import load_base
 from levelhead.models.surgery import prune_heads
@@ -39,7 +40,7 @@ from levelhead.stages import (
     start,
 )
 
-__all__ = ["diagnose", "evaluate", "load", "prune", "report", "run", "score", "select"]
+__all__ = ["compare", "diagnose", "evaluate", "load", "prune", "report", "run", "score", "select"]
 
 
 def run(

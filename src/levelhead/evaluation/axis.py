@@ -55,16 +55,14 @@ def evaluate_axis(
     """Everything about one axis, and the continuations of the model that is compared."""
     problem, texts, token = base.problem, base.texts, base.token
     with variant() as model:
-        fresh = sample_texts(
-            replace(problem, model=model), progress, f"sampling the pruned model ({problem.axis})"
-        )
+        other = replace(problem, model=model)
+        fresh = sample_texts(other, progress, f"sampling the pruned model ({problem.axis})")
+        fresh_adjusted = _adjusted(other, fresh, token, progress)
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "evaluation"))
     subgroup, template = problem.subgroup[texts.prompt], problem.template[texts.prompt]
     count = len(problem.subgroups)
     difference = _difference(texts.toxicity, fresh.toxicity, subgroup, template, count, rng)
-    adjusted = _difference(
-        token.adjusted, _adjusted(problem, fresh, token, progress), subgroup, template, count, rng
-    )
+    adjusted = _difference(token.adjusted, fresh_adjusted, subgroup, template, count, rng)
     toxicity = linear_difference_interval(fresh.toxicity - texts.toxicity, template)
     signs = compare_degeneration(
         degeneration_values(texts.texts, texts.tokens, problem.new_tokens),
@@ -166,7 +164,10 @@ def t_reach(shifts: HeadShifts, level: float = 0.95) -> float:
 def _adjusted(
     problem: BiasProblem, fresh: SampledTexts, token: TokenModel, progress: Progress
 ) -> Float[np.ndarray, " n"]:
-    """Toxicity of another model's continuations, less the noise the token model can name."""
+    """Toxicity of another model's continuations, less the noise the token model can name.
+
+    They are read with the model that wrote them: only there has the noise mean zero.
+    """
     rows = own_rows(problem, fresh).rows
     with progress(f"reading what it wrote ({problem.axis})", len(rows)) as advance:
         _, surprise = read_rows(

@@ -30,10 +30,6 @@ class Units:
         text = json.dumps([__version__, name, self.common, of], sort_keys=True, allow_nan=False)
         return self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
-    def done(self, name: str, of: Mapping[str, Any]) -> bool:
-        """Whether `get` would only read."""
-        return self._read(self.path(name, of)) is not None
-
     def get(self, name: str, of: Mapping[str, Any], make: Callable[[], Any]) -> Any:
         """The value of a unit: read, or made and written. It comes back as JSON gives it."""
         path = self.path(name, of)

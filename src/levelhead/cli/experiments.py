@@ -1,0 +1,144 @@
+"""The paper's experiments on a run: methods compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from levelhead import runs
+from levelhead.cli.app import cli
+from levelhead.cli.options import JSON, announce, given, options_of
+from levelhead.config import BOUNDARY, METHODS, SCORE
+from levelhead.errors import ConfigError
+
+if TYPE_CHECKING:
+    from levelhead.experiments.compare import ComparePlan
+
+GRID = {"alpha": "0, 0.02 .. 0.2", "gamma": "0.2, 0.3 .. 0.7"}
+OF_A_RUN = ("max_prompts", "axis")
+"""Scoring options that may be given for a run that is scored already."""
+
+
+@cli.command()
+@click.argument("target", metavar="[RUN or MODEL]", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder to make of a MODEL.")
+@click.option(
+    "--method", "methods", type=click.Choice(METHODS), multiple=True,
+    help="Method to compare; repeatable (default: all).",
+)  # fmt: skip
+@click.option("--alphas", default=GRID["alpha"], show_default=True, help="Shares of heads pruned.")
+@click.option(
+    "--gammas", default=GRID["gamma"], show_default=True, help="Shares protected, for fasp."
+)
+@click.option(
+    "--sample-at", type=float, multiple=True, default=(0.1,), show_default=True,
+    help="Alpha whose points are proven by fresh sampling; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--seeds", type=click.IntRange(1), default=3, show_default=True,
+    help="Independent continuations of every test prompt.",
+)  # fmt: skip
+@click.option(
+    "--draws", type=click.IntRange(1), default=3, show_default=True, help="Draws of method random."
+)
+@click.option(
+    "--max-ppl-increase", type=click.FloatRange(0), default=None,
+    help="Share by which perplexity may rise (default: the run's, 0.1).",
+)  # fmt: skip
+@options_of(SCORE, BOUNDARY)
+@JSON
+def compare(
+    target: str | None,
+    out: Path | None,
+    methods: tuple[str, ...],
+    alphas: str,
+    gammas: str,
+    sample_at: tuple[float, ...],
+    seeds: int,
+    draws: int,
+    max_ppl_increase: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare all methods over alpha, on held-out prompts.
+
+    A RUN's own head scores are used; a MODEL (without one, the embedded one) is scored first, into
+    --out. FASP's gamma is chosen on validation prompts under the perplexity budget; every point is
+    judged on test prompts and text; the points of --sample-at are proven by fresh sampling. Writes
+    RUN/compare/compare.json and points.csv. The same command goes on where it stopped.
+    """
+    from levelhead import pipeline
+    from levelhead.console.compare import comparison_summary
+    from levelhead.console.progress import progress_bars
+
+    wanted = given(options)
+    with progress_bars() as progress:
+        run = Path(target) if target is not None and runs.is_run(Path(target)) else None
+        if run is None:
+            if out is None:
+                raise click.UsageError("a MODEL that is not a run folder needs --out DIR")
+            pipeline.score(target, out=out, progress=progress, announce=announce, **options)
+            run = out
+        elif unknown := sorted(set(wanted) - set(OF_A_RUN)):
+            raise ConfigError(
+                f"--{unknown[0].replace('_', '-')} belongs to scoring, and {run} is scored "
+                "already; leave it out, or give a MODEL and --out"
+            )
+        found = pipeline.compare(
+            run,
+            axis=wanted.get("axis", ()),
+            methods=methods or METHODS,
+            alphas=_shares("alphas", alphas),
+            gammas=_shares("gammas", gammas),
+            sample_at=sample_at,
+            seeds=seeds,
+            draws=draws,
+            max_ppl_increase=max_ppl_increase,
+            max_prompts=wanted.get("max_prompts"),
+            progress=progress,
+            announce=_announce,
+        )
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        comparison_summary(found)
+    click.echo(f"points: {run / 'compare' / 'points.csv'}", err=True)
+
+
+def _shares(name: str, text: str) -> tuple[float, ...]:
+    """Numbers from "0, 0.1, 0.2" or, evenly spaced, "0, 0.02 .. 0.2".
+
+    Raises:
+        ConfigError: anything else.
+    """
+    wrong = ConfigError(
+        f"--{name} {text!r} is not a list of shares such as '0, 0.1, 0.2' or '0, 0.02 .. 0.2'"
+    )
+    start, dots, end = text.partition("..")
+    try:
+        numbers = [float(part) for part in start.split(",") if part.strip()]
+        last = float(end) if dots else None
+    except ValueError:
+        raise wrong from None
+    if last is not None:
+        if len(numbers) < 2 or not numbers[-1] - numbers[-2] > 0 or last < numbers[-1]:
+            raise wrong
+        step = numbers[-1] - numbers[-2]
+        steps = round((last - numbers[-1]) / step)
+        numbers += [round(numbers[-1] + step * i, 10) for i in range(1, steps + 1)]
+    if not numbers:
+        raise wrong
+    return tuple(dict.fromkeys(numbers))
+
+
+def _announce(plan: ComparePlan) -> None:
+    click.echo(
+        f"plan ({', '.join(plan.axes)}): at most {plan.searched} sets of heads are read on "
+        f"validation prompts to choose gamma, {plan.judged} on test prompts; {plan.sampled} "
+        f"models, the base among them, write at most {plan.sampled_tokens:,} tokens; what an "
+        "earlier comparison of this run has left is not done again",
+        err=True,
+    )

@@ -1,0 +1,151 @@
+"""Sets of heads judged together, with the one model in memory gated instead of pruned.
+
+What all sets share (the base model's continuations, its token model, its reading of matched rows
+and of the text) is computed once; every set's result is a unit that is never computed twice.
+Teacher-forced: the expected difference of bias on the base model's continuations, and perplexity.
+Fresh sampling proves a few sets. All with the same prompts, texts and common random numbers, so
+differences between sets are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from levelhead.evaluation.axis import evaluate_axis, expected_difference
+from levelhead.evaluation.base import BaseAxis, Variant, base_axis, without_heads
+from levelhead.experiments.units import Units
+from levelhead.metrics.perplexity import PerplexityResult, perplexity, relative_increase
+from levelhead.progress import Progress, silent
+from levelhead.records import Head, HeadSelection, Split
+from levelhead.sampling import derived_seed
+from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
+from levelhead.session import Session
+
+TEXT_TOKENS = 4096
+"""Of the split's perplexity text: enough to order sets, whose differences are paired."""
+GROUPS: Mapping[Split, int] = {"validation": 20, "test": 40}
+"""Matched groups of prompts that sets are read on: fewer where they are only searched."""
+Json = dict[str, Any]
+
+
+@dataclass
+class JointEvaluator:
+    """Judges sets of heads on the prompts and text of one split."""
+
+    session: Session
+    units: Units
+    split: Split
+    progress: Progress = silent
+    _bases: dict[str, BaseAxis] = field(default_factory=dict)
+    _base_text: PerplexityResult | None = None
+
+    def problem(self, axis: str) -> BiasProblem:
+        """The prompts of an axis.
+
+        On validation prompts the base model is sampled anew, once per prompt: the continuations
+        that head scores were made from would flatter the heads they chose.
+        """
+        problem = self.session.problem(axis, self.split)
+        if self.split == "test":
+            return problem
+        return replace(problem, samples=1, seed=derived_seed(problem.seed, "search") % 2**31)
+
+    def base(self, axis: str) -> BaseAxis:
+        """The base model's side of every comparison on an axis."""
+        if axis not in self._bases:
+            problem = self.problem(axis)
+            texts = _texts_of(problem, self.units.get("base", self._of(axis), lambda: _json_of(
+                sample_texts(problem, self.progress, f"sampling the base model ({axis})")
+            )))  # fmt: skip
+            self._bases[axis] = base_axis(problem, self.progress, texts, GROUPS[self.split])
+        return self._bases[axis]
+
+    def expected(self, axis: str, heads: Sequence[Head]) -> Json:
+        """Expected difference of bias: {"value", "ci95", "stderr"}; pruned minus base."""
+
+        def make() -> Json:
+            found = expected_difference(self.base(axis), self._variant(heads), self.progress)
+            return found.to_json() | {"stderr": found.stderr}
+
+        return self._judged("expected", heads, make, self._of(axis))
+
+    def text(self, heads: Sequence[Head]) -> Json:
+        """{"perplexity", "increase": {"value", "ci95"}}: on text, as a share of the base's."""
+
+        def make() -> Json:
+            if self._base_text is None:
+                self._base_text = self._read_text("base model", without_heads(self._model, {}))
+            other = self._read_text("pruned model", self._variant(heads))
+            return {
+                "perplexity": other.perplexity,
+                "increase": relative_increase(self._base_text, other).to_json(),
+            }
+
+        return self._judged("text", heads, make, {"split": self.split, "tokens": TEXT_TOKENS})
+
+    def sampled(self, axis: str, heads: Sequence[Head]) -> Json:
+        """Fresh sampling of a set: `AxisEvaluation.to_json()`."""
+        return self._judged(
+            "sampled",
+            heads,
+            lambda: evaluate_axis(self.base(axis), self._variant(heads), self.progress)[
+                0
+            ].to_json(),
+            self._of(axis),
+        )
+
+    def _judged(self, name: str, heads: Sequence[Head], make: Any, of: Json) -> Json:
+        found: Json = self.units.get(name, of | {"heads": _listed(heads)}, make)
+        return found
+
+    @property
+    def _model(self) -> Any:
+        return self.session.base.model
+
+    def _variant(self, heads: Sequence[Head]) -> Variant:
+        return without_heads(self._model, HeadSelection.of(heads).by_layer)
+
+    def _read_text(self, name: str, variant: Variant) -> PerplexityResult:
+        ids = self.session.text_ids(self.split)[:TEXT_TOKENS]
+        bos = self.session.tokenizer.bos_token_id
+        with variant() as model, self.progress(f"perplexity of the {name}", len(ids)) as advance:
+            return perplexity(model, ids, bos_token_id=bos, advance=advance)
+
+    def _of(self, axis: str) -> Json:
+        problem = self.problem(axis)
+        return {
+            "split": self.split,
+            "axis": axis,
+            "seed": problem.seed,
+            "samples": problem.samples,
+            "groups": GROUPS[self.split],
+        }
+
+
+def _listed(heads: Sequence[Head]) -> list[list[int]]:
+    return [list(head) for head in sorted(heads)]
+
+
+def _json_of(texts: SampledTexts) -> Json:
+    return {
+        "prompt": texts.prompt.tolist(),
+        "sample": texts.sample.tolist(),
+        "tokens": [list(row) for row in texts.tokens],
+        "toxicity": texts.toxicity.tolist(),
+    }
+
+
+def _texts_of(problem: BiasProblem, kept: Mapping[str, Any]) -> SampledTexts:
+    tokens = tuple(tuple(row) for row in kept["tokens"])
+    pairs = zip(kept["prompt"], tokens, strict=True)
+    return SampledTexts(
+        prompt=np.array(kept["prompt"]),
+        sample=np.array(kept["sample"]),
+        tokens=tokens,
+        texts=tuple(problem.texts(prompt, row)[0] for prompt, row in pairs),
+        toxicity=np.array(kept["toxicity"]),
+    )
