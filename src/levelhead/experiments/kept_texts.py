@@ -1,0 +1,86 @@
+"""A run's own continuations, read back: other questions are asked of the very texts it scored.
+
+They are checked against the prompts and the tokenizer, so that a folder that was edited, or whose
+model or prompts changed since, is refused instead of being misread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from levelhead.errors import RunFolderError
+from levelhead.scoring.problem import BiasProblem, SampledTexts
+
+
+def kept_texts(path: Path, problem: BiasProblem) -> SampledTexts:
+    """The base model's continuations of a problem's prompts, from continuations.jsonl.
+
+    Prompts of the run that the problem lacks are left out. `problem.samples` does not matter: all
+    samples that the run drew are read, the same number for every prompt. Toxicities are those of
+    the run's scorer.
+
+    Raises:
+        RunFolderError: the file is missing or damaged, lacks a prompt or a sample, or its tokens
+            are not those of this tokenizer.
+    """
+    split = problem.prompts[0].split
+    rows: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for row in _read(path):
+        if (row["split"], row["model"], row["axis"]) == (split, "base", problem.axis):
+            rows[row["prompt_id"]][int(row["sample"])] = row
+    lacking = [prompt.id for prompt in problem.prompts if prompt.id not in rows]
+    if lacking:
+        raise RunFolderError(
+            f"{path} has no continuation of {len(lacking)} of {len(problem.prompts)} {split} "
+            f"prompts of axis {problem.axis!r} (the first: {lacking[0]!r}): the prompts have "
+            "changed since the run; score again into another --out"
+        )
+    numbers = sorted(rows[problem.prompts[0].id])
+    prompt, sample, tokens, texts, toxicity = [], [], [], [], []
+    for index, record in enumerate(problem.prompts):
+        found = rows[record.id]
+        if sorted(found) != numbers or numbers != list(range(len(numbers))):
+            raise RunFolderError(
+                f"{path}: prompt {record.id!r} has samples {sorted(found)}, "
+                f"{problem.prompts[0].id!r} has {numbers}; score again into another --out"
+            )
+        for number in numbers:
+            row = found[number]
+            ids = tuple(int(token) for token in row["token_ids"])
+            text, _ = problem.texts(index, ids)
+            if text != row["text"] or row["seed"] != problem.seed or not ids:
+                raise RunFolderError(
+                    f"{path}: the continuation of {record.id!r} is not what its tokens say under "
+                    "this model's tokenizer and this run's seed; score again into another --out"
+                )
+            prompt.append(index)
+            sample.append(number)
+            tokens.append(ids)
+            texts.append(text)
+            toxicity.append(float(row["toxicity"]))
+    return SampledTexts(
+        prompt=np.array(prompt),
+        sample=np.array(sample),
+        tokens=tuple(tokens),
+        texts=tuple(texts),
+        toxicity=np.array(toxicity),
+    )
+
+
+def _read(path: Path) -> Sequence[Mapping[str, Any]]:
+    """All rows, each with every field that is asked for."""
+    needed = {"prompt_id", "axis", "split", "model", "sample", "seed", "text", "token_ids"}
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"cannot read {path}: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not {*needed, "toxicity"} <= set(row):
+            raise RunFolderError(f"{path}, line {number} is not a continuation of a run's")
+    return rows
