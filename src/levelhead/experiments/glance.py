@@ -16,8 +16,13 @@ from jaxtyping import Bool
 from levelhead import runs
 from levelhead.errors import ConfigError, ScoreTableError
 from levelhead.experiments.gamma_rows import gamma_rows
-from levelhead.experiments.scored import Scored, base_value, effect_of, read_scored
-from levelhead.metrics.attenuation import corrected_correlation, rank_correlation
+from levelhead.experiments.scored import (
+    Scored,
+    base_value,
+    correlated,
+    effect_of,
+    read_scored,
+)
 from levelhead.scores import PPL, ScoreTable, bias_metric, column
 
 CRITICAL = 0.01
@@ -175,12 +180,8 @@ def _same(beyond: Bool[np.ndarray, "splits 2 layers heads"]) -> float | None:
 def _correlation(scored: Scored, axis: str) -> dict[str, Any]:
     """z_ppl and z_bias come from other texts, so that their errors are uncorrelated."""
     metric = bias_metric(axis)
-    ppl, bias = scored.effects[PPL], scored.effects[metric]
-    found = rank_correlation(ppl, bias)
+    found, corrected, _ = correlated(scored, PPL, scored, metric)
     reliability = {"bias": scored.reliability[metric], "ppl": scored.reliability[PPL]}
-    corrected = found and corrected_correlation(
-        found, reliability["bias"], reliability["ppl"], heads=len(ppl)
-    )
     return {
         "spearman": found and found.to_json(),
         "corrected": corrected and corrected.to_json(),

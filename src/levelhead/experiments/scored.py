@@ -1,6 +1,7 @@
 """Scores to analyse without a model: of a run folder, a score table or a by-seed table.
 
-It reads files and says how reliable their rankings are; it computes nothing from the scores.
+It reads files, says how reliable their rankings are and correlates two of them; it knows nothing
+of what the numbers are for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from levelhead import runs
 from levelhead.config import RunConfig
 from levelhead.diagnosis import SeedScores, diagnose_axes, read_by_seed
 from levelhead.errors import RunFolderError, ScoreTableError
-from levelhead.metrics.attenuation import half_reliability
+from levelhead.metrics.attenuation import (
+    FEWEST_HEADS,
+    Corrected,
+    corrected_correlation,
+    half_reliability,
+    rank_correlation,
+)
+from levelhead.records import Estimate
 from levelhead.runs import RunFolder
 from levelhead.scores import PPL, ScoreTable, bias_metric, column, read_frame
 
@@ -52,13 +60,6 @@ class Scored:
     def num_heads(self) -> int:
         """Heads of the model."""
         return max(len(effect) for effect in self.effects.values())
-
-    def halved_alike(self, a: str, b: str) -> bool:
-        """Whether the halves of two axes hold the same templates (details.json says so)."""
-        axes = self.details.get("axes", {})
-        marks = [axes.get(axis, {}).get("halves") for axis in (a, b)]
-        there = {bias_metric(a), bias_metric(b)} <= set(self.halves)
-        return there and marks[0] is not None and marks[0] == marks[1]
 
 
 def read_scored(path: str | Path, *, by_seed: bool = True) -> Scored:
@@ -139,6 +140,30 @@ def _metrics(table: ScoreTable) -> list[str]:
 
 def _effects(table: ScoreTable, metrics: list[str]) -> dict[str, Float[np.ndarray, " heads"]]:
     return {metric: table.ranking(metric).reshape(-1) for metric in metrics}
+
+
+def correlated(
+    first: Scored, a: str, second: Scored, b: str
+) -> tuple[Estimate | None, Corrected | None, int]:
+    """(Spearman correlation of metric a of one with b of the other, corrected, how many heads).
+
+    Over the heads that have both; None for fewer than `FEWEST_HEADS` of them or a constant metric,
+    and for the corrected one where a reliability is unknown or too low to correct for.
+    """
+    x, y = first.effects[a], second.effects[b]
+    both = np.isfinite(x) & np.isfinite(y)
+    heads = int(both.sum())
+    found = rank_correlation(x[both], y[both]) if heads >= FEWEST_HEADS else None
+    if found is None:
+        return None, None, heads
+    corrected = corrected_correlation(
+        found,
+        first.reliability[a],
+        second.reliability[b],
+        heads=heads,
+        parts=max(first.parts[a], second.parts[b]),
+    )
+    return found, corrected, heads
 
 
 def base_value(table: ScoreTable, metric: str) -> tuple[float, bool]:
