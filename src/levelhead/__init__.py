@@ -11,7 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["compare", "diagnose", "evaluate", "load", "prune", "report", "run", "score", "select"]
+__all__ = [
+    "compare",
+    "diagnose",
+    "evaluate",
+    "load",
+    "prune",
+    "report",
+    "reproduce",
+    "run",
+    "score",
+    "select",
+]
 
 if TYPE_CHECKING:
     from levelhead.pipeline import (
@@ -21,6 +32,7 @@ if TYPE_CHECKING:
         load,
         prune,
         report,
+        reproduce,
         run,
         score,
         select,

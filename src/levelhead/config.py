@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from levelhead.errors import ConfigError
 
@@ -20,6 +20,19 @@ BOUNDARY = "boundary"
 BIAS_ESTIMATORS = ("token-gradient", "finite", "hybrid", "ablate")
 PROTECT = ("curvature", "exact")
 TOXICITY_INPUTS = ("continuation", "full")
+TEXT_WINDOWS = ("every-token", "paper")
+PROTOCOLS = ("default", "paper")
+PAPER: Mapping[str, Any] = {
+    "prompt_tokens": 22,
+    "new_tokens": 40,
+    "toxicity_input": "full",
+    "samples": 3,
+    "max_samples": 3,
+    "estimator": "ablate",
+    "exhaustive": True,
+    "text_windows": "paper",
+}
+"""What `protocol="paper"` sets (arXiv 2312.15398, section 4, and the authors' code)."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed")
@@ -60,6 +73,14 @@ class RunConfig:
 
     model: str | None = _option(None, "Hub id or local folder; none: the embedded model.")
     revision: str | None = _option(None, "Model revision on the hub.", SCORE, EVALUATE)
+    protocol: str = _option(
+        "default",
+        "paper: the authors' settings (22 prompt tokens, 40 new ones, full input, 3 samples, "
+        "estimator ablate, their perplexity windows) for all options that are not given.",
+        SCORE,
+        EVALUATE,
+        choices=PROTOCOLS,
+    )
     axis: tuple[str, ...] = _option(
         ("gender_and_sex",),
         "Social axis; repeatable. The first is the one heads are selected for.",
@@ -104,6 +125,16 @@ class RunConfig:
     )
     new_tokens: int = _option(
         40, "Tokens per continuation.", SCORE, EVALUATE, minimum=1, maximum=4096
+    )
+    prompt_tokens: int | None = _option(
+        None, "Cut prompts to as many tokens.", SCORE, EVALUATE, minimum=1
+    )
+    text_windows: str = _option(
+        "every-token",
+        "Perplexity windows: every token once, or as the authors, who skip text.",
+        SCORE,
+        EVALUATE,
+        choices=TEXT_WINDOWS,
     )
     text_tokens: int = _option(16_384, "Tokens of perplexity text.", SCORE, EVALUATE, minimum=256)
     estimator: str = _option(
@@ -176,6 +207,16 @@ class RunConfig:
         for spec in fields(self):
             _check(spec.name, getattr(self, spec.name), spec.metadata)
 
+    @classmethod
+    def of(cls, model: str | None = None, **options: Unpack[RunOptions]) -> RunConfig:
+        """Options as a user gives them: `protocol="paper"` fills in those that are not given.
+
+        Raises:
+            ConfigError: a value outside its limits, with the value and the limit.
+        """
+        preset = PAPER if options.get("protocol") == "paper" else {}
+        return cls(model=model, **{**preset, **options})
+
     def resolved(self) -> RunConfig:
         """Fill what depends on the model: offline defaults for the embedded one."""
         embedded = self.model is None
@@ -240,6 +281,7 @@ class RunOptions(TypedDict, total=False):
     """Keywords of `score`, `evaluate` and `run`: the fields of `RunConfig` but `model`."""
 
     revision: str | None
+    protocol: str
     axis: tuple[str, ...]
     all_axes: bool
     prompts: str
@@ -251,6 +293,8 @@ class RunOptions(TypedDict, total=False):
     samples: int
     max_prompts: int
     new_tokens: int
+    prompt_tokens: int | None
+    text_windows: str
     text_tokens: int
     estimator: str
     unmatched: bool

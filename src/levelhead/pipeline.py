@@ -18,6 +18,7 @@ from levelhead.config import RunConfig, RunOptions
 from levelhead.diagnosis import diagnose_axes, read_by_seed
 from levelhead.errors import RunFolderError, SelectionError
 from levelhead.experiments.compare import compare
+from levelhead.experiments.reproduce import reproduce
 from levelhead.models.checkpoint import Format, load, save_pruned
 from levelhead.models.loading import load_base
 from levelhead.models.surgery import prune_heads
@@ -40,7 +41,18 @@ from levelhead.stages import (
     start,
 )
 
-__all__ = ["compare", "diagnose", "evaluate", "load", "prune", "report", "run", "score", "select"]
+__all__ = [
+    "compare",
+    "diagnose",
+    "evaluate",
+    "load",
+    "prune",
+    "report",
+    "reproduce",
+    "run",
+    "score",
+    "select",
+]
 
 
 def run(
@@ -69,7 +81,7 @@ def run(
     Raises:
         UserError: bad input, before any long work.
     """
-    config = RunConfig(model=model, **options)
+    config = RunConfig.of(model, **options)
     session = Session(config)
     folder = start(session, out, announce)
     score_stage(session, folder, progress)
@@ -96,7 +108,7 @@ def score(
     Returns:
         The table of head scores.
     """
-    session = Session(RunConfig(model=model, **options))
+    session = Session(RunConfig.of(model, **options))
     folder = start(session, out, announce)
     return score_stage(session, folder, progress)
 

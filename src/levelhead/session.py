@@ -165,6 +165,7 @@ class Session:
                 new_tokens=config.new_tokens,
                 batch_size=config.batch_size,
                 chat_template=config.chat_template,
+                prompt_tokens=config.prompt_tokens,
             )
         return self._problems[key]
 

@@ -32,7 +32,7 @@ from levelhead.scoring import BIAS_ESTIMATORS, PPL_ESTIMATORS
 from levelhead.scoring.adaptive import SamplingBudget, score_axis
 from levelhead.scoring.effects import SPLITS, AxisEffects
 from levelhead.scoring.method_scores import MASK_GRADIENT_TOKENS, magnitude, mask_gradient
-from levelhead.scoring.perplexity_effects import PerplexityEffects, text_windows
+from levelhead.scoring.perplexity_effects import PerplexityEffects, paper_windows, text_windows
 from levelhead.scoring.problem import EstimatorOptions
 from levelhead.scoring.score_table import score_details, score_table, unreliable
 from levelhead.selection import select_heads
@@ -63,7 +63,8 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
     stamp = {"fingerprint": config.fingerprint(SCORE), "model": session.base.fingerprint}
     if path.exists() and runs.read_json(folder.path / runs.DETAILS).get("of") == stamp:
         return ScoreTable.read(path)
-    windows = text_windows(session.text_ids("validation"), session.base.model, config.text_tokens)
+    cut = {"every-token": text_windows, "paper": paper_windows}[config.text_windows]
+    windows = cut(session.text_ids("validation"), session.base.model, config.text_tokens)
     perplexity = PPL_ESTIMATORS[config.ppl_estimator](
         session.base.model, windows, progress, config.seed, config.gamma
     )

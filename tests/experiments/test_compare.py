@@ -111,7 +111,7 @@ def test_a_second_comparison_repeats_nothing(
     monkeypatch.setattr(joint, "evaluate_axis", refuse)
     monkeypatch.setattr(joint, "expected_difference", refuse)
     monkeypatch.setattr(joint, "sample_texts", refuse)
-    monkeypatch.setattr(joint, "perplexity", refuse)
+    monkeypatch.setattr(joint, "text_perplexity", refuse)
     compare(compared, **SMALL)
     assert (compared / "compare" / "compare.json").read_bytes() == before
     with pytest.raises(AssertionError, match="computed already"):

@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,11 @@ from levelhead.metrics.perplexity import (
     context_length,
     perplexity,
     relative_increase,
+    strided_perplexity,
+    strided_windows,
     windows,
 )
+from levelhead.testing import tiny_model
 
 VOCABULARY = 50
 
@@ -199,3 +204,41 @@ def test_relative_increase_of_different_or_too_few_windows():
         relative_increase(result([1.0, 2.0], [5, 5]), result([1.0, 2.0], [5, 4]))
     with pytest.raises(TextError, match="at least 2 windows"):
         relative_increase(result([1.0], [5]), result([2.0], [5]))
+
+
+def authors_perplexity(model: Any, ids: list[int], window: int) -> float:
+    """The usual strided recipe, written apart: labels before the last window's end are masked."""
+    losses, previous = [], 0
+    for begin in range(0, len(ids) - window + 1, 512):
+        end = begin + window
+        inputs = torch.tensor([ids[begin:end]])
+        labels = inputs.clone()
+        labels[:, : max(0, window - (end - previous))] = -100
+        with torch.no_grad():
+            logits = model(input_ids=inputs).logits
+        losses.append(
+            torch.nn.functional.cross_entropy(
+                logits[0, :-1].float(), labels[0, 1:], ignore_index=-100
+            )
+        )
+        previous = end
+    return float(torch.stack(losses).mean().exp())
+
+
+@pytest.mark.parametrize("n_ctx", [256, 4096])
+def test_strided_perplexity_is_the_authors(n_ctx: int) -> None:
+    """Windows of 64 with gaps, and of 1,024 that overlap; control: not every token is scored."""
+    model = tiny_model("gpt_neox", num_layers=1)
+    model.config.max_position_embeddings = n_ctx
+    ids = np.random.default_rng(0).integers(4, 200, 2600).tolist()
+    found = strided_perplexity(model, ids)
+    assert found.perplexity == pytest.approx(authors_perplexity(model, ids, n_ctx // 4), rel=1e-5)
+    assert (found.num_tokens < 400) == (n_ctx == 256)
+    assert relative_increase(found, found).value == 0
+    with pytest.raises(TextError, match="cannot be compared"):
+        relative_increase(found, replace(found, weighted=True))
+
+
+def test_too_little_text_for_strided_windows() -> None:
+    with pytest.raises(TextError, match="one every 512"):
+        strided_windows(500, 1024)

@@ -1,4 +1,4 @@
-"""The paper's experiments on a run: methods compared."""
+"""The paper's experiments: methods compared, and a row of its table reproduced."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import click
 
 from levelhead import runs
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, announce, given, options_of
-from levelhead.config import BOUNDARY, METHODS, SCORE
+from levelhead.cli.options import JSON, OUT, announce, given, options_of
+from levelhead.config import BOUNDARY, EVALUATE, METHODS, SCORE
 from levelhead.errors import ConfigError
 
 if TYPE_CHECKING:
     from levelhead.experiments.compare import ComparePlan
+    from levelhead.experiments.reproduce import ReproducePlan
 
 GRID = {"alpha": "0, 0.02 .. 0.2", "gamma": "0.2, 0.3 .. 0.7"}
 OF_A_RUN = ("max_prompts", "axis")
@@ -80,7 +81,7 @@ def compare(
         if run is None:
             if out is None:
                 raise click.UsageError("a MODEL that is not a run folder needs --out DIR")
-            pipeline.score(target, out=out, progress=progress, announce=announce, **options)
+            pipeline.score(target, out=out, progress=progress, announce=announce, **wanted)
             run = out
         elif unknown := sorted(set(wanted) - set(OF_A_RUN)):
             raise ConfigError(
@@ -106,6 +107,51 @@ def compare(
     else:
         comparison_summary(found)
     click.echo(f"points: {run / 'compare' / 'points.csv'}", err=True)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@OUT
+@click.option(
+    "--max-hours", type=click.FloatRange(0), default=12.0, show_default=True,
+    help="Longest foretold time that is started.",
+)  # fmt: skip
+@options_of(SCORE, EVALUATE)
+@JSON
+def reproduce(
+    model: str | None, out: Path, max_hours: float, as_json: bool, **options: Any
+) -> None:
+    """Measure MODEL by the paper's protocol and print its row beside the paper's.
+
+    Options that are not given are the authors' (--protocol paper). Their way of scoring heads
+    takes days on a CPU: the hours are foretold first, and more than --max-hours is refused. For
+    the paper's prompts add --prompts holistic-bias. The same command goes on where it stopped.
+    """
+    from levelhead import pipeline
+    from levelhead.console.progress import progress_bars
+    from levelhead.console.reproduce import reproduction_summary
+
+    with progress_bars() as progress:
+        found = pipeline.reproduce(
+            model,
+            out=out,
+            max_hours=max_hours,
+            progress=progress,
+            announce=_announce_hours,
+            **given(options),
+        )
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        reproduction_summary(found)
+
+
+def _announce_hours(plan: ReproducePlan) -> None:
+    click.echo(
+        f"plan: {plan.heads} heads scored by {plan.estimator}, about {plan.scoring_hours:.1f} "
+        f"hours on this machine, then {plan.comparing_hours:.1f} to choose and prove a set",
+        err=True,
+    )
 
 
 def _shares(name: str, text: str) -> tuple[float, ...]:

@@ -28,7 +28,9 @@ def run(model: str | None, out: Path, as_json: bool, **options: Any) -> None:
     from levelhead.console.progress import progress_bars
 
     with progress_bars() as progress:
-        evaluation = pipeline.run(model, out=out, progress=progress, announce=announce, **options)
+        evaluation = pipeline.run(
+            model, out=out, progress=progress, announce=announce, **given(options)
+        )
     _show(evaluation, as_json)
     click.echo(f"report: {out / 'report.html'}\nmodel:  {out / 'model'}", err=True)
 
@@ -47,7 +49,9 @@ def score(model: str | None, out: Path, **options: Any) -> None:
     from levelhead.console.summaries import score_summary
 
     with progress_bars() as progress:
-        table = pipeline.score(model, out=out, progress=progress, announce=announce, **options)
+        table = pipeline.score(
+            model, out=out, progress=progress, announce=announce, **given(options)
+        )
     score_summary(table, out)
 
 

@@ -9,8 +9,9 @@ from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.evaluation.axis import evaluate_axis
 from levelhead.evaluation.base import base_axis, pruned_model
+from levelhead.evaluation.text import text_perplexity
 from levelhead.evaluation.verdict import headline, warnings_of
-from levelhead.metrics.perplexity import PerplexityResult, perplexity, relative_increase
+from levelhead.metrics.perplexity import relative_increase
 from levelhead.progress import Progress
 from levelhead.records import AxisEvaluation, Continuation, Evaluation, HeadSelection
 from levelhead.scoring.problem import BiasProblem, SampledTexts
@@ -63,14 +64,10 @@ def evaluate_run(
 def _text(session: Session, pruned: PreTrainedModel, progress: Progress) -> Mapping[str, Any]:
     """Perplexity of both models on the test part of the text."""
     text = session.text("test")
-    ids = session.text_ids("test")
-    results: list[PerplexityResult] = []
-    for name, model in (("base", session.base.model), ("pruned", pruned)):
-        with progress(f"perplexity of the {name} model", len(ids)) as advance:
-            results.append(
-                perplexity(model, ids, bos_token_id=session.tokenizer.bos_token_id, advance=advance)
-            )
-    base, other = results
+    base, other = (
+        text_perplexity(session, model, "test", progress, name)
+        for name, model in (("base", session.base.model), ("pruned", pruned))
+    )
     return {
         "base": base.perplexity,
         "pruned": other.perplexity,

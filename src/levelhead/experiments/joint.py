@@ -17,8 +17,9 @@ import numpy as np
 
 from levelhead.evaluation.axis import evaluate_axis, expected_difference
 from levelhead.evaluation.base import BaseAxis, Variant, base_axis, without_heads
+from levelhead.evaluation.text import text_perplexity
 from levelhead.experiments.units import Units
-from levelhead.metrics.perplexity import PerplexityResult, perplexity, relative_increase
+from levelhead.metrics.perplexity import PerplexityResult, relative_increase
 from levelhead.progress import Progress, silent
 from levelhead.records import Head, HeadSelection, Split
 from levelhead.sampling import derived_seed
@@ -78,8 +79,8 @@ class JointEvaluator:
 
         def make() -> Json:
             if self._base_text is None:
-                self._base_text = self._read_text("base model", without_heads(self._model, {}))
-            other = self._read_text("pruned model", self._variant(heads))
+                self._base_text = self._read_text("base", without_heads(self._model, {}))
+            other = self._read_text("pruned", self._variant(heads))
             return {
                 "perplexity": other.perplexity,
                 "increase": relative_increase(self._base_text, other).to_json(),
@@ -110,10 +111,10 @@ class JointEvaluator:
         return without_heads(self._model, HeadSelection.of(heads).by_layer)
 
     def _read_text(self, name: str, variant: Variant) -> PerplexityResult:
-        ids = self.session.text_ids(self.split)[:TEXT_TOKENS]
-        bos = self.session.tokenizer.bos_token_id
-        with variant() as model, self.progress(f"perplexity of the {name}", len(ids)) as advance:
-            return perplexity(model, ids, bos_token_id=bos, advance=advance)
+        with variant() as model:
+            return text_perplexity(
+                self.session, model, self.split, self.progress, name, TEXT_TOKENS
+            )
 
     def _of(self, axis: str) -> Json:
         problem = self.problem(axis)

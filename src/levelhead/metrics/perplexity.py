@@ -1,7 +1,8 @@
 """Perplexity of a causal language model on a token stream, every token scored exactly once.
 
 Windows of at most n_ctx tokens follow each other; each but the first starts with an overlap that
-is only context. The result is token-weighted: exp(sum of NLL / number of scored tokens). Knows
+is only context. The result is token-weighted: exp(sum of NLL / number of scored tokens).
+`strided_perplexity` follows the authors of arXiv 2312.15398 instead, defects included. Knows
 nothing of where the text comes from, and nothing of heads.
 
 The first token of a text has no context. With a BOS token, every window starts with it: the first
@@ -11,7 +12,7 @@ token is scored too, and models that need BOS (Gemma) get it everywhere. Without
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class PerplexityResult:
 
     block_nll: Float[np.ndarray, "windows"]
     block_tokens: Int[np.ndarray, "windows"]
+    weighted: bool = True
+    """Whether windows count by their tokens; the authors average them as they are."""
 
     @property
     def num_tokens(self) -> int:
@@ -49,7 +52,20 @@ class PerplexityResult:
     @property
     def mean_nll(self) -> float:
         """Mean negative log-likelihood per scored token, in nats."""
-        return float(self.block_nll.sum() / self.block_tokens.sum())
+        return float(self.block_mean @ self.block_weight)
+
+    @property
+    def block_mean(self) -> Float[np.ndarray, "windows"]:
+        """Mean negative log-likelihood per token of each window, in nats."""
+        out: Float[np.ndarray, windows] = self.block_nll / self.block_tokens
+        return out
+
+    @property
+    def block_weight(self) -> Float[np.ndarray, "windows"]:
+        """What each window's mean counts for; they sum to 1."""
+        count = self.block_tokens if self.weighted else np.ones(len(self.block_tokens))
+        out: Float[np.ndarray, windows] = count / count.sum()
+        return out
 
     @property
     def perplexity(self) -> float:
@@ -130,6 +146,58 @@ def perplexity(
     bos = bos_token_id is not None
     overlap = max(window // 4, 0 if bos else 1) if overlap is None else overlap
     todo = windows(len(token_ids), window, overlap, bos=bos)
+    return _read(model, token_ids, todo, batch_size, bos_token_id, advance)
+
+
+STRIDE = 512
+
+
+def strided_windows(num_tokens: int, n_ctx: int) -> list[Window]:
+    """The authors' windows: n_ctx / 4 tokens every 512, whole ones only.
+
+    Where n_ctx is less than 2048 the text between windows is not read; where it is more, the
+    tokens of the window before are only context.
+
+    Raises:
+        TextError: fewer than two windows.
+    """
+    length, out = max(2, n_ctx // 4), list[Window]()
+    for start in range(0, num_tokens - length + 1, STRIDE):
+        out.append(Window(start, max(start + 1, out[-1].stop if out else 0), start + length))
+    if len(out) < 2:
+        raise TextError(
+            f"perplexity text of {num_tokens} tokens gives {len(out)} windows of {length} tokens, "
+            f"one every {STRIDE}; the paper's protocol needs 2: use a longer text"
+        )
+    return out
+
+
+def strided_perplexity(
+    model: Any,
+    token_ids: Sequence[int],
+    *,
+    batch_size: int = 4,
+    advance: Callable[[int], None] | None = None,
+) -> PerplexityResult:
+    """Perplexity as the authors of arXiv 2312.15398 take it: the mean of `strided_windows`.
+
+    Raises:
+        TextError: a text that is too short.
+        ModelError: as `perplexity`.
+    """
+    todo = strided_windows(len(token_ids), context_length(model.config))
+    return replace(_read(model, token_ids, todo, batch_size, None, advance), weighted=False)
+
+
+def _read(
+    model: Any,
+    token_ids: Sequence[int],
+    todo: Sequence[Window],
+    batch_size: int,
+    bos_token_id: int | None,
+    advance: Callable[[int], None] | None,
+) -> PerplexityResult:
+    bos, window = bos_token_id is not None, max(w.stop - w.start for w in todo)
     stream = torch.as_tensor(token_ids, dtype=torch.long, device=model.device)
     prefix = stream.new_tensor([bos_token_id] if bos else [])
     largest = max(1, _LOGIT_BYTES // (4 * window * _vocabulary(model.config)))
@@ -164,7 +232,8 @@ def relative_increase(
         TextError: other windows, or fewer than two.
     """
     check_level(level)
-    if not np.array_equal(base.block_tokens, pruned.block_tokens):
+    same = np.array_equal(base.block_tokens, pruned.block_tokens)
+    if not same or base.weighted != pruned.weighted:
         raise TextError(
             f"perplexities on different windows ({len(base.block_tokens)} and "
             f"{len(pruned.block_tokens)}) cannot be compared; use the same text and windows"
@@ -175,9 +244,9 @@ def relative_increase(
             f"an interval needs at least 2 windows of perplexity text, this is {num_windows}; use "
             "a larger --text-tokens"
         )
-    difference = pruned.block_nll - base.block_nll
-    mean = float(difference.sum() / base.num_tokens)
-    variance = sum_variance((difference - mean * base.block_tokens) / base.num_tokens)
+    difference = pruned.block_mean - base.block_mean
+    mean = float(difference @ base.block_weight)
+    variance = sum_variance((difference - mean) * base.block_weight)
     half = float(stats.t.ppf((1 + level) / 2, num_windows - 1) * np.sqrt(variance))
     return Estimate(
         value=float(np.expm1(mean)),

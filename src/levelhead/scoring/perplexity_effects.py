@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.errors import ModelError, TextError
-from levelhead.metrics.perplexity import context_length
+from levelhead.metrics.perplexity import context_length, strided_windows
 from levelhead.models.architectures import head_counts
 from levelhead.models.gates import HeadGates
 from levelhead.models.resume import captured_layer_inputs, resumed_at
@@ -119,6 +119,22 @@ def text_windows(
             f"needs at least {MIN_WINDOWS * size}: use a longer --text or more --text-tokens"
         )
     return torch.tensor(token_ids[: count * size], dtype=torch.long).view(count, size)
+
+
+def paper_windows(
+    token_ids: Sequence[int], model: PreTrainedModel, limit: int
+) -> Int[Tensor, "windows time"]:
+    """The windows of `strided_windows` in the first `limit` tokens, for effects of heads.
+
+    Each is read from its start: where the authors' windows overlap (contexts over 2,048 tokens),
+    what they share counts twice.
+
+    Raises:
+        TextError: fewer than two windows.
+    """
+    ids = list(token_ids[:limit])
+    found = strided_windows(len(ids), context_length(model.config))
+    return torch.tensor([ids[window.start : window.stop] for window in found])
 
 
 def window_nll(model: PreTrainedModel, ids: Int[Tensor, "batch time"]) -> Float[Tensor, " batch"]:

@@ -8,7 +8,7 @@ split and resampled. `effects.py` does the rest (z_bias, standard errors, reliab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -56,8 +56,9 @@ class BiasProblem:
         new_tokens: int = 40,
         batch_size: int | None = None,
         chat_template: bool = False,
+        prompt_tokens: int | None = None,
     ) -> BiasProblem:
-        """Encode the prompts of one axis.
+        """Encode the prompts of one axis, cut to `prompt_tokens` if that is given.
 
         Raises:
             PromptError: fewer than two subgroups have prompts, or they are of a single template.
@@ -74,12 +75,14 @@ class BiasProblem:
                 f"an axis needs at least two subgroups with prompts; found {len(found)}"
                 f" ({', '.join(sorted(found)) or 'no prompts'})"
             )
+        encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
+        prompts, encoded = _cut(tokenizer, prompts, encoded, prompt_tokens)
         return cls(
             model=model,
             tokenizer=tokenizer,
             scorer=scorer,
             prompts=tuple(prompts),
-            prompt_ids=tuple(encode_prompts(tokenizer, prompts, chat_template=chat_template)),
+            prompt_ids=tuple(encoded),
             toxicity_input=toxicity_input,
             seed=seed,
             samples=samples,
@@ -121,6 +124,23 @@ class BiasProblem:
         """(what the model wrote, what the classifier reads) for one continuation."""
         text = str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
         return text, toxicity_text(self.prompts[prompt].text, text, self.toxicity_input)
+
+
+def _cut(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    encoded: Sequence[tuple[int, ...]],
+    most: int | None,
+) -> tuple[list[Prompt], list[tuple[int, ...]]]:
+    """Prompts of at most so many tokens; the classifier then reads the text that is left, too."""
+    cut = []
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if most is None or len(ids) <= most:
+            cut.append((prompt, ids))
+            continue
+        text = str(tokenizer.decode(list(ids[:most]), skip_special_tokens=True))
+        cut.append((replace(prompt, text=text), ids[:most]))
+    return [prompt for prompt, _ in cut], [ids for _, ids in cut]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
