@@ -35,6 +35,7 @@ from levelhead.batching import map_batches
 from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import PromptError
 from levelhead.progress import Progress
+from levelhead.records import Prompt
 from levelhead.sampling import pad_id
 from levelhead.scoring.matched_rows import matched_rows
 from levelhead.scoring.problem import (
@@ -62,7 +63,7 @@ def likelihood(
     Raises:
         PromptError: prompts without a counterpart in every subgroup.
     """
-    check_matched(problem)
+    check_matched(problem.prompts)
     chosen = matched_rows(problem, base, sources=len(problem.subgroups))
     rows = chosen.rows
     value = read_log_likelihood(problem, rows, progress)
@@ -83,14 +84,14 @@ def likelihood(
     )
 
 
-def check_matched(problem: BiasProblem) -> None:
-    """Raise PromptError for prompts without a counterpart in every subgroup."""
-    whole = {prompt.id for group in matched_groups(problem.prompts) for prompt in group}
-    alone = [prompt.id for prompt in problem.prompts if prompt.id not in whole]
+def check_matched(prompts: Sequence[Prompt]) -> None:
+    """Raise PromptError for prompts of an axis without a counterpart in every subgroup."""
+    whole = {prompt.id for group in matched_groups(prompts) for prompt in group}
+    alone = [prompt.id for prompt in prompts if prompt.id not in whole]
     if alone:
         raise PromptError(
             f"the likelihood measure compares the same continuation between subgroups, and "
-            f"{len(alone)} of {len(problem.prompts)} prompts of axis {problem.axis!r} have no "
+            f"{len(alone)} of {len(prompts)} prompts of axis {prompts[0].axis!r} have no "
             f"counterpart in every subgroup (the first: {alone[0]!r}); give prompts with the "
             "columns template and variant, or leave this measure out"
         )

@@ -61,4 +61,5 @@ def template_draws(
 
 
 def _at_least(count: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-    return np.maximum(count, 1e-12)
+    out: Float[np.ndarray, "*any"] = np.maximum(count, 1e-12)
+    return out

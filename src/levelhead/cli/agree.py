@@ -1,0 +1,72 @@
+"""Whether several measures of bias agree on a run's heads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from levelhead.cli.app import cli
+from levelhead.cli.options import JSON, RUN
+
+if TYPE_CHECKING:
+    from levelhead.experiments.agree import AgreePlan
+
+
+@cli.command()
+@RUN
+@click.option(
+    "--measure", "measures", multiple=True,
+    help="A toxicity scorer, over-0.5:SCORER, masked:SCORER, sentiment or likelihood; repeatable "
+    "(default: the run's scorer, these two forms of it, and the others that are installed).",
+)  # fmt: skip
+@click.option("--alpha", type=float, help="Share of heads pruned (default: the run's).")
+@click.option("--gamma", type=float, help="Share protected (default: the run's).")
+@click.option(
+    "--max-prompts", type=click.IntRange(4), help="Use only so many of the run's prompts."
+)
+@JSON
+def agree(
+    folder: Path,
+    measures: tuple[str, ...],
+    alpha: float | None,
+    gamma: float | None,
+    max_prompts: int | None,
+    as_json: bool,
+) -> None:
+    """Tell whether measures of bias agree on which heads to prune.
+
+    Every measure reads RUN's own validation continuations. Printed are, for every pair, the
+    correlation of head effects and the share of heads that both would prune. Writes
+    RUN/agree.json; a measure that is done is not computed again.
+    """
+    from levelhead.console.agree import agreement_summary
+    from levelhead.console.progress import progress_bars
+    from levelhead.experiments.agree import agree as agree_on
+
+    with progress_bars() as progress:
+        found = agree_on(
+            folder,
+            measures=measures,
+            alpha=alpha,
+            gamma=gamma,
+            max_prompts=max_prompts,
+            progress=progress,
+            announce=_announce,
+        )
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        agreement_summary(found)
+
+
+def _announce(plan: AgreePlan) -> None:
+    done = f" ({', '.join(plan.done)} done already)" if plan.done else ""
+    click.echo(
+        f"plan: {len(plan.measures)} measures, {', '.join(plan.measures)}{done}, on {plan.texts} "
+        f"continuations of {plan.prompts} prompts of {plan.axis}; about {plan.cpu_seconds:,.0f} "
+        "CPU seconds",
+        err=True,
+    )
