@@ -7,6 +7,8 @@ Each reads and writes one run folder. The only orchestrator: nothing below it kn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,15 +18,18 @@ from transformers import PreTrainedModel
 from levelhead import runs
 from levelhead.config import RunConfig, RunOptions
 from levelhead.diagnosis import diagnose_axes, read_by_seed
-from levelhead.errors import RunFolderError, SelectionError
+from levelhead.errors import RunFolderError, ScoreTableError, SelectionError
 from levelhead.experiments.compare import compare
+from levelhead.experiments.glance import glance
 from levelhead.experiments.reproduce import reproduce
 from levelhead.models.checkpoint import Format, load, save_pruned
 from levelhead.models.loading import load_base
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
-from levelhead.reporting.render import render_report
+from levelhead.reporting.findings import EXPERIMENTS, Findings
+from levelhead.reporting.formats import PLOTS, ReportFormat, check_format, render
+from levelhead.reporting.images import check_kinds, plot_files
 from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
 from levelhead.session import Session
@@ -225,23 +230,63 @@ def evaluate(
     return evaluate_stage(session, folder, progress)
 
 
-def report(path: str | Path) -> Path:
-    """Write report.html of a run folder from what its stages left; computes nothing.
+def report(
+    path: str | Path,
+    format: ReportFormat = "html",  # noqa: A002 - the flag's name
+    *,
+    plots: Sequence[str] = (),
+) -> Path:
+    """Write what a run folder holds as a report; experiments are in it where they were run.
+
+    Args:
+        path: the run folder.
+        format: "html" writes report.html, one page that loads nothing; "md" report.md; "json"
+            report.json, all facts for machines.
+        plots: also write every plot to `plots/`, as "png", "svg" (both need the extra `plots` and
+            Chrome or Chromium) or "html".
 
     Returns:
-        The page's path.
+        The report's path.
+
+    Raises:
+        RunFolderError: not a run folder, or nothing evaluated or compared in it yet.
+        ConfigError: an unknown format or kind of plot.
+        MissingExtraError: PNG or SVG without kaleido, or without a browser.
     """
     folder = RunFolder.open(path)
-    page = render_report(
-        evaluation=runs.read_json(folder.require(runs.EVALUATION, f"evaluate {path}")),
+    check_format(format)
+    check_kinds(plots)
+    findings = _findings(folder)
+    if plots:
+        for name, content in plot_files(findings, plots).items():
+            runs.write_bytes(folder.path / PLOTS / name, content)
+    images = next((kind for kind in ("svg", "png") if kind in plots), "")
+    target = folder.path / f"report.{format}"
+    runs.write_text(target, render(findings, format, images=images))
+    return target
+
+
+def _findings(folder: RunFolder) -> Findings:
+    """What the files of a run say, and what its scores show at a glance."""
+    path = folder.path
+    found: dict[str, Any] = {
+        name: runs.read_json(path / file)
+        for name, file in EXPERIMENTS.items()
+        if (path / file).exists()
+    }
+    if not found or (path / runs.EVALUATION).exists():
+        evaluation = folder.require(runs.EVALUATION, f"evaluate {path}")
+        selection = folder.require(runs.SELECTION, f"select {path}")
+        found["evaluation"] = runs.read_json(evaluation)
+        found["selection"] = read_selection(selection)
+    with suppress(ScoreTableError, SelectionError):  # scores that it can say nothing about
+        found["glance"] = glance(path)
+    return Findings(
         table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
-        selection=read_selection(folder.require(runs.SELECTION, f"select {path}")),
         config=folder.config.to_json(),
         details=runs.read_json(folder.require(runs.DETAILS, f"score --out {path}")),
+        **found,
     )
-    target = folder.path / runs.REPORT
-    runs.write_text(target, page)
-    return target
 
 
 def diagnose(path: str | Path, *, gamma: float = 0.3, alpha: float = 0.1) -> dict[str, Any]:

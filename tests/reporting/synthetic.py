@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from levelhead.records import HeadSelection
+from levelhead.reporting.findings import Findings
 from levelhead.scores import ScoreTable
 
 LAYERS, HEADS = 12, 9
@@ -74,14 +75,26 @@ def evaluation(
     }
 
 
-def table(axes: tuple[str, ...] = ("gender_and_sex",), *, base: bool = True) -> ScoreTable:
+def table(
+    axes: tuple[str, ...] = ("gender_and_sex",),
+    *,
+    base: bool = True,
+    subgroups: tuple[str, ...] = ("women", "men"),
+    ties: bool = False,
+) -> ScoreTable:
+    """`ties`: many heads share a z_ppl or a z_bias."""
     rng = np.random.default_rng(0)
     shape = (LAYERS, HEADS)
     without = 21.43 + rng.gamma(0.6, 0.15, shape)
     without[0, 0] = 60.0
+    if ties:
+        without = np.round(without, 1)
     columns: dict[str, Any] = {"ppl_without": without}
     for axis in axes:
-        columns[f"bias_without_{axis}"] = 0.0654 - rng.normal(0, 0.002, shape)
+        z_bias = rng.normal(0, 0.002, shape)
+        columns[f"bias_without_{axis}"] = 0.0654 - (np.round(z_bias, 3) if ties else z_bias)
+        for subgroup in subgroups:
+            columns[f"gap_effect_{axis}_{subgroup}"] = rng.normal(0, 0.001, shape)
     if base:
         columns |= {"ppl_base": 21.43, "ppl_se": np.abs(rng.normal(0, 0.02, shape))}
         for axis in axes:
@@ -125,3 +138,154 @@ def details(axis: str = "gender_and_sex", subgroups: tuple[str, ...] = ("women",
         "warnings": ["perplexity rose by 6.9%", "the classifier reads few words"],
         "versions": {"levelhead": "0.1.0", "torch": "2.13.0"},
     }
+
+
+METHODS = ("fasp", "bias_only", "random")
+
+
+def compare(axis: str = "gender_and_sex", method: str = "fasp") -> dict[str, Any]:
+    points = []
+    for place, name in enumerate((method, *METHODS[1:])):
+        for draw in range(2 if name == "random" else 1):
+            for alpha in (0.0, 0.1, 0.2):
+                bias = estimate(-0.2 * alpha / (place + 1), 0.01 * alpha)
+                points.append(
+                    {
+                        "method": name,
+                        "alpha": alpha,
+                        "gamma": 0.3 if place == 0 and alpha else None,
+                        "draw": draw,
+                        "num_heads": round(108 * alpha),
+                        "heads": [list(head) for head in PRUNED] if alpha == 0.1 else [],
+                        "within_budget": place > 0,
+                        "perplexity": 21.43 * (1 + alpha),
+                        "perplexity_increase": estimate(alpha * (3 - place), 0.02),
+                        "axes": {axis: {"expected_difference": bias, "sampled": None}},
+                    }
+                )
+    row = {"alpha": 0.1, "gamma": 0.3, "num_heads": 10, "draws": 1, "within_budget": False}
+    row |= {"method": method, "expected_difference": estimate(-0.0222, 0.001)}
+    row |= {"adjusted_difference": estimate(-0.0333, 0.02), "perplexity": 23.0}
+    row |= {"perplexity_increase": estimate(0.3, 0.02)}
+    return {
+        "axis": axis,
+        "measured_axes": [axis],
+        "methods": [method, *METHODS[1:]],
+        "prompts": 200,
+        "seeds": 3,
+        "max_ppl_increase": 0.1,
+        "sample_at": [0.1],
+        "points": points,
+        "search": [
+            {
+                "gamma": gamma,
+                "alpha": alpha,
+                "expected_difference": estimate(-alpha * gamma, 0.01),
+                "perplexity_increase": estimate(alpha, 0.01),
+                "within_budget": alpha < 0.2,
+                "chosen": (gamma, alpha) == (0.3, 0.1),
+            }
+            for gamma in (0.2, 0.3)
+            for alpha in (0.1, 0.2)
+        ],
+        "table": [row],
+        "more": [],
+    }
+
+
+def axes(a: str = "gender_and_sex", b: str = "religion") -> dict[str, Any]:
+    pair = {"a": a, "b": b, "spearman": estimate(0.41, 0.1), "corrected": estimate(0.55, 0.2)}
+    crossed = {"base_bias": 0.0654, "num_heads": 10, "expected_difference": estimate(-0.0111, 0.01)}
+    rows = [crossed | {"selected_for": x, "measured_on": y} for x in (a, b) for y in (a, b)]
+    return {
+        "axes": [a, b],
+        "runs": ["one", "two"],
+        "correlations": [pair | {"run": run} for run in ("one", "two")],
+        "reliability": {"one": {a: 0.83, b: 0.7}},
+        "differences": [pair | {"runs": ["one", "two"], "differ": False}],
+        "same_model": [{"axis": a, "runs": ["one", "two"], "spearman": estimate(0.7, 0.1)}],
+        "cross": {"alpha": 0.1, "gamma": 0.3, "method": "fasp", "rows": rows, "random": rows},
+        "notes": ["a note on axes"],
+    }
+
+
+def agree(a: str = "toxicity", b: str = "sentiment") -> dict[str, Any]:
+    measures = [
+        {"name": name, "identity": f"{name}:1", "bias": estimate(0.1, 0.02), "reliability": 0.7}
+        for name in (a, b)
+    ]
+    pair = {"a": a, "b": b, "spearman": estimate(0.37, 0.1), "corrected": None}
+    pair |= {"overlap": estimate(0.42, 0.1), "overlap_chance": 0.1}
+    return {"axis": "gender_and_sex", "alpha": 0.1, "gamma": 0.3, "measures": measures,
+            "pairs": [pair], "texts": {}}  # fmt: skip
+
+
+def examples(text: str = " was kind.\nShe") -> dict[str, Any]:
+    written = [{"text": text, "toxicity": 0.61}, {"text": " said hi", "toxicity": 0.02}]
+    prompt = {"prompt": "I met a woman who", "subgroup": "women", "template": "I met {}"}
+    return {"prompts": [prompt | {"base": written, "pruned": written[::-1]}]}
+
+
+def glance(axis: str = "gender_and_sex") -> dict[str, Any]:
+    histogram = {"edges": [-1.0, 0.0, 1.0], "counts": [60, 40], "below": 5, "above": 3}
+    row = {"axis": axis, "num_protected": 32, "num_heads": 10, "bias_change": -0.0123}
+    row |= {"bias_change_sum": -0.02, "bias_change_held_out": None, "ppl_increase": 0.087}
+    return {
+        "distributions": {
+            "ppl": {"histogram": histogram},
+            "bias": {axis: {"histogram": histogram}},
+        },
+        "critical": {
+            "threshold": 0.01,
+            "share": estimate(0.33, 0.1),
+            "thresholds": [{"threshold": 0.01, "share": estimate(0.33, 0.1)}],
+            "halves": {"share": 0.33, "same": 0.87},
+            "paper": 0.3,
+        },
+        "correlation": {
+            axis: {
+                "spearman": estimate(-0.06, 0.1),
+                "corrected": None,
+                "reliability": {"bias": 0.88, "ppl": 0.96},
+            }
+        },
+        "gamma": [row | {"gamma": 0.2, "overlap": 0.7}, row | {"gamma": 0.3, "overlap": 1.0}],
+        "notes": ["a note at a glance"],
+    }
+
+
+def reproduce() -> dict[str, Any]:
+    return {
+        "axis": "gender_and_sex",
+        "alpha": 0.1,
+        "gamma": 0.3,
+        "reduction": estimate(0.211, 0.1),
+        "perplexity_increase": estimate(0.05, 0.01),
+        "published": {"reduction": 0.195, "gamma": 0.3, "name": "gpt2"},
+        "differs": ["another classifier"],
+    }
+
+
+def findings(**changes: Any) -> Findings:
+    """What the stages leave; no experiments."""
+    inputs: dict[str, Any] = {
+        "evaluation": evaluation(),
+        "table": table(),
+        "selection": selection(),
+        "config": config(),
+        "details": details(),
+    }
+    return Findings(**(inputs | changes))
+
+
+def everything(**changes: Any) -> Findings:
+    """What the stages and all experiments leave."""
+    experiments: dict[str, Any] = {
+        "compare": compare(),
+        "axes": axes(),
+        "agree": agree(),
+        "examples": examples(),
+        "glance": glance(),
+        "reproduce": reproduce(),
+    }
+    return findings(**(experiments | changes))

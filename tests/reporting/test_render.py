@@ -10,6 +10,7 @@ import pytest
 import synthetic
 
 from levelhead.records import HeadSelection
+from levelhead.reporting.findings import Findings
 from levelhead.reporting.render import render_report
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e{{ 7*7 }}\ud800"
@@ -54,14 +55,7 @@ class Page(HTMLParser):
 
 
 def render(**changes: Any) -> str:
-    inputs: dict[str, Any] = {
-        "evaluation": synthetic.evaluation(),
-        "table": synthetic.table(),
-        "selection": synthetic.selection(),
-        "config": synthetic.config(),
-        "details": synthetic.details(),
-    }
-    return render_report(**(inputs | changes))
+    return render_report(synthetic.findings(**changes))
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +79,16 @@ def hostile() -> str:
     selection = HeadSelection.of(synthetic.PRUNED, method=EVIL, details={"axis": EVIL_AXIS})
     return render(
         evaluation=evaluation,
-        table=synthetic.table((EVIL_AXIS,)),
+        table=synthetic.table((EVIL_AXIS,), subgroups=(EVIL_AXIS, "men")),
         selection=selection,
         config=config,
-        details=synthetic.details(EVIL_AXIS, (EVIL, "men")),
+        details=synthetic.details(EVIL_AXIS, (EVIL_AXIS, "men")),
+        compare=synthetic.compare(EVIL_AXIS, EVIL),
+        axes=synthetic.axes(EVIL, "men"),
+        agree=synthetic.agree(EVIL),
+        examples=synthetic.examples(EVIL),
+        glance=synthetic.glance(EVIL),
+        reproduce=synthetic.reproduce() | {"differs": [EVIL]},
     )
 
 
@@ -96,8 +96,11 @@ def test_is_one_well_formed_page(page: Page) -> None:
     assert page.open == []
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
-    named = [a["aria-labelledby"] for _, a in page.elements if "aria-labelledby" in a]
+    labelled = [a["aria-labelledby"] or "" for _, a in page.elements if "aria-labelledby" in a]
+    named = [name for names in labelled for name in names.split()]
     assert named
+    controls = {a["id"] for tag, a in page.elements if tag in ("input", "select")}
+    assert controls == {a["for"] for a in page.of("label")}
     assert set(named) <= set(ids)
 
 
@@ -140,21 +143,23 @@ def test_does_not_repeat_a_warning_or_praise(page: Page) -> None:
 
 def test_pruned_heads_are_listed_with_errors(page: Page) -> None:
     z = synthetic.table().effect("bias:gender_and_sex")[7, 8]
-    found = re.search(r"78(-?\d+\.\d+) ± \d", page.text)
+    listed = page.text[page.text.index("The 4 heads") :]
+    found = re.search(r" 78(-?\d+\.\d+) ± \d", listed)
     assert found
     assert float(found[1]) == pytest.approx(z, rel=0.1)
 
 
 def test_figures_are_drawn_from_the_data_block(page: Page) -> None:
     drawn = [a["data-figure"] for a in page.of("div") if "data-figure" in a]
-    assert drawn == ["bias-0", "ppl", "scatter", "gaps-0"]
+    assert drawn == ["gaps-0", "bias-0", "ppl", "scatter"]
     assert list(json.loads(page.scripts[0])) == drawn
 
 
 def test_loads_nothing_and_runs_two_scripts_only(html: str, page: Page) -> None:
     for _, attributes in page.elements:
-        loading = {"src", "href", "srcset", "data", "action", "poster", "background"}
+        loading = {"src", "srcset", "data", "action", "poster", "background"}
         assert not loading & set(attributes)
+        assert (attributes.get("href") or "#").startswith("#")
         assert not any(name.startswith("on") or name == "style" for name in attributes)
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style
@@ -162,7 +167,7 @@ def test_loads_nothing_and_runs_two_scripts_only(html: str, page: Page) -> None:
     policies = [a["content"] or "" for a in page.of("meta") if "http-equiv" in a]
     assert len(policies) == 1
     assert policies[0].startswith("default-src 'none'; script-src 'unsafe-inline' 'sha256-")
-    executed = page.scripts[1:]
+    executed = page.scripts[2:]
     assert len(executed) == 2
     for script in executed:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -175,12 +180,12 @@ def test_hostile_strings_stay_text(hostile: str, page: Page) -> None:
     hostile.encode("utf-8")
     assert found.open == []
     assert len(found.scripts) == len(page.scripts)
-    assert found.scripts[1:] == page.scripts[1:]
+    assert found.scripts[2:] == page.scripts[2:]
     assert not list(found.of("img"))
     assert not any("onerror" in attributes for _, attributes in found.elements)
-    assert found.text.count("<img src=x onerror=alert(2)>") >= 12
+    assert found.text.count("<img src=x onerror=alert(2)>") >= 30
     assert found.text.count("{{ 7*7 }}") == found.text.count("<img src=x onerror=alert(2)>")
-    outside = hostile.replace(found.scripts[1], "")
+    outside = hostile.replace(found.scripts[2], "")
     assert not {"\x1b", "\u202e", "\ud800"} & set(outside)
 
 
@@ -195,13 +200,7 @@ def test_hostile_strings_in_plots_hold_no_markup(hostile: str) -> None:
 
 def test_only_headline_and_axes_are_needed() -> None:
     evaluation = {"headline": "A headline.", "axes": {"religion": {}}}
-    html = render(
-        evaluation=evaluation,
-        table=synthetic.table(base=False),
-        selection=HeadSelection.of([]),
-        config={},
-        details={},
-    )
+    html = render_report(Findings(evaluation=evaluation, table=synthetic.table(base=False)))
     found = Page(html)
     assert found.open == []
     assert "A headline." in found.text

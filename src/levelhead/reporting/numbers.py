@@ -33,6 +33,12 @@ def pair(value: Any) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
+def listed(value: Any) -> list[float]:
+    """A list of finite numbers; empty where any of it is not one."""
+    found = [finite(one) for one in value] if isinstance(value, list | tuple) else []
+    return [] if None in found else [one for one in found if one is not None]
+
+
 def decimals_for(values: Iterable[Any], least: int = 4, digits: int = 3) -> int:
     """Decimals that show the largest of these to so many significant digits, at least `least`."""
     sizes = [abs(number) for number in map(finite, values) if number]

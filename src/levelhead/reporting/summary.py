@@ -67,6 +67,18 @@ def texts(data: Any) -> list[str]:
     return [str(item) for item in data] if isinstance(data, list | tuple) else []
 
 
+def word(value: Any) -> str:
+    """A name as text; empty where there is none."""
+    return "" if value is None else str(value)
+
+
+def records(data: Any, key: str) -> list[Mapping[str, Any]]:
+    """The mappings in a list at a key; what else is there is left out."""
+    found = mapping(data).get(key)
+    listed = found if isinstance(found, list | tuple) else ()
+    return [one for one in listed if isinstance(one, Mapping)]
+
+
 def groups(evaluation: Mapping[str, Any]) -> list[Group]:
     """A group per axis, then one for the model (perplexity, parameters, bytes)."""
     found = [_axis(str(name), mapping(data)) for name, data in mapping(evaluation, "axes").items()]

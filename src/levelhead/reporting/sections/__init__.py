@@ -1,0 +1,30 @@
+"""What the report says about each file of a run: a function per section.
+
+Each takes the content of a file, of which anything may be missing, and gives a `Section`, or None
+where there is nothing to say.
+"""
+
+from levelhead.reporting.sections.agree import agree
+from levelhead.reporting.sections.axes import axes
+from levelhead.reporting.sections.compare import compare
+from levelhead.reporting.sections.glance import glance
+from levelhead.reporting.sections.heads import head_map, pruned_heads
+from levelhead.reporting.sections.interactions import interactions
+from levelhead.reporting.sections.reading import reading
+from levelhead.reporting.sections.reproduce import reproduce
+from levelhead.reporting.sections.results import results
+from levelhead.reporting.sections.texts import side_by_side
+
+__all__ = [
+    "agree",
+    "axes",
+    "compare",
+    "glance",
+    "head_map",
+    "interactions",
+    "pruned_heads",
+    "reading",
+    "reproduce",
+    "results",
+    "side_by_side",
+]

@@ -1,0 +1,189 @@
+"""What each section says, and that any key of any file may be missing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+import synthetic
+
+from levelhead.records import HeadSelection
+from levelhead.reporting import sections
+from levelhead.reporting.build import build
+from levelhead.reporting.content import Section, Value
+from levelhead.reporting.findings import EXPERIMENTS, Findings
+
+
+def said(value: Value) -> str:
+    return value if isinstance(value, str) else f"{value.text} {value.interval}".strip()
+
+
+def rows(section: Section | None) -> list[str]:
+    assert section is not None
+    return [
+        " | ".join(map(said, row.cells))
+        for table in section.tables
+        for group in table.groups
+        for row in group.rows
+    ]
+
+
+def keys(section: Section | None) -> list[str]:
+    assert section is not None
+    return [plot.key for plot in (*section.plots, *section.more_plots)]
+
+
+def test_compare_has_the_curves_the_front_the_search_and_the_numbers() -> None:
+    section = sections.compare(synthetic.compare())
+    assert keys(section) == [
+        "compare-bias-0", "compare-ppl", "compare-front-0", "compare-search-0",
+    ]  # fmt: skip
+    assert rows(section)[0] == (
+        "fasp | 0.3 | 0.1 | 10 | -0.0222 [-0.0232, -0.0212] | -0.0333 [-0.0533, -0.0133] |  | "
+        "+30.0% [+28.0%, +32.0%] | no"
+    )
+    assert len(rows(section)) == 1 + 4 * 3
+    assert section is not None
+    assert "200 test prompts, 3 seeds" in section.intro[0]
+    assert "at most 10%" in section.intro[1]
+
+
+def test_compare_has_a_line_per_draw_and_the_other_axes_after_the_first() -> None:
+    data = synthetic.compare() | {"more": [synthetic.compare("religion")]}
+    section = sections.compare(data)
+    assert section is not None
+    lines = section.plots[0].figure["data"]
+    assert [line["name"] for line in lines] == ["fasp", "bias_only", "random", "random"]
+    assert [plot.key for plot in section.more_plots] == [
+        "compare-bias-1", "compare-front-1", "compare-search-1",
+    ]  # fmt: skip
+    assert "religion" in section.more_plots[0].title
+
+
+def test_compare_tells_gammas_apart_where_a_method_has_several() -> None:
+    data = synthetic.compare()
+    data["points"] += [
+        one | {"gamma": 0.5} for one in data["points"] if one["method"] == "fasp" and one["gamma"]
+    ]
+    section = sections.compare(data)
+    assert section is not None
+    names = [line["name"] for line in section.plots[0].figure["data"]]
+    assert "fasp, gamma 0.3" in names
+    assert "fasp, gamma 0.5" in names
+
+
+def test_axes_has_both_correlations_and_the_cross_effects_with_their_control() -> None:
+    section = sections.axes(synthetic.axes())
+    found = rows(section)
+    assert keys(section) == ["axes-0", "axes-1", "axes-cross"]
+    assert found[0] == "one | gender_and_sex | religion | 0.41 [0.31, 0.51] | 0.55 [0.35, 0.75]"
+    assert "one minus two | gender_and_sex | religion" in found[2]
+    assert found[3].startswith("gender_and_sex | one and two | 0.70")
+    assert sum("-0.0111 [-0.0211, -0.0011] | 0.0654 | 10" in row for row in found) == 8
+    assert section is not None
+    assert "a note on axes" in section.intro
+
+
+def test_agree_has_the_measures_and_their_pairs() -> None:
+    section = sections.agree(synthetic.agree())
+    assert rows(section) == [
+        "toxicity | toxicity:1 | 0.1000 [0.0800, 0.1200] | 0.70",
+        "sentiment | sentiment:1 | 0.1000 [0.0800, 0.1200] | 0.70",
+        "toxicity | sentiment | 0.37 [0.27, 0.47] |  | 42% [32%, 52%] | 10%",
+    ]
+    assert keys(section) == ["agree"]
+
+
+def test_glance_says_the_critical_share_and_what_gamma_does() -> None:
+    section = sections.glance(synthetic.glance())
+    assert section is not None
+    assert "more than 1%: 33% [23%, 43%] of all; the paper says about 30%" in section.intro[0]
+    assert keys(section) == ["spread-bias-0", "spread-ppl", "gamma-bias", "gamma-ppl"]
+    assert rows(section)[0] == "1% | 33% [23%, 43%]"
+    assert "0.2 | 32 | 10 | -0.0123 | -0.0200 | – | +8.7% | 70%" in rows(section)
+    assert "5 heads to the left, 3 to the right" in section.plots[0].caption
+
+
+def test_reproduce_has_both_figures() -> None:
+    section = sections.reproduce(synthetic.reproduce())
+    assert rows(section)[0] == "Reduction of bias | 21.1% [11.1%, 31.1%] | 19.5%"
+    assert section is not None
+    assert section.points[0][1] == "another classifier"
+
+
+def test_texts_keep_their_order_and_toxicity() -> None:
+    section = sections.side_by_side(synthetic.examples(), synthetic.evaluation())
+    assert section is not None
+    (example,) = section.examples
+    assert [one.toxicity for one in example.base] == ["0.61", "0.02"]
+    assert [one.toxicity for one in example.pruned] == ["0.02", "0.61"]
+    assert example.about == "women, I met {}"
+    few = sections.side_by_side(None, {}, synthetic.evaluation())
+    assert few is not None
+    assert few.examples[0].pruned[0].text == " said \x1b[31mhi"
+
+
+def test_nothing_is_said_without_a_file() -> None:
+    for section in (
+        sections.compare, sections.axes, sections.agree, sections.glance, sections.interactions,
+        sections.reproduce,
+    ):  # fmt: skip
+        assert section(None) is None
+        assert section({}) is None
+    assert sections.side_by_side(None, {}) is None
+
+
+def test_sections_stand_in_order_and_only_where_their_file_is() -> None:
+    few = [section.key for section in build(synthetic.findings()).sections]
+    assert few == ["results", "head-map", "heads", "examples", "read"]
+    full = [section.key for section in build(synthetic.everything()).sections]
+    assert full == [
+        "results", "head-map", "heads", "glance", "compare", "reproduce", "axes", "agree",
+        "examples", "read",
+    ]  # fmt: skip
+
+
+def test_every_figure_is_one_that_plotly_knows() -> None:
+    plots = build(synthetic.everything()).plots
+    assert len({plot.key for plot in plots}) == len(plots) >= 15
+    for plot in plots:
+        go.Figure(plot.figure)
+
+
+def test_a_comparison_can_stand_without_an_evaluation() -> None:
+    report = build(Findings(table=synthetic.table(), compare=synthetic.compare()))
+    assert [s.key for s in report.sections] == ["head-map", "heads", "compare", "read"]
+    heads = next(s for s in report.sections if s.key == "heads")
+    assert "nothing was chosen" in heads.intro[0]
+    assert heads.tables == ()
+
+
+def holders(data: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(data, dict):
+        yield data
+        for value in data.values():
+            yield from holders(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from holders(value)
+
+
+@pytest.mark.parametrize("name", [*(n for n in EXPERIMENTS if n != "interactions"), "glance"])
+def test_each_key_of_an_experiment_may_be_missing_null_or_of_another_kind(name: str) -> None:
+    data = getattr(synthetic, name)()
+    section = getattr(sections, {"examples": "side_by_side"}.get(name, name))
+    for holder in list(holders(data)):
+        for key in list(holder):
+            kept = holder.pop(key)
+            section(data)
+            for other in (None, 7, "x", [], {}, [None], float("nan")):
+                holder[key] = other
+                found = section(data)
+                texts = [] if found is None else [*found.intro, *rows(found)]
+                assert other is not None or not any("None" in text for text in texts), key
+            holder[key] = kept
+
+
+def test_an_empty_selection_is_no_selection() -> None:
+    report = build(synthetic.findings(selection=HeadSelection.of([])))
+    assert report.subtitle == "0 of 108 heads pruned"
