@@ -5,8 +5,11 @@ Pure functions of sets; knows nothing of what ranked the heads or why they were 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import stats
 
 from levelhead.records import Estimate, Interval
 
@@ -28,23 +31,27 @@ def overlap_estimate(
     *,
     level: float = 0.95,
 ) -> Estimate:
-    """The overlap of two sets, with the spread it has where the data are drawn anew.
+    """The overlap of two sets, with an interval for what more data would give.
 
-    A set chosen from resampled data holds more noise than the set itself, so that resampled
-    overlaps lie lower; their spread is moved onto the value, and cut at 0 and 1.
+    From the spread of the overlap over data drawn anew, times sqrt(2): draws vary less than new
+    data would, since the heads at the cut were already sorted by their noise. Draws add noise of
+    their own, so their overlaps lie lower; as much is added above. In simulation
+    (tests/metrics/test_set_overlap.py) it covers 93 to 99% of the overlaps without noise where
+    reliabilities are 0.9, or 0.7 with noise in common; two rankings of reliability 0.7 that agree
+    almost perfectly, each with noise of its own, share so much less than what they measure that
+    the interval misses it a third of the time or more.
 
     Args:
         first: the heads one ranking chooses, of all heads.
         second: those the other chooses.
         redrawn_first: the same from data drawn anew.
         redrawn_second: from the same draws.
-        level: share of draws inside the interval.
+        level: confidence level.
     """
     value = float(overlap(first, second))
     spread = overlap(redrawn_first, redrawn_second)
-    ends = value + np.quantile(spread, [(1 - level) / 2, (1 + level) / 2]) - spread.mean()
-    low, high = (float(end) for end in np.clip(ends, 0, 1))
-    return Estimate(
-        value=value, interval=Interval(min(low, value), max(high, value), level),
-        stderr=float(spread.std(ddof=1)),
-    )  # fmt: skip
+    stderr = math.sqrt(2) * float(spread.std(ddof=1))
+    reach = float(stats.norm.ppf((1 + level) / 2)) * stderr
+    lost = max(0.0, value - float(spread.mean()))
+    interval = Interval(max(0.0, value - reach), min(1.0, value + reach + lost), level)
+    return Estimate(value=value, stderr=stderr, interval=interval)
