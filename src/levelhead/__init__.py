@@ -2,8 +2,9 @@
 
 Fairness-Aware Structured Pruning (FASP, arXiv 2312.15398). The functions have the names of the
 commands: `score`, `select`, `prune`, `evaluate`, `report`, or `run` for all of them in order,
-`load` for a pruned model, and `diagnose` for score tables from elsewhere. They are imported when
-first used, so that `import levelhead` is cheap.
+`load` for a pruned model, the experiments on a run (`compare`, `axes`, `heads`, `agree`,
+`interactions`, `examples`), `reproduce` for the paper's row, and `diagnose` for score tables from
+elsewhere. They are imported when first used, so that `import levelhead` is cheap.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
+    "agree",
+    "axes",
     "compare",
     "diagnose",
     "evaluate",
+    "examples",
+    "heads",
+    "interactions",
     "load",
     "prune",
     "report",
@@ -26,9 +32,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from levelhead.pipeline import (
+        agree,
+        axes,
         compare,
         diagnose,
         evaluate,
+        examples,
+        heads,
+        interactions,
         load,
         prune,
         report,

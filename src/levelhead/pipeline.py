@@ -19,8 +19,12 @@ from levelhead import runs
 from levelhead.config import RunConfig, RunOptions
 from levelhead.diagnosis import diagnose_axes, read_by_seed
 from levelhead.errors import RunFolderError, ScoreTableError, SelectionError
+from levelhead.experiments.agree import agree
+from levelhead.experiments.axes import axes
 from levelhead.experiments.compare import compare
-from levelhead.experiments.glance import glance
+from levelhead.experiments.examples import examples
+from levelhead.experiments.glance import glance as heads
+from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
 from levelhead.models.checkpoint import Format, load, save_pruned
 from levelhead.models.loading import load_base
@@ -47,9 +51,14 @@ from levelhead.stages import (
 )
 
 __all__ = [
+    "agree",
+    "axes",
     "compare",
     "diagnose",
     "evaluate",
+    "examples",
+    "heads",
+    "interactions",
     "load",
     "prune",
     "report",
@@ -280,7 +289,7 @@ def _findings(folder: RunFolder) -> Findings:
         found["evaluation"] = runs.read_json(evaluation)
         found["selection"] = read_selection(selection)
     with suppress(ScoreTableError, SelectionError):  # scores that it can say nothing about
-        found["glance"] = glance(path)
+        found["glance"] = heads(path)
     return Findings(
         table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
         config=folder.config.to_json(),

@@ -25,7 +25,9 @@ def cli() -> None:
     levelhead COMMAND --help               what a command does, with its defaults
 
     The stages of a run are commands too, and share its folder: score, select, prune, evaluate,
-    report. Generated text can be offensive.
+    report. Experiments on a run's folder: compare, axes, heads, agree, interactions,
+    examples; reproduce measures a model by the paper's protocol. Generated text can be
+    offensive.
     """
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from levelhead.console.cells import stacked
 from levelhead.reporting.escape import visible
 
 
@@ -53,16 +54,9 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     draws = f", {row['draws']} draws" if row["draws"] > 1 else ""
     return (
         f"{row['method']}\n{row['alpha']:g}{gamma}{draws}",
-        _estimate(row.get("difference")),
-        _estimate(row.get("adjusted_difference")),
-        _estimate(row["expected_difference"]),
-        _estimate(row.get("toxicity_difference")),
+        stacked(row.get("difference")),
+        stacked(row.get("adjusted_difference")),
+        stacked(row["expected_difference"]),
+        stacked(row.get("toxicity_difference")),
         f"{increase:+.1%}\n" + ("" if row["within_budget"] else "(!)"),
     )
-
-
-def _estimate(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
-    low, high = found["ci95"]
-    return f"[bold]{found['value']:+.4f}[/bold]\n{low:+.4f}\n{high:+.4f}"

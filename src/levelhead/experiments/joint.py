@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from levelhead.evaluation.axis import evaluate_axis, expected_difference
+from levelhead.evaluation.axis import evaluate_axis, expected_difference, read_matched
 from levelhead.evaluation.base import BaseAxis, Variant, base_axis, without_heads
 from levelhead.evaluation.text import text_perplexity
 from levelhead.experiments.units import Units
@@ -73,6 +74,10 @@ class JointEvaluator:
             return found.to_json() | {"stderr": found.stderr}
 
         return self._judged("expected", heads, make, self._of(axis))
+
+    def read(self, axis: str, heads: Sequence[Head]) -> Float[np.ndarray, " rows"]:
+        """sum_t r_t of each matched row of `base(axis)` without these heads."""
+        return read_matched(self.base(axis), self._variant(heads), self.progress)
 
     def text(self, heads: Sequence[Head]) -> Json:
         """{"perplexity", "increase": {"value", "ci95"}}: on text, as a share of the base's."""

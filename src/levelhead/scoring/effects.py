@@ -70,7 +70,7 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     )
     change = gap_change(shifts, problem.weights)
     halves = half_effects(problem, base, shifts, used, rng)
-    without = _delete_one(shifts, problem.weights)
+    without = delete_one(shifts, problem.weights)
     return AxisEffects(
         axis=problem.axis,
         subgroups=problem.subgroups,
@@ -81,8 +81,8 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
         bias=float(np.abs(gap[used]).sum()),
         gap_effect=-change,
         effect=z_bias(gap, change, used),
-        gap_effect_stderr=_jackknife(without),
-        stderr=_jackknife(z_bias(gap, without, used)),
+        gap_effect_stderr=jackknife(without),
+        stderr=jackknife(z_bias(gap, without, used)),
         templates=len(without),
         reliability=None if halves is None else split_half_reliability(halves),
         halves=halves,
@@ -163,10 +163,10 @@ def jackknife_stderr(
     used: Bool[np.ndarray, " subgroups"],
 ) -> Grid:
     """Standard error of z_bias: delete one template, at the base model's measured gaps."""
-    return _jackknife(z_bias(gap, _delete_one(shifts, weights), used))
+    return jackknife(z_bias(gap, delete_one(shifts, weights), used))
 
 
-def _delete_one(
+def delete_one(
     shifts: HeadShifts, weights: Float[np.ndarray, " subgroups"]
 ) -> Float[np.ndarray, "templates subgroups layers heads"]:
     """`gap_change` without each template in turn, all samples of it."""
@@ -180,7 +180,8 @@ def _delete_one(
     return _to_gaps((by_template.sum(0) - by_template) / left, weights)
 
 
-def _jackknife(without: Float[np.ndarray, "templates ..."]) -> Float[np.ndarray, " *more"]:
+def jackknife(without: Float[np.ndarray, "templates ..."]) -> Float[np.ndarray, " *more"]:
+    """Standard error from values that each leave one template out."""
     n = len(without)
     spread = ((without - without.mean(0)) ** 2).sum(0)
     out: Float[np.ndarray, " *more"] = np.sqrt((n - 1) / n * spread)
