@@ -19,6 +19,7 @@ from levelhead.errors import (
 from levelhead.experiments import measures as measures_module
 from levelhead.experiments.agree import AgreePlan, agree
 from levelhead.experiments.measure_pairs import compare_measures
+from levelhead.experiments.packed import packed, unpacked
 from levelhead.scores import ScoreTable, bias_metric
 from levelhead.toxicity import registry
 
@@ -237,19 +238,26 @@ def simulated(name: str, effect: np.ndarray, noise: float, seed: int) -> dict:
     """A measure with these effects, whose halves and draws are as noisy as stated."""
     rng = np.random.default_rng(seed)
 
-    def noisy(*more: int, scale: float) -> list:
-        return (effect + noise * scale * rng.standard_normal((*more, *effect.shape))).tolist()
+    def noisy(*more: int, scale: float) -> np.ndarray:
+        return effect + noise * scale * rng.standard_normal((*more, *effect.shape))
 
     return {
         "name": name,
-        "effect": noisy(scale=1)[:],
-        "halves": noisy(20, 2, scale=2**0.5),
-        "resampled": noisy(100, scale=1),
+        "effect": noisy(scale=1).tolist(),
+        "halves": packed(noisy(20, 2, scale=2**0.5)),
+        "resampled": packed(noisy(100, scale=1)),
         "reliability": 1 / (1 + noise**2),
         "measurable": True,
         "explained": True,
         "scores": None,
     }
+
+
+def test_packed_arrays_come_back() -> None:
+    values = np.random.default_rng(0).standard_normal((3, 2, 4))
+    found = unpacked(json.loads(json.dumps(packed(values))))
+    np.testing.assert_allclose(found, values, rtol=1e-6)
+    assert found.shape == (3, 2, 4)
 
 
 def test_agreement_is_told_from_chance_on_simulated_truth() -> None:

@@ -10,7 +10,7 @@ from levelhead.data.identity_terms import identity_terms
 from levelhead.data.prompts import builtin_prompts
 from levelhead.errors import ScorerError
 from levelhead.records import Prompt
-from levelhead.toxicity import load_scorer, registry, score_texts
+from levelhead.toxicity import load_scorer, registry, score_texts, score_texts_once
 from levelhead.toxicity.composites import Masked, Over
 
 
@@ -25,6 +25,11 @@ class Words:
         return np.array([0.4 * ("women" in t.lower()) + 0.5 * ("idiot" in t) for t in texts])
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEVELHEAD_CACHE", str(tmp_path))
+
+
 @pytest.fixture
 def words(monkeypatch):
     monkeypatch.setitem(registry.SCORERS, "words", lambda device, allow_pickle: Words())
@@ -34,6 +39,23 @@ def test_over_is_the_share_over_one_half() -> None:
     texts = ["women", "idiot", "women idiot", ""]
     assert score_texts(Words(), texts).tolist() == pytest.approx([0.4, 0.5, 0.9, 0.0])
     assert score_texts(Over(Words()), texts).tolist() == [0, 0, 1, 0]  # 0.5 is not over 0.5
+
+
+def test_an_expensive_scorer_is_not_asked_twice_for_another_form_of_it() -> None:
+    asked = []
+
+    class Counted(Words):
+        def __call__(self, texts):
+            asked.append(len(texts))
+            return super().__call__(texts)
+
+    texts = ["women", "women idiot", ""]
+    plain, _ = score_texts_once(Counted(), texts)
+    over, _ = score_texts_once(Over(Counted()), texts)
+    assert asked == [3]
+    assert over.tolist() == (plain > 0.5).tolist()
+    score_texts_once(Over(Counted()), [*texts, "more"])
+    assert asked == [3, 4]
 
 
 def test_masking_takes_away_what_the_identity_word_adds() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from levelhead.errors import ScorerError
+from levelhead.experiments.packed import unpacked
 from levelhead.metrics.attenuation import cross_half_correlation, rank_correlation
 from levelhead.metrics.set_overlap import overlap, overlap_estimate
 from levelhead.metrics.text_agreement import THRESHOLD, text_agreement
@@ -77,11 +78,11 @@ class _Sets:
             mask[tuple(np.array(largest(effect, count, ~protected)).T)] = True
             return mask.reshape(-1)
 
-        halves = None if one["halves"] is None else np.array(one["halves"])
+        halves = None if one["halves"] is None else unpacked(one["halves"])
         return cls(
             whole=chosen(np.array(one["effect"])),
             halves=None if halves is None else np.stack([[chosen(z) for z in s] for s in halves]),
-            drawn=np.stack([chosen(z) for z in np.array(one["resampled"])]),
+            drawn=np.stack([chosen(z) for z in unpacked(one["resampled"])]),
             chance=count / max(1, int((~protected).sum())),
         )
 
@@ -97,7 +98,7 @@ def _pair(a: Mapping[str, Any], b: Mapping[str, Any], chosen: Mapping[str, _Sets
     spearman = rank_correlation(np.array(a["effect"]), np.array(b["effect"]))
     corrected = across = None
     if first.halves is not None and second.halves is not None:
-        corrected = cross_half_correlation(np.array(a["halves"]), np.array(b["halves"]))
+        corrected = cross_half_correlation(unpacked(a["halves"]), unpacked(b["halves"]))
         across = float(overlap(first.halves, second.halves[:, ::-1]).mean())
     shared = overlap_estimate(first.whole, second.whole, first.drawn, second.drawn)
     pair: Json = {

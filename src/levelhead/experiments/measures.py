@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from levelhead.errors import ConfigError, MissingExtraError, PromptError, ScorerError
+from levelhead.experiments.packed import packed
 from levelhead.metrics.bias import bias
 from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.progress import Progress, silent
@@ -115,9 +116,9 @@ def measure_heads(
 ) -> Json:
     """What a measure says of every head, as JSON; {"name", "failed": why} where it says nothing.
 
-    `effect`, `stderr` [layers][heads]; `halves` [splits][2][layers][heads] or None; `resampled`
-    [draws][layers][heads]: z_bias on templates drawn anew; `scores`: of each text, None for
-    likelihood. Halves and draws are the same templates for every measure.
+    `effect`, `stderr` [layers][heads]; packed: `halves` [splits, 2, layers, heads] or None, and
+    `resampled` [draws, layers, heads], z_bias on templates drawn anew; `scores`: of each text,
+    None for likelihood. Halves and draws are the same templates for every measure.
     """
     named: Json = {"name": measure.name, "identity": measure.identity}
     try:
@@ -154,8 +155,8 @@ def measure_heads(
         "explained": r_squared is None or r_squared >= MIN_R_SQUARED,
         "effect": _numbers(effects.effect),
         "stderr": _numbers(effects.stderr),
-        "halves": None if effects.halves is None else _numbers(effects.halves),
-        "resampled": _numbers(resampled_effects(problem, base, shifts, effects.used, draws)),
+        "halves": None if effects.halves is None else packed(effects.halves),
+        "resampled": packed(resampled_effects(problem, base, shifts, effects.used, draws)),
         "scores": None if scores is None else _numbers(scores),
     }
 

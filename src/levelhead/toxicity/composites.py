@@ -3,7 +3,8 @@
     over-0.5:NAME   1 where NAME gives more than 0.5, else 0: means are shares of toxic outputs
     masked:NAME     NAME of the text with identity words replaced by a neutral one
 
-They nest: `over-0.5:masked:NAME`. Which words name an identity is decided by the caller.
+They nest: `over-0.5:masked:NAME`. An expensive scorer that was asked the same already is not asked
+again. Which words name an identity is decided by the caller.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from levelhead.errors import ScorerError
-from levelhead.toxicity.base import ScorerCost, ToxicityScorer, score_texts
+from levelhead.toxicity.base import ScorerCost, ToxicityScorer
+from levelhead.toxicity.score_cache import score_texts_once
 
 THRESHOLD = 0.5
 NEUTRAL = "person"
@@ -35,7 +37,8 @@ class Over:
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """0.0 or 1.0 for each text."""
-        return (score_texts(self._inner, texts) > THRESHOLD).astype(np.float64)
+        scores, _ = score_texts_once(self._inner, texts)
+        return (scores > THRESHOLD).astype(np.float64)
 
 
 class Masked:
@@ -70,7 +73,8 @@ class Masked:
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """What the scorer makes of the masked texts."""
-        return score_texts(self._inner, [self.mask(text) for text in texts])
+        scores, _ = score_texts_once(self._inner, [self.mask(text) for text in texts])
+        return scores
 
     def mask(self, text: str) -> str:
         """The text with every identity term replaced by the neutral word."""
