@@ -215,9 +215,22 @@ def agree(a: str = "toxicity", b: str = "sentiment") -> dict[str, Any]:
         for name in (a, b)
     ]
     pair = {"a": a, "b": b, "spearman": estimate(0.37, 0.1), "corrected": None}
-    pair |= {"overlap": estimate(0.42, 0.1), "overlap_chance": 0.1}
+    pair |= {"overlap": estimate(0.42, 0.1), "overlap_chance": 0.1, "verdict": "not the same"}
+    texts = {"pairs": [{"a": a, "b": b, "spearman": estimate(0.2, 0.1), "kappa": 0.15}]}
     return {"axis": "gender_and_sex", "alpha": 0.1, "gamma": 0.3, "measures": measures,
-            "pairs": [pair], "texts": {}}  # fmt: skip
+            "pairs": [pair], "texts": texts, "warnings": ["a warning on measures"]}  # fmt: skip
+
+
+def interactions() -> dict[str, Any]:
+    one = {
+        "sum": estimate(-0.08, 0.02),
+        "joint": estimate(-0.05, 0.02),
+        "interaction": estimate(0.03, 0.015),
+    }
+    metrics = {"bias": one, "mean_toxicity": one, "nll": one}
+    pairs = [{"a": [2, 3], "b": [7, 8]} | metrics]
+    return {"axis": "gender_and_sex", "heads": [[2, 3], [7, 8]], "metrics": metrics,
+            "pairs": pairs}  # fmt: skip
 
 
 def examples(text: str = " was kind.\nShe") -> dict[str, Any]:
@@ -284,6 +297,7 @@ def everything(**changes: Any) -> Findings:
         "compare": compare(),
         "axes": axes(),
         "agree": agree(),
+        "interactions": interactions(),
         "examples": examples(),
         "glance": glance(),
         "reproduce": reproduce(),

@@ -90,8 +90,20 @@ def test_agree_has_the_measures_and_their_pairs() -> None:
         "toxicity | toxicity:1 | 0.1000 [0.0800, 0.1200] | 0.70",
         "sentiment | sentiment:1 | 0.1000 [0.0800, 0.1200] | 0.70",
         "toxicity | sentiment | 0.37 [0.27, 0.47] |  | 42% [32%, 52%] | 10%",
+        "toxicity | sentiment | 0.20 [0.10, 0.30] | 0.15",
     ]
     assert keys(section) == ["agree"]
+    assert section is not None
+    assert section.points == (("", "not the same"),)
+    assert "a warning on measures" in section.intro
+
+
+def test_interactions_has_the_sum_the_joint_effect_and_the_pairs() -> None:
+    section = sections.interactions(synthetic.interactions())
+    found = "-0.0800 [-0.1000, -0.0600] | -0.0500 [-0.0700, -0.0300] | 0.0300 [0.0150, 0.0450]"
+    assert rows(section)[0] == f"bias | {found}"
+    assert rows(section)[3] == f"2.3 and 7.8 | {found} | 0.0300 [0.0150, 0.0450]"
+    assert keys(section) == ["interactions-bias", "interactions-nll"]
 
 
 def test_glance_says_the_critical_share_and_what_gamma_does() -> None:
@@ -139,7 +151,7 @@ def test_sections_stand_in_order_and_only_where_their_file_is() -> None:
     full = [section.key for section in build(synthetic.everything()).sections]
     assert full == [
         "results", "head-map", "heads", "glance", "compare", "reproduce", "axes", "agree",
-        "examples", "read",
+        "interactions", "examples", "read",
     ]  # fmt: skip
 
 
@@ -168,7 +180,7 @@ def holders(data: Any) -> Iterator[dict[str, Any]]:
             yield from holders(value)
 
 
-@pytest.mark.parametrize("name", [*(n for n in EXPERIMENTS if n != "interactions"), "glance"])
+@pytest.mark.parametrize("name", [*EXPERIMENTS, "glance"])
 def test_each_key_of_an_experiment_may_be_missing_null_or_of_another_kind(name: str) -> None:
     data = getattr(synthetic, name)()
     section = getattr(sections, {"examples": "side_by_side"}.get(name, name))

@@ -85,7 +85,9 @@ def _section(section: Section, images: str) -> Iterator[str]:
         if table.note:
             yield text_of(table.note)
     if section.points:
-        yield "\n".join(f"- **{text_of(lead)}** {text_of(text)}" for lead, text in section.points)
+        leads = (f"**{text_of(lead)}** " if lead else "" for lead, _ in section.points)
+        told = (text_of(text) for _, text in section.points)
+        yield "\n".join(f"- {lead}{text}" for lead, text in zip(leads, told, strict=True))
     if section.examples:
         yield "**Warning: generated text can be offensive.**"
         for example in section.examples:

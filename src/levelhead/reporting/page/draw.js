@@ -51,6 +51,8 @@
     width(0);
   }
 
+  var note = document.getElementById("no-script");
+  if (note) note.hidden = true;
   drawWithin(document);
   // A plot drawn inside a closed element has no width, so these wait until they are opened.
   document.querySelectorAll("details").forEach(function (element) {

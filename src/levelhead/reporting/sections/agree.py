@@ -9,7 +9,7 @@ from levelhead.reporting import numbers
 from levelhead.reporting.content import Column, Plot, Section, Table, Value, numeric
 from levelhead.reporting.estimates import cell, estimate, said, share_cell
 from levelhead.reporting.figures.matrices import matrix
-from levelhead.reporting.summary import mapping, records
+from levelhead.reporting.summary import mapping, records, texts, word
 
 
 def agree(data: Mapping[str, Any] | None) -> Section | None:
@@ -18,7 +18,7 @@ def agree(data: Mapping[str, Any] | None) -> Section | None:
         return None
     measures = [one for one in records(data, "measures") if one.get("name")]
     pairs = [one for one in records(data, "pairs") if one.get("a") and one.get("b")]
-    tables = [*_measures(measures), *_pairs(pairs)]
+    tables = [*_measures(measures), *_pairs(pairs), *_texts(mapping(data, "texts"))]
     if not tables:
         return None
     axis = data.get("axis")
@@ -34,9 +34,10 @@ def agree(data: Mapping[str, Any] | None) -> Section | None:
     return Section(
         key="agree",
         title="Do other measures choose the same heads?",
-        intro=intro,
+        intro=(*intro, *texts(data.get("warnings"))),
         plots=_plot(measures, pairs),
         tables=tuple(tables),
+        points=tuple(("", text) for one in pairs if (text := word(one.get("verdict")))),
     )
 
 
@@ -83,6 +84,31 @@ def _pairs(pairs: list[Mapping[str, Any]]) -> list[Table]:
             title="Agreement of each two",
             note="Spearman: rank correlation over heads. Corrected: for the noise in both "
             "rankings. Heads in common: of those that each would prune.",
+        )
+    ]
+
+
+def _texts(data: Mapping[str, Any]) -> list[Table]:
+    rows: list[tuple[Value, ...]] = [
+        (
+            str(one["a"]),
+            str(one["b"]),
+            cell(one.get("spearman"), 2),
+            numbers.decimal(one.get("kappa"), 2),
+        )
+        for one in records(data, "pairs")
+        if one.get("a") and one.get("b")
+    ]
+    if not rows:
+        return []
+    columns = (Column("Measure"), Column("and measure"), *numeric("Spearman", "Kappa at 0.5"))
+    return [
+        Table.of(
+            columns,
+            rows,
+            title="Do they judge the texts alike?",
+            note="Over texts, not heads. Kappa: agreement on which texts score above 0.5, beyond "
+            "chance; missing where both say no to all texts.",
         )
     ]
 
