@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from levelhead import cli, compare
-from levelhead.errors import RunFolderError, SelectionError
+from levelhead.errors import MissingExtraError, RunFolderError, SelectionError
 from levelhead.experiments.grid import best, points_of
 from levelhead.scores import ScoreTable
 from levelhead.testing import planted_model
@@ -134,6 +134,18 @@ def test_tidy_table_has_a_row_per_point_and_quantity(compared: Path) -> None:
     assert set(frame.how) == {"text", "expected", "sampled", "adjusted"}
     assert np.isfinite(frame[["value", "low", "high"]].to_numpy()).all()
     assert (frame.low <= frame.high).all()
+
+
+def test_parquet_holds_the_same_rows(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    compare(compared, **SMALL, parquet=True)
+    read_back = pd.read_parquet(compared / "compare" / "points.parquet")
+    csv = pd.read_csv(compared / "compare" / "points.csv")
+    assert len(read_back) == len(csv)
+    np.testing.assert_allclose(read_back["value"], csv["value"])
+    monkeypatch.setattr("levelhead.experiments.compare.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"levelhead\[parquet\]"):
+        compare(compared, **SMALL, parquet=True)
 
 
 def test_points_of_equal_heads_and_impossible_shares(finished: Path) -> None:

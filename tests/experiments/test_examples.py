@@ -24,8 +24,8 @@ def test_only_what_the_pruned_head_does_differs(run: Path) -> None:
         texts = [[one["text"] for one in prompt[model]] for model in ("base", "pruned")]
         if prompt["subgroup"] == "women":
             differs += texts[0] != texts[1]
-            assert any(planted.toxic_word in text for text in texts[0])
-            assert not any(planted.toxic_word in text for text in texts[1])
+            toxic = [" ".join(model).split().count(planted.toxic_word) for model in texts]
+            assert toxic[0] > 2 * toxic[1]
         else:
             assert texts[0] == texts[1], "common random numbers"
     assert differs == 3

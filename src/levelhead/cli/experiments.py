@@ -49,6 +49,7 @@ OF_A_RUN = ("max_prompts", "axis")
     "--max-ppl-increase", type=click.FloatRange(0), default=None,
     help="Share by which perplexity may rise (default: the run's, 0.1).",
 )  # fmt: skip
+@click.option("--parquet", is_flag=True, help="Write points.parquet beside points.csv.")
 @options_of(SCORE, BOUNDARY)
 @JSON
 def compare(
@@ -61,6 +62,7 @@ def compare(
     seeds: int,
     draws: int,
     max_ppl_increase: float | None,
+    parquet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -99,6 +101,7 @@ def compare(
             draws=draws,
             max_ppl_increase=max_ppl_increase,
             max_prompts=wanted.get("max_prompts"),
+            parquet=parquet,
             progress=progress,
             announce=_announce,
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from levelhead import runs
 from levelhead.config import EVALUATE, METHODS
-from levelhead.errors import SelectionError
+from levelhead.errors import SelectionError, missing_extra
 from levelhead.evaluation.base import BaseAxis
 from levelhead.experiments.compare_tables import summary, tidy
 from levelhead.experiments.grid import (
@@ -76,6 +77,7 @@ def compare(
     draws: int = DRAWS,
     max_ppl_increase: float | None = None,
     max_prompts: int | None = None,
+    parquet: bool = False,
     progress: Progress = silent,
     announce: Callable[[ComparePlan], None] | None = None,
 ) -> Json:
@@ -92,15 +94,19 @@ def compare(
         draws: draws of method random, each a set of its own.
         max_ppl_increase: share by which perplexity may rise; none: the run's.
         max_prompts: test and validation prompts per axis; none: the run's.
+        parquet: write points.parquet too (extra `parquet`).
         announce: called with the plan when every input has been checked, before long work.
 
     Returns:
-        The content of compare.json (docs/files.md).
+        The content of compare.json (docs/experiments.md).
 
     Raises:
         RunFolderError: not a run folder, or its heads are not scored.
         SelectionError: methods or shares that no point could be made of.
+        MissingExtraError: `parquet` without pyarrow.
     """
+    if parquet and find_spec("pyarrow") is None:
+        raise missing_extra("Writing Parquet", "parquet")
     folder = RunFolder.open(run)
     table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {run}"))
     config = replace(folder.config, samples=seeds)
@@ -145,7 +151,11 @@ def compare(
         "max_ppl_increase": budget,
     }
     out = {**common, **results[0], "more": results[1:]}
-    runs.write_text(folder.path / FOLDER / TABLE, tidy(results).to_csv(index=False))
+    rows = tidy(results)
+    runs.write_text(folder.path / FOLDER / TABLE, rows.to_csv(index=False))
+    if parquet:
+        target = (folder.path / FOLDER / TABLE).with_suffix(".parquet")
+        runs.write_bytes(target, rows.to_parquet(index=False))
     runs.write_json(folder.path / FOLDER / RESULT, out)
     return out
 
