@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    compare_cost,
     coverage,
     growth,
     hybrid,
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "growth": growth.measure,
     "coverage": coverage.measure,
     "planted": planted_heads.measure,
+    "compare": compare_cost.measure,
 }
 OUT = Path("runs/bench")
 

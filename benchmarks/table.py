@@ -143,6 +143,16 @@ LINES = (
         "95%",
     ),
     Line(
+        "CPU time of the default grid of compare: times less than each point from scratch",
+        "compare",
+        lambda d: f"{d['times_less_cpu']:.1f}",
+        lambda d: (
+            f"{d['points_of_the_default_grid'] * d['cpu_seconds_per_point_from_scratch']:,.0f} s "
+            "(extrapolated)"
+        ),
+        "",
+    ),
+    Line(
         "growth of the gradient's cost from 4 to 64 heads per layer",
         "growth",
         lambda d: f"{d['largest_ratio']:.2f}",
