@@ -141,6 +141,9 @@ def test_paper_has_every_section_and_all_but_what_stands_behind_the_warning(
         ".map(one => one.getBoundingClientRect().width))"
     )
     assert widest <= 640
+    page.set_viewport_size({"width": 680, "height": 900})  # paper is narrow, and still no phone
+    assert page.evaluate("document.querySelector('thead').getBoundingClientRect().height") > 5
+    page.set_viewport_size({"width": 1280, "height": 900})
     page.emulate_media(media="screen")
     page.wait_for_function("document.querySelector('details:not([open])') !== null")
 

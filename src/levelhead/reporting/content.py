@@ -115,6 +115,8 @@ class Section:
     """Generated text, which the page shows behind a warning."""
     points: tuple[tuple[str, str], ...] = ()
     """A list of (first words, rest)."""
+    points_title: str = ""
+    """Where there is one, the page shows the list behind it."""
     explorer: Any = None
     """Data of the page's interactive head map; only the page can show it."""
 

@@ -84,6 +84,8 @@ def _section(section: Section, images: str) -> Iterator[str]:
                 yield f"{text_of(group.title)}: {text_of(note)}"
         if table.note:
             yield text_of(table.note)
+    if section.points_title:
+        yield f"### {text_of(section.points_title)}"
     if section.points:
         leads = (f"**{text_of(lead)}** " if lead else "" for lead, _ in section.points)
         told = (text_of(text) for _, text in section.points)

@@ -50,6 +50,7 @@ def matrix(
         "xgap": 2,
         "ygap": 2,
         "colorbar": style.colour_bar(),
+        "showscale": not any(text for line in texts for text in line),
     }
     angle = -30 if max((len(name) for name in columns), default=0) > 6 else 0
     xaxis = style.named_axis(_labels(columns), side="bottom", tickangle=angle)

@@ -13,6 +13,9 @@
     var buttons = figure.layout.dragmode ? zoomable : [["toImage"]];
     // A finger on the plot scrolls the page rather than zooming the plot.
     if (window.matchMedia("(pointer: coarse)").matches) figure.layout.dragmode = false;
+    // Slanted names need more room below than a phone has beside.
+    var across = figure.layout.xaxis;
+    if (window.innerWidth < 600 && across && across.tickangle) across.tickangle = -90;
     drawn.push(node);
     Plotly.newPlot(node, figure.data, figure.layout, {
       responsive: true,

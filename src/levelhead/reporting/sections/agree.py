@@ -11,6 +11,8 @@ from levelhead.reporting.estimates import cell, estimate, said, share_cell
 from levelhead.reporting.figures.matrices import matrix
 from levelhead.reporting.summary import mapping, records, texts, word
 
+MOST_ROWS_SHOWN = 12
+
 
 def agree(data: Mapping[str, Any] | None) -> Section | None:
     """Rank correlation and shared heads per pair of measures, and the measures themselves."""
@@ -21,6 +23,7 @@ def agree(data: Mapping[str, Any] | None) -> Section | None:
     tables = [*_measures(measures), *_pairs(pairs), *_texts(mapping(data, "texts"))]
     if not tables:
         return None
+    verdicts = tuple(("", text) for one in pairs if (text := word(one.get("verdict"))))
     axis = data.get("axis")
     at = ", ".join(
         f"{name} {data[name]:g}" for name in ("gamma", "alpha") if numbers.finite(data.get(name))
@@ -37,7 +40,8 @@ def agree(data: Mapping[str, Any] | None) -> Section | None:
         intro=(*intro, *texts(data.get("warnings"))),
         plots=_plot(measures, pairs),
         tables=tuple(tables),
-        points=tuple(("", text) for one in pairs if (text := word(one.get("verdict")))),
+        points=verdicts,
+        points_title="The same in words" if verdicts else "",
     )
 
 
@@ -82,6 +86,7 @@ def _pairs(pairs: list[Mapping[str, Any]]) -> list[Table]:
             columns,
             rows,
             title="Agreement of each two",
+            fold="closed" if len(rows) > MOST_ROWS_SHOWN else "",
             note="Spearman: rank correlation over heads. Corrected: for the noise in both "
             "rankings. Heads in common: of those that each would prune.",
         )

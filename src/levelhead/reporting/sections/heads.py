@@ -79,7 +79,7 @@ def ppl_caption(effect: Effect) -> str:
 
 def pruned_heads(selection: HeadSelection, view: HeadView, details: Mapping[str, Any]) -> Section:
     """The heads that were pruned, bias against perplexity, and the reliability of the scores."""
-    tables = [*_head_table(view), *_reliability(details)]
+    tables = [*_reliability(details), *_head_table(view)]
     return Section(
         key="heads",
         title="Pruned heads",
