@@ -72,9 +72,10 @@ def test_measures_that_see_the_same_word_agree_and_another_does_not(run: Path) -
     other = pair(found, "sees-idiot", "sees-town")
     assert same["spearman"]["value"] > 0.9
     assert same["overlap"]["value"] == 1.0
-    assert "mostly the same decision" in same["verdict"]
+    assert same["decision"] == "same"
+    assert "mostly the same heads, 100% [100%, 100%] in common" in same["verdict"]
     assert abs(other["spearman"]["value"]) < 0.6
-    assert "mostly the same" not in other["verdict"]
+    assert other["decision"] != "same"
     heads = {one["name"]: one["heads"] for one in found["measures"]}
     assert heads["sees-idiot"] == heads["sees-idiot-too"] == [[1, 2]]  # the planted head
     kappa = {(p["a"], p["b"]): p["kappa"] for p in found["texts"]["pairs"]}
@@ -230,7 +231,7 @@ def test_the_command(run: Path) -> None:
     assert json.loads(done.stdout) == runs.read_json(run / "agree.json")
     assert "plan: 2 measures, sees-idiot, likelihood, on 144" in done.stderr
     shown = CliRunner().invoke(cli, arguments, catch_exceptions=False)
-    assert "sees-idiot and likelihood would prune" in " ".join(shown.stdout.split())
+    assert "- sees-idiot and likelihood: " in " ".join(shown.stdout.split())
     assert "(sees-idiot, likelihood done already)" in " ".join(shown.stderr.split())
 
 
@@ -273,11 +274,14 @@ def test_agreement_is_told_from_chance_on_simulated_truth() -> None:
     found = compare_measures(measures, protected, 0.25)
     same, other, noisy = pair(found, "a", "b"), pair(found, "a", "c"), pair(found, "a", "d")
     assert same["overlap"]["value"] > 0.7
-    assert "mostly the same decision" in same["verdict"]
+    assert same["decision"] == "same"
     assert same["corrected"]["value"] > 0.9
-    assert "no more alike than chance" in other["verdict"]
+    assert other["decision"] == "chance"
+    assert "not clearly more of the same heads than by chance" in other["verdict"]
     assert other["overlap_chance"] == 0.25
-    assert "The ranking by d is mostly noise" in noisy["verdict"]
+    assert noisy["verdict"].endswith("; d: mostly noise on these texts")
+    count = sum(p["decision"] == "chance" for p in found["pairs"])
+    assert f"{count} not clearly more of the same heads than by chance" in found["headline"]
     assert "mostly noise" not in same["verdict"]
     assert any(w.startswith("d: its ranking of heads is mostly noise") for w in found["warnings"])
     with pytest.raises(ScorerError, match="fewer than two measures rank the heads \\(x: silent"):

@@ -42,12 +42,12 @@ def agree(
     correlation of head effects and the share of heads that both would prune. Writes
     RUN/agree.json; a measure that is done is not computed again.
     """
+    from levelhead import pipeline
     from levelhead.console.agree import agreement_summary
     from levelhead.console.progress import progress_bars
-    from levelhead.experiments.agree import agree as agree_on
 
     with progress_bars() as progress:
-        found = agree_on(
+        found = pipeline.agree(
             folder,
             measures=measures,
             alpha=alpha,

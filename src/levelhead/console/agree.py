@@ -21,10 +21,11 @@ def agreement_summary(found: Mapping[str, Any]) -> None:
     console.print(_pairs(found))
     for pair in found["pairs"]:
         console.print(f"- {escape(visible(pair['verdict']))}", highlight=False)
+    console.print(escape(found["headline"]), highlight=False)
     console.print(
         f"{found['texts']['count']} texts of {found['prompts']} prompts of "
         f"{escape(visible(found['axis']))}; alpha {found['alpha']:g}, gamma {found['gamma']:g}. "
-        "Intervals: 95%; of heads in common, their spread when templates are drawn anew."
+        "Intervals: 95%. From other templates: sets from halves that share no template."
     )
     warn(found["warnings"])
 
@@ -55,7 +56,7 @@ def _pairs(found: Mapping[str, Any]) -> Table:
     for pair in found["pairs"]:
         agreed = kappa.get((pair["a"], pair["b"]))
         table.add_row(
-            escape(visible(f"{pair['a']}\n{pair['b']}")),
+            "\n".join(escape(visible(pair[side])) for side in "ab"),
             _with_interval(pair["spearman"], ".2f"),
             _with_interval(pair["corrected"], ".2f"),
             f"{_with_interval(pair['overlap'], '.0%')} (chance {pair['overlap_chance']:.0%})",

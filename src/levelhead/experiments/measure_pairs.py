@@ -12,6 +12,7 @@ given across such halves as well. It knows neither models nor run folders.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,11 @@ from levelhead.selection.rules import largest
 
 MOSTLY = 0.5
 """Share of heads in common, at the interval's lower end, that makes two decisions mostly one."""
+WORDS = {
+    "same": "mostly the same heads",
+    "alike": "more of the same heads than by chance",
+    "chance": "not clearly more of the same heads than by chance",
+}
 Json = dict[str, Any]
 
 
@@ -37,9 +43,10 @@ def compare_measures(
     protected: Bool[np.ndarray, "layers heads"],
     alpha: float,
 ) -> Json:
-    """{"measures", "pairs", "texts", "warnings"} from what each measure says (`measure_heads`).
+    """Headline, measures, pairs, texts and warnings, from what each measure says.
 
     Args:
+        found: `measure_heads` of each.
         protected: heads that FASP would not prune.
         alpha: share of heads pruned.
 
@@ -53,6 +60,7 @@ def compare_measures(
     chosen = {one["name"]: _Sets.of(one, protected, alpha) for one in said}
     pairs = [_pair(a, b, chosen) for a, b in itertools.combinations(said, 2)]
     return {
+        "headline": headline(pairs),
         "measures": [_summary(one, chosen) for one in found],
         "pairs": pairs,
         "texts": _texts(said),
@@ -110,22 +118,23 @@ def _pair(a: Mapping[str, Any], b: Mapping[str, Any], chosen: Mapping[str, _Sets
         "overlap_chance": first.chance,
         "overlap_halves": {"across": across, "a": first.own(), "b": second.own()},
     }
-    return {**pair, "verdict": verdict(pair, a, b)}
+    return {**pair, "decision": decision(pair), "verdict": verdict(pair, a, b)}
+
+
+def decision(pair: Mapping[str, Any]) -> str:
+    """ "same", "alike" (more than by chance) or "chance" (not clearly more): from the interval of heads in common."""
+    low = pair["overlap"]["ci95"][0]
+    if low <= pair["overlap_chance"]:
+        return "chance"
+    return "same" if low >= MOSTLY else "alike"
 
 
 def verdict(pair: Mapping[str, Any], a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    """Whether two measures would prune the same heads, in a sentence or two of plain words."""
+    """Whether two measures would prune the same heads, in plain words."""
     share, (low, high) = pair["overlap"]["value"], pair["overlap"]["ci95"]
-    chance = pair["overlap_chance"]
-    if low <= chance:
-        says = "no more alike than chance"
-    elif low >= MOSTLY:
-        says = "mostly the same decision"
-    else:
-        says = "more alike than chance, but not the same decision"
     said = (
-        f"{pair['a']} and {pair['b']} would prune {share:.0%} [{low:.0%}, {high:.0%}] of the same "
-        f"heads (chance: {chance:.0%}): {says}"
+        f"{pair['a']} and {pair['b']}: {WORDS[decision(pair)]}, {share:.0%} [{low:.0%}, "
+        f"{high:.0%}] in common (chance: {pair['overlap_chance']:.0%})"
     )
     halves = pair["overlap_halves"]
     if halves["across"] is not None:
@@ -134,14 +143,19 @@ def verdict(pair: Mapping[str, Any], a: Mapping[str, Any], b: Mapping[str, Any])
             f"{halves['a']:.0%} and {halves['b']:.0%}"
         )
     noisy = [one["name"] for one in (a, b) if _noise(one)]
-    if noisy:
-        said += f". The ranking by {' and by '.join(noisy)} is mostly noise here: this says little"
-    return said
+    return said + (f"; {' and '.join(noisy)}: mostly noise on these texts" if noisy else "")
+
+
+def headline(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """How many pairs agree how far, in a sentence."""
+    count = Counter(decision(pair) for pair in pairs)
+    parts = [f"{count[kind]} {words}" for kind, words in WORDS.items() if count[kind]]
+    return f"Of {len(pairs)} pairs of measures, by the heads they would prune: {'; '.join(parts)}."
 
 
 def _noise(one: Mapping[str, Any]) -> bool:
     reliability = one["reliability"]
-    return not one["measurable"] or reliability is None or reliability < MIN_RELIABILITY
+    return reliability is None or reliability < MIN_RELIABILITY
 
 
 def _summary(one: Mapping[str, Any], chosen: Mapping[str, _Sets]) -> Json:
