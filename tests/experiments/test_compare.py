@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import levelhead
 from levelhead import cli, compare
-from levelhead.errors import MissingExtraError, RunFolderError, SelectionError
+from levelhead.errors import ConfigError, MissingExtraError, RunFolderError, SelectionError
 from levelhead.experiments.grid import best, points_of
 from levelhead.scores import ScoreTable
 from levelhead.testing import planted_model
@@ -26,8 +28,6 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def compared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from shutil import copytree
-
     run = Path(copytree(finished, tmp_path_factory.mktemp("compared") / "run"))
     compare(run, **SMALL)
     return run
@@ -175,14 +175,45 @@ def test_bad_input_is_refused_before_any_work(
     assert not (finished / "compare").exists()
 
 
+def test_two_runs_side_by_side(
+    compared: Path, inputs: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Another seed's scores, judged on the same texts; methods without scores stand once."""
+    other = tmp_path / "other"
+    levelhead.score(str(inputs / "model"), out=other, **(options | {"seed": 5}))
+    result = compare(compared, other, **SMALL)
+    rows = [(row["run"], row["method"]) for row in result["table"]]
+    assert [run for run, method in rows if method == "fasp"] == ["run", "other"]
+    assert [run for run, method in rows if method == "random"] == ["run"]
+    assert result["runs"] == ["run", "other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"new_tokens": 5}, r"new_tokens \(6 / 5\)"), ({"prompt_seed": 3}, "prompt_seed")],
+)
+def test_runs_that_measure_other_things_are_refused(
+    finished: Path, tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    other = tmp_path / "other"
+    copytree(finished, other)
+    config = json.loads((other / "config.json").read_text()) | change
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=f"run and other cannot be compared.*{named}"):
+        compare(finished, other)
+    details = json.loads((other / "details.json").read_text())
+    details["of"]["model"] = "another"
+    (other / "details.json").write_text(json.dumps(details))
+    with pytest.raises(ConfigError, match="they differ in model"):
+        compare(finished, other)
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a run folder"):
         compare(tmp_path)
 
 
 def test_the_command(compared: Path, inputs: Path, tmp_path: Path) -> None:
-    from levelhead.errors import ConfigError
-
     grid = ["--alphas", "0, 0.06 .. 0.12", "--gammas", "0.2, 0.5", "--sample-at", "0.06"]
     words = ["compare", str(compared), *grid, "--seeds", "2", "--draws", "2"]
     shown = CliRunner().invoke(cli.cli, words)

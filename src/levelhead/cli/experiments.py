@@ -12,10 +12,10 @@ from levelhead import runs
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, OUT, announce, given, options_of
 from levelhead.config import BOUNDARY, EVALUATE, METHODS, SCORE
-from levelhead.errors import ConfigError
+from levelhead.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
-    from levelhead.experiments.compare import ComparePlan
+    from levelhead.experiments.compare_plan import ComparePlan
     from levelhead.experiments.reproduce import ReproducePlan
 
 GRID = {"alpha": "0, 0.02 .. 0.2", "gamma": "0.2, 0.3 .. 0.7"}
@@ -24,7 +24,7 @@ OF_A_RUN = ("max_prompts", "axis")
 
 
 @cli.command()
-@click.argument("target", metavar="[RUN or MODEL]", required=False)
+@click.argument("targets", metavar="[RUN ... or MODEL]", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder to make of a MODEL.")
 @click.option(
     "--method", "methods", type=click.Choice(METHODS), multiple=True,
@@ -53,7 +53,7 @@ OF_A_RUN = ("max_prompts", "axis")
 @options_of(SCORE, BOUNDARY)
 @JSON
 def compare(
-    target: str | None,
+    targets: tuple[str, ...],
     out: Path | None,
     methods: tuple[str, ...],
     alphas: str,
@@ -71,7 +71,8 @@ def compare(
     A RUN's own head scores are used; a MODEL (without one, the embedded one) is scored first, into
     --out. FASP's gamma is chosen on validation prompts under the perplexity budget; every point is
     judged on test prompts and text; the points of --sample-at are proven by fresh sampling. Writes
-    RUN/compare/compare.json and points.csv. The same command goes on where it stopped.
+    RUN/compare/compare.json and points.csv. The same command goes on where it stopped. Several
+    RUNs of one model (other seeds or estimators) are compared with each other, in the first.
     """
     from levelhead import pipeline
     from levelhead.console.compare import comparison_summary
@@ -79,11 +80,12 @@ def compare(
 
     wanted = given(options)
     with progress_bars() as progress:
-        run = Path(target) if target is not None and runs.is_run(Path(target)) else None
+        run, others = _runs(targets)
         if run is None:
             if out is None:
                 raise click.UsageError("a MODEL that is not a run folder needs --out DIR")
-            pipeline.score(target, out=out, progress=progress, announce=announce, **wanted)
+            model = targets[0] if targets else None
+            pipeline.score(model, out=out, progress=progress, announce=announce, **wanted)
             run = out
         elif unknown := sorted(set(wanted) - set(OF_A_RUN)):
             raise ConfigError(
@@ -92,6 +94,7 @@ def compare(
             )
         found = pipeline.compare(
             run,
+            *others,
             axis=wanted.get("axis", ()),
             methods=methods or METHODS,
             alphas=_shares("alphas", alphas),
@@ -155,6 +158,15 @@ def _announce_hours(plan: ReproducePlan) -> None:
         f"hours on this machine, then {plan.comparing_hours:.1f} to choose and prove a set",
         err=True,
     )
+
+
+def _runs(targets: tuple[str, ...]) -> tuple[Path | None, list[Path]]:
+    """The first run and the others; none where a single target is no run."""
+    paths = [Path(target) for target in targets]
+    wrong = [path for path in paths if not runs.is_run(path)]
+    if wrong and len(paths) > 1:
+        raise RunFolderError(f"{wrong[0]} is not a run folder; several targets must all be runs")
+    return (None, []) if wrong or not paths else (paths[0], paths[1:])
 
 
 def _shares(name: str, text: str) -> tuple[float, ...]:

@@ -53,7 +53,8 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     gamma = "" if row["gamma"] is None else f", {row['gamma']:g}"
     draws = f", {row['draws']} draws" if row["draws"] > 1 else ""
     return (
-        f"{row['method']}\n{row['alpha']:g}{gamma}{draws}",
+        f"{row['method']}\n{row['alpha']:g}{gamma}{draws}"
+        + (f"\n{escape(visible(row['run']))}" if row["run"] else ""),
         stacked(row.get("difference")),
         stacked(row.get("adjusted_difference")),
         stacked(row["expected_difference"]),

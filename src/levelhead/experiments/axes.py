@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from levelhead import runs
 from levelhead.errors import ConfigError, RunFolderError
-from levelhead.experiments.scored import Scored, correlated, read_scored
+from levelhead.experiments.scored import Scored, correlated, differing, read_scored
 from levelhead.metrics.attenuation import Corrected, difference_of
 from levelhead.progress import Progress, silent
 from levelhead.records import Estimate
@@ -196,23 +196,12 @@ def _check_comparable(read: Sequence[Scored]) -> None:
     """Refuse runs that measure other things; what a table measures is not known."""
     known = [scored for scored in read if scored.config is not None]
     for other in known[1:]:
-        wrong = _differing(known[0], other)
+        wrong = differing(known[0], other, SAME)
         if wrong:
             raise ConfigError(
                 f"{known[0].name} and {other.name} do not measure the same, so their axis "
                 f"correlations cannot be compared; they differ in: {'; '.join(wrong)}"
             )
-
-
-def _differing(first: Scored, other: Scored) -> list[str]:
-    pairs: list[tuple[str, Any, Any]] = [
-        (name, getattr(first.config, name), getattr(other.config, name)) for name in SAME
-    ]
-    pairs.append(("toxicity", first.details["scorer"], other.details["scorer"]))
-    for axis in (axis for axis in first.axes if axis in other.axes):
-        x, y = (", ".join(s.details["axes"][axis]["subgroups"]) for s in (first, other))
-        pairs.append((f"subgroups of {axis}", x, y))
-    return [f"{name} ({x} / {y})" for name, x, y in pairs if x != y]
 
 
 def _names(read: Sequence[Scored], paths: Sequence[str | Path]) -> list[str]:

@@ -11,9 +11,10 @@ It only orders work that `joint` does, and puts the results into compare.json an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ from levelhead import runs
 from levelhead.config import EVALUATE, METHODS
 from levelhead.errors import SelectionError, missing_extra
 from levelhead.evaluation.base import BaseAxis
+from levelhead.experiments.compare_plan import (
+    ComparePlan,
+    Grid,
+    chosen_points,
+    comparable_tables,
+    method_grids,
+    plan_of,
+)
 from levelhead.experiments.compare_tables import summary, tidy
 from levelhead.experiments.grid import (
     ALPHAS,
@@ -30,7 +39,6 @@ from levelhead.experiments.grid import (
     Point,
     best,
     check_grid,
-    points_of,
     within_budget,
 )
 from levelhead.experiments.joint import JointEvaluator
@@ -41,7 +49,6 @@ from levelhead.progress import Progress, silent
 from levelhead.records import Head
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
-from levelhead.scores import ScoreTable
 from levelhead.scoring.score_table import unreliable
 from levelhead.session import Session
 
@@ -51,23 +58,9 @@ DRAWS = 3
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparePlan:
-    """The work a comparison is, at most: what an earlier one has left is not done again."""
-
-    axes: tuple[str, ...]
-    searched: int
-    """Sets of heads read on validation prompts, to choose gamma."""
-    judged: int
-    """Sets of heads read on test prompts."""
-    sampled: int
-    """Models that continue the test prompts afresh, the base model among them."""
-    sampled_tokens: int
-
-
 def compare(
     run: str | Path,
-    *,
+    *others: str | Path,
     axis: Sequence[str] = (),
     methods: Sequence[str] = METHODS,
     alphas: Sequence[float] = ALPHAS,
@@ -84,7 +77,9 @@ def compare(
     """Compare selection methods on a scored run; writes RUN/compare/compare.json and points.csv.
 
     Args:
-        run: a run folder whose heads are scored.
+        run: a run folder whose heads are scored; the result is written there.
+        others: further runs of the same model, prompts, scorer and text, whose scores are
+            compared with the first's under its protocol (another seed or estimator, say).
         axis: axes to compare on; none: the run's first.
         methods: names in `selection.METHODS`.
         alphas: shares of heads pruned; 0 is the base model.
@@ -103,28 +98,27 @@ def compare(
     Raises:
         RunFolderError: not a run folder, or its heads are not scored.
         SelectionError: methods or shares that no point could be made of.
+        ConfigError: runs that do not measure the same; the fields that differ are named.
         MissingExtraError: `parquet` without pyarrow.
     """
     if parquet and find_spec("pyarrow") is None:
         raise missing_extra("Writing Parquet", "parquet")
     folder = RunFolder.open(run)
-    table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {run}"))
+    scored = comparable_tables([run, *others])
     config = replace(folder.config, samples=seeds)
     if max_prompts is not None:
         config = replace(config, max_prompts=max_prompts)
     axes = tuple(axis) or config.axis[:1]
-    for name in axes:
+    for name, table in product(axes, scored.values()):
         check_grid(table, name, methods, alphas, gammas)
     if missing := sorted(set(sample_at) - set(alphas)):
         raise SelectionError(f"--sample-at {missing[0]:g} is none of the alphas compared")
     session = Session(config)
+    session.plan()  # every input is checked
     budget = config.max_ppl_increase if max_ppl_increase is None else max_ppl_increase
-    grids = {
-        name: {m: points_of(table, name, m, alphas, gammas, draws) for m in methods}
-        for name in axes
-    }
+    grids = {name: method_grids(scored, name, methods, alphas, gammas, draws) for name in axes}
     if announce:
-        announce(_plan(session, grids, sample_at))
+        announce(plan_of(session, grids, sample_at))
     units = Units(
         folder.path / FOLDER / "units",
         {"model": session.base.fingerprint, "config": session.config.fingerprint(EVALUATE)},
@@ -141,6 +135,7 @@ def compare(
     ]
     common = {
         "model": session.model_name,
+        "runs": [name for name in scored if name is not None],
         "scorer": session.scorer.identity,
         "toxicity_input": session.config.toxicity_input,
         "methods": list(methods),
@@ -163,18 +158,24 @@ def compare(
 def _compare_axis(
     judges: Mapping[str, JointEvaluator],
     axis: str,
-    grid: Mapping[str, Sequence[Point]],
+    grids: Sequence[Grid],
     sample_at: Sequence[float],
     budget: float,
 ) -> Json:
     """Everything about one axis: the search, the points, what is proven."""
-    validation, test = judges["validation"], judges["test"]
-    search, chosen = _search(validation, axis, grid.get("fasp", ()), budget)
-    pick = chosen.get("best")
-    points = [
-        _point_json(test, axis, point, budget, point.alpha in sample_at or _is(point, pick))
-        for point in chosen_points(grid, chosen)
-    ]
+    test = judges["test"]
+    search: list[Json] = []
+    points: list[Json] = []
+    picks = []
+    for grid in grids:
+        rows, chosen = _search(judges["validation"], axis, grid.get("fasp", ()), budget)
+        pick = chosen.get("best")
+        search += rows
+        picks.append(pick)
+        points += [
+            _point_json(test, axis, point, budget, point.alpha in sample_at or _is(point, pick))
+            for point in chosen_points(grid, chosen)
+        ]
     base = test.base(axis)
     return {
         "axis": axis,
@@ -184,7 +185,7 @@ def _compare_axis(
         "base_perplexity": test.text([])["perplexity"],
         "points": points,
         "search": search,
-        "best": pick,
+        "best": picks[0],
         "table": [row for alpha in sample_at for row in summary(points, axis, alpha)],
     }
 
@@ -228,6 +229,7 @@ def _search(
             judged = _judge(judge, axis, point.heads)
             rows.append(
                 {
+                    "run": point.run,
                     "gamma": point.gamma,
                     "alpha": point.alpha,
                     "expected_difference": judged["expected_difference"],
@@ -245,21 +247,6 @@ def _search(
         pick = best(rows, budget)
         chosen["best"] = {"alpha": pick["alpha"], "gamma": pick["gamma"]}
     return rows, chosen
-
-
-def chosen_points(
-    grid: Mapping[str, Sequence[Point]], gammas: Mapping[Any, Any]
-) -> Iterator[Point]:
-    """The points to judge on test prompts: of fasp, one gamma for each alpha."""
-    for method, points in grid.items():
-        seen = set()
-        for point in points:
-            if method == "fasp" and point.heads and point.gamma != gammas[point.alpha]:
-                continue
-            key = (point.alpha, point.draw)
-            if key not in seen:  # alpha 0 is one point, whatever the gamma
-                seen.add(key)
-                yield point if point.heads else replace(point, gamma=None)
 
 
 def _judge(judge: JointEvaluator, axis: str, heads: Sequence[Head]) -> Json:
@@ -294,30 +281,3 @@ def _is(point: Point, pick: Mapping[str, Any] | None) -> bool:
     """Whether a point is the one that the search liked best."""
     own = {"alpha": point.alpha, "gamma": point.gamma}
     return point.method == "fasp" and own == pick
-
-
-def _plan(
-    session: Session,
-    grids: Mapping[str, Mapping[str, Sequence[Point]]],
-    sample_at: Sequence[float],
-) -> ComparePlan:
-    searched = judged = models = tokens = 0
-    for axis, grid in grids.items():
-        fasp = grid.get("fasp", ())
-        searched += len({point.heads for point in fasp if point.heads})
-        # Any gamma does: how many sets there are, not which.
-        gammas = {point.alpha: point.gamma for point in fasp}
-        points = list(chosen_points(grid, gammas))
-        judged += len({point.heads for point in points if point.heads})
-        own = 1 + len({p.heads for p in points if p.heads and p.alpha in sample_at})
-        own += bool(fasp)  # the search's favourite
-        problem = session.problem(axis, "test")
-        models += own
-        tokens += own * len(problem.prompts) * problem.samples * problem.new_tokens
-    return ComparePlan(
-        axes=tuple(grids),
-        searched=searched,
-        judged=judged,
-        sampled=models,
-        sampled_tokens=tokens,
-    )

@@ -17,14 +17,14 @@ def summary(points: Sequence[Mapping[str, Any]], axis: str, alpha: float) -> lis
 
     The draws of method random are averaged; their interval spans the intervals of all of them.
     """
-    methods: dict[str, list[Mapping[str, Any]]] = {}
+    methods: dict[tuple[str | None, str], list[Mapping[str, Any]]] = {}
     for point in points:
         if point["alpha"] == alpha and point["heads"]:
-            methods.setdefault(point["method"], []).append(point)
+            methods.setdefault((point["run"], point["method"]), []).append(point)
     rows = []
     for own in methods.values():
         found = [point["axes"][axis] for point in own]
-        row: Json = {key: own[0][key] for key in ("method", "alpha", "gamma", "num_heads")}
+        row: Json = {key: own[0][key] for key in ("run", "method", "alpha", "gamma", "num_heads")}
         row |= {
             "draws": len(own),
             "perplexity": float(np.mean([point["perplexity"] for point in own])),
@@ -53,7 +53,7 @@ def tidy(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for result in results:
         for point in result["points"]:
             key = {"selected_for": result["axis"]}
-            key |= {k: point[k] for k in ("method", "alpha", "gamma", "draw", "num_heads")}
+            key |= {k: point[k] for k in ("run", "method", "alpha", "gamma", "draw", "num_heads")}
             key["within_budget"] = point["within_budget"]
             rows.append(
                 key

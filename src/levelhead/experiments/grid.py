@@ -30,10 +30,13 @@ class Point:
     draw: int | None
     """Of method random: which draw."""
     heads: tuple[Head, ...]
+    run: str | None = None
+    """Whose head scores ranked them, where several runs are compared."""
 
     def to_json(self) -> dict[str, Any]:
         """The form of compare.json."""
         return {
+            "run": self.run,
             "method": self.method,
             "alpha": self.alpha,
             "gamma": self.gamma,

@@ -6,7 +6,7 @@ of what the numbers are for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,18 @@ def read_scored(path: str | Path, *, by_seed: bool = True) -> Scored:
         parts=dict.fromkeys(metrics, 2),
         table=table,
     )
+
+
+def differing(first: Scored, other: Scored, options: Sequence[str]) -> list[str]:
+    """What two runs measure differently: of these options, the scorer, and axes' subgroups."""
+    pairs: list[tuple[str, Any, Any]] = [
+        (name, getattr(first.config, name), getattr(other.config, name)) for name in options
+    ]
+    pairs.append(("toxicity", first.details["scorer"], other.details["scorer"]))
+    for axis in (axis for axis in first.axes if axis in other.axes):
+        x, y = (", ".join(s.details["axes"][axis]["subgroups"]) for s in (first, other))
+        pairs.append((f"subgroups of {axis}", x, y))
+    return [f"{name} ({x} / {y})" for name, x, y in pairs if x != y]
 
 
 def _of_run(folder: RunFolder) -> Scored:
