@@ -16,7 +16,7 @@ from levelhead.reporting.findings import Findings
 
 _PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>#|~&$!])")
 _AUTOLINK = re.compile(r"(?i)(:)(?=//)|(?<=www)(\.)|(?<=mailto)(:)|(@)")
-_LINE_START = re.compile(r"(?m)^(\s*)([-+=]|\d+(?=[.)]))")
+_LINE_START = re.compile(r"^([-+=](?=[\s=-]|$)|\d{1,9}(?=[.)](?:\s|$)))")
 
 
 def render_markdown(findings: Findings, *, images: str = "") -> str:
@@ -36,7 +36,7 @@ def text_of(text: str) -> str:
     escaped = _PUNCTUATION.sub(r"\\\1", visible(" ".join(text.split())))
     # An entity is text to every reader, and no start of a link, list or rule.
     escaped = _AUTOLINK.sub(lambda match: f"&#{ord(match[0])};", escaped)
-    return _LINE_START.sub(lambda m: f"{m[1]}&#{ord(m[2][0])};{m[2][1:]}", escaped)
+    return _LINE_START.sub(lambda match: f"&#{ord(match[0][0])};{match[0][1:]}", escaped)
 
 
 def fenced(text: str, language: str = "text") -> str:

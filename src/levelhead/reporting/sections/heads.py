@@ -134,7 +134,7 @@ def _head_table(view: HeadView) -> list[Table]:
         (str(head[0]), str(head[1]), *(numbers.with_error(*e.of(head)) for _, e in effects))
         for head in pruned
     ]
-    title = f"The {len(rows)} heads" + (" and their effects ± one standard error" * bool(effects))
+    title = "Each of them" + (", its effects ± one standard error" * bool(effects))
     return [
         Table.of(
             numeric("Layer", "Head", *(name for name, _ in effects)),
