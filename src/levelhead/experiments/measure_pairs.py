@@ -122,7 +122,7 @@ def _pair(a: Mapping[str, Any], b: Mapping[str, Any], chosen: Mapping[str, _Sets
 
 
 def decision(pair: Mapping[str, Any]) -> str:
-    """ "same", "alike" (more than by chance) or "chance" (not clearly more): from the interval of heads in common."""
+    """By the interval of heads in common: "same", "alike" or "chance" (not clearly more)."""
     low = pair["overlap"]["ci95"][0]
     if low <= pair["overlap_chance"]:
         return "chance"
