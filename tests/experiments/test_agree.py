@@ -250,6 +250,7 @@ def simulated(name: str, effect: np.ndarray, noise: float, seed: int) -> dict:
         "reliability": 1 / (1 + noise**2),
         "measurable": True,
         "explained": True,
+        "gap": {"women": {"value": 0.1, "used": name != "c"}, "men": {"value": -0.1, "used": True}},
         "scores": None,
     }
 
@@ -279,6 +280,8 @@ def test_agreement_is_told_from_chance_on_simulated_truth() -> None:
     assert other["decision"] == "chance"
     assert "not clearly more of the same heads than by chance" in other["verdict"]
     assert other["overlap_chance"] == 0.25
+    assert "they rest on other gaps (women, men; men)" in other["verdict"]
+    assert "other gaps" not in same["verdict"]
     assert noisy["verdict"].endswith("; d: mostly noise on these texts")
     count = sum(p["decision"] == "chance" for p in found["pairs"])
     assert f"{count} not clearly more of the same heads than by chance" in found["headline"]

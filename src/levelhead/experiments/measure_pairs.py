@@ -116,6 +116,7 @@ def _pair(a: Mapping[str, Any], b: Mapping[str, Any], chosen: Mapping[str, _Sets
         "corrected": None if corrected is None else corrected.to_json(),
         "overlap": shared.to_json(),
         "overlap_chance": first.chance,
+        "gaps_used": {"a": _used(a), "b": _used(b)},
         "overlap_halves": {"across": across, "a": first.own(), "b": second.own()},
     }
     return {**pair, "decision": decision(pair), "verdict": verdict(pair, a, b)}
@@ -142,6 +143,9 @@ def verdict(pair: Mapping[str, Any], a: Mapping[str, Any], b: Mapping[str, Any])
             f"; from other templates {halves['across']:.0%}, where each repeats itself by "
             f"{halves['a']:.0%} and {halves['b']:.0%}"
         )
+    first, second = pair["gaps_used"]["a"], pair["gaps_used"]["b"]
+    if first != second:
+        said += f"; they rest on other gaps ({', '.join(first)}; {', '.join(second)})"
     noisy = [one["name"] for one in (a, b) if _noise(one)]
     return said + (f"; {' and '.join(noisy)}: mostly noise on these texts" if noisy else "")
 
@@ -151,6 +155,11 @@ def headline(pairs: Sequence[Mapping[str, Any]]) -> str:
     count = Counter(decision(pair) for pair in pairs)
     parts = [f"{count[kind]} {words}" for kind, words in WORDS.items() if count[kind]]
     return f"Of {len(pairs)} pairs of measures, by the heads they would prune: {'; '.join(parts)}."
+
+
+def _used(one: Mapping[str, Any]) -> list[str]:
+    """Subgroups whose gap a measure can tell from 0 (or the clearest): its bias is theirs."""
+    return [name for name, gap in one["gap"].items() if gap["used"]]
 
 
 def _noise(one: Mapping[str, Any]) -> bool:
