@@ -1,6 +1,8 @@
-"""What a run found, for people: one HTML page (`render`) and a terminal table (`terminal`).
+"""What a run found, for people: a page, Markdown or JSON (`formats`) and a terminal table.
 
-Both format the numbers of evaluation.json and scores.csv; neither estimates anything.
+    files of a run -> `findings` -> `build` (of `sections`) -> `render`, `markdown`, `images`
+
+All format the numbers of the run's files; none estimates anything, reads or writes a run.
 """
 
 from levelhead.reporting.escape import visible
