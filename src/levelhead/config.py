@@ -99,7 +99,8 @@ class RunConfig:
     toxicity: str | None = _option(
         None,
         "profanity-check (default for the embedded model), detoxify (default for a named one), "
-        "or a hub id or folder of a sequence classifier.",
+        "toxicityclassifier, sentiment, or a hub id or folder of a sequence classifier; with "
+        "over-0.5: or masked: in front, the share over 0.5, or without identity words.",
         SCORE,
         EVALUATE,
     )

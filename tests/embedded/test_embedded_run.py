@@ -46,6 +46,20 @@ def test_a_whole_run(embedded: Path, tmp_path: Path) -> None:
     assert (table.num_layers, table.num_heads) == (30, 9)
     assert len(json.loads((out / "selection.json").read_text())["heads"]) == 27
     assert (out / "report.html").stat().st_size > 10_000
+    _sets_compared(out)
+
+
+def _sets_compared(out: Path) -> None:
+    """The same run's sets, gated: what `evaluate` found of the pruned model, found again."""
+    compared = levelhead.compare(
+        out, methods=("fasp", "ppl_only"), alphas=(0.1,), gammas=(0.3,), seeds=1
+    )
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    fasp, other = compared["table"]
+    assert fasp["perplexity"] == pytest.approx(evaluation["perplexity"]["pruned"], rel=1e-3)
+    pruned = evaluation["axes"]["gender_and_sex"]["difference"]["value"]
+    assert fasp["difference"]["value"] == pytest.approx(pruned, abs=1e-3)
+    assert other["perplexity"] < fasp["perplexity"], "control: it asks for nothing else"
 
 
 def test_pruning_the_unprotected_heads_costs_less_than_the_protected(

@@ -20,7 +20,7 @@ from levelhead.experiments.grid import ALPHAS, GAMMAS
 from levelhead.experiments.joint import GROUPS, TEXT_TOKENS
 from levelhead.models.architectures import head_counts
 from levelhead.progress import Progress, silent
-from levelhead.scoring.problem import sample_texts
+from levelhead.scoring.problem import BiasProblem, sample_texts
 from levelhead.session import Session
 from levelhead.stages import score_stage, start
 
@@ -37,7 +37,8 @@ PUBLISHED: Mapping[str, float] = {
 PUBLISHED_GAMMA: Mapping[str, float] = {
     "distilgpt2": 0.3, "gpt2": 0.3, "gpt-neo-125m": 0.3, "gpt-j-6b": 0.3, "gpt-neo-1.3b": 0.6,
 }  # fmt: skip
-TIMED_PROMPTS = 8
+TIMED_PROMPTS = 48
+"""Enough for a batch as full as in the work itself."""
 ANY_INCREASE = 1e9
 """Of perplexity, as a share: no limit."""
 Json = dict[str, Any]
@@ -123,16 +124,8 @@ def foretell(session: Session) -> ReproducePlan:
     """Hours of scoring and comparing, from a few prompts and one window of text, timed."""
     config = session.config
     problem = session.problem(config.axis[0], "validation")
-    few = replace(
-        problem,
-        prompts=problem.prompts[:TIMED_PROMPTS],
-        prompt_ids=problem.prompt_ids[:TIMED_PROMPTS],
-        samples=1,
-    )
-    sample_texts(few, silent, "")  # the first of everything is slow
-    begun = time.monotonic()
-    sample_texts(few, silent, "")
-    each = (time.monotonic() - begun) / len(few.prompts)
+    _seconds_per_text(problem, 1)  # the first of everything is slow
+    each = _seconds_per_text(problem, TIMED_PROMPTS)
     heads = _product(head_counts(session.base.model))
     # Reading a text takes about half the time of writing it (measured on SmolLM2-135M, CPU).
     read = each / (2 * config.new_tokens)
@@ -154,6 +147,18 @@ def foretell(session: Session) -> ReproducePlan:
         scoring_hours=scoring / 3600,
         comparing_hours=comparing / 3600,
     )
+
+
+def _seconds_per_text(problem: BiasProblem, prompts: int) -> float:
+    few = replace(
+        problem,
+        prompts=problem.prompts[:prompts],
+        prompt_ids=problem.prompt_ids[:prompts],
+        samples=1,
+    )
+    begun = time.monotonic()
+    sample_texts(few, silent, "")
+    return (time.monotonic() - begun) / len(few.prompts)
 
 
 def _row(session: Session, compared: Mapping[str, Any], within: bool) -> Json:
