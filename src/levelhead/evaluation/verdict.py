@@ -30,8 +30,9 @@ def headline(
         "this budget can tell from 0",
     }[verdict]
     caution = "" if reliable else " The ranking that chose the heads is not reliable."
+    heads = "1 head" if num_heads == 1 else f"{num_heads} heads"
     return (
-        f"Removing {num_heads} heads {what}: adjusted difference {adjusted}, as sampled "
+        f"Removing {heads} {what}: adjusted difference {adjusted}, as sampled "
         f"{sampled} (95% intervals; base {result.base.bias:.4f}), at {share:+.1%} perplexity."
         f"{caution}"
     )
