@@ -160,6 +160,13 @@ class RunConfig:
     time_budget: float | None = _option(
         None, "Minutes after which no more samples are added.", SCORE, minimum=0
     )
+    two_way: bool = _option(
+        False,
+        "Standard errors and intervals of effects and gaps over descriptors too, not over "
+        "templates alone: wider.",
+        SCORE,
+        EVALUATE,
+    )
     protect: str = _option(
         "curvature",
         "How perplexity effects are found: without ablation, or the exact protected set by racing.",
@@ -303,6 +310,7 @@ class RunOptions(TypedDict, total=False):
     reliability: float
     max_samples: int | None
     time_budget: float | None
+    two_way: bool
     protect: str
     exhaustive: bool
     method: str

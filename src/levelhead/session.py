@@ -166,6 +166,7 @@ class Session:
                 batch_size=config.batch_size,
                 chat_template=config.chat_template,
                 prompt_tokens=config.prompt_tokens,
+                two_way=config.two_way,
             )
         return self._problems[key]
 

@@ -211,7 +211,11 @@ def model_bias(
     """One model's bias and gaps, with intervals, from what it wrote."""
     subgroup, template = problem.subgroup[sampled.prompt], problem.template[sampled.prompt]
     count = len(problem.subgroups)
-    found = gap_intervals(sampled.toxicity, subgroup, template, count)
+    descriptor = None
+    if problem.two_way:  # codes of their own for every subgroup's descriptors
+        place = problem.descriptor[sampled.prompt]
+        descriptor = subgroup * (int(place.max()) + 1) + place
+    found = gap_intervals(sampled.toxicity, subgroup, template, count, descriptor=descriptor)
     by_subgroup = {
         name: Estimate(
             value=float(found.gap[s]), stderr=float(found.stderr[s]), interval=found.interval(s)

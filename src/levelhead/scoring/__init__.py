@@ -2,10 +2,10 @@
 
 from levelhead.scoring.ablate import ablate
 from levelhead.scoring.curvature import curvature
-from levelhead.scoring.exact import exact
+from levelhead.scoring.exact import exact, exhaustive
 from levelhead.scoring.finite import finite
 from levelhead.scoring.hybrid import hybrid
-from levelhead.scoring.perplexity_effects import PerplexityEstimator, exhaustive
+from levelhead.scoring.perplexity_effects import PerplexityEstimator
 from levelhead.scoring.problem import Estimator
 from levelhead.scoring.token_gradient import token_gradient
 

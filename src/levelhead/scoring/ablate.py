@@ -55,4 +55,5 @@ def ablate(
         base.toxicity,
         base.toxicity,
         {"estimator": "ablate", "common_random_numbers": options.common_random_numbers},
+        problem.descriptor[base.prompt],
     )

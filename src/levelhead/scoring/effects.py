@@ -9,6 +9,7 @@ unknown sign, and with the wrong sign z_bias reverses; such subgroups get weight
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from levelhead.metrics.intervals import GapEstimates, gap_intervals
 from levelhead.metrics.reliability import spearman_brown
 from levelhead.sampling import derived_seed
 from levelhead.scoring.problem import BiasProblem, HeadShifts, SampledTexts
+from levelhead.scoring.two_way import two_way_freedom, two_way_stderr
 
 MIN_GAP_Z = 3.0
 """A gap is used when it is at least this many of its standard errors from 0."""
@@ -49,8 +51,8 @@ class AxisEffects:
     effect: Grid
     """z_bias: positive where the head adds bias, so that removing it helps."""
     stderr: Grid
-    templates: int
-    """Clusters behind the standard errors: t intervals have one degree of freedom less."""
+    clusters: int
+    """Behind the standard errors: t intervals have one degree of freedom less."""
     reliability: float | None
     """Split-half Spearman correlation of z_bias, Spearman-Brown corrected; None: no halves."""
     halves: Float[np.ndarray, "splits 2 layers heads"] | None
@@ -71,6 +73,14 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     change = gap_change(shifts, problem.weights)
     halves = half_effects(problem, base, shifts, used, rng)
     without = delete_one(shifts, problem.weights)
+    fall = partial(z_bias, gap, used=used)
+    gap_error, error = jackknife(without), jackknife(fall(without))
+    clusters = len(without)
+    if problem.two_way:
+        both = (shifts, problem.weights, _to_gaps)
+        gap_error = two_way_stderr(lambda change: change, gap_error, *both)
+        error = two_way_stderr(fall, error, *both)
+        clusters = two_way_freedom(shifts) + 1
     return AxisEffects(
         axis=problem.axis,
         subgroups=problem.subgroups,
@@ -81,9 +91,9 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
         bias=float(np.abs(gap[used]).sum()),
         gap_effect=-change,
         effect=z_bias(gap, change, used),
-        gap_effect_stderr=jackknife(without),
-        stderr=jackknife(z_bias(gap, without, used)),
-        templates=len(without),
+        gap_effect_stderr=gap_error,
+        stderr=error,
+        clusters=clusters,
         reliability=None if halves is None else split_half_reliability(halves),
         halves=halves,
         diagnostics=shifts.diagnostics,

@@ -1,4 +1,6 @@
-"""`--protect exact`: the protected set of exhaustive exact ablation, by racing.
+"""Exact ablation: of every head (`--exhaustive`), or as far as the protected set needs it.
+
+`--protect exact` is the set of exhaustive ablation, by racing.
 
 A curvature screen of the same windows predicts every head's effect in every window. Then heads are
 ablated window by window, resuming at their layer, and leave once they are clearly protected or
@@ -67,4 +69,27 @@ def exact(
             "expected_errors": found.expected_errors,
             "heads_measured_everywhere": int(found.seen.all(0).sum()),
         },
+    )
+
+
+def exhaustive(
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows time"],
+    progress: Progress,
+    seed: int,
+    gamma: float,
+) -> PerplexityEffects:
+    """dNLL of every head by ablating it, resuming from the hidden state that enters its layer.
+
+    A gradient pass, a small part of the work, adds the Fisher values.
+    """
+    num_layers, num_heads = head_counts(model)
+    heads = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
+    fisher = derivatives(model, windows, progress, seed).clipped_fisher.mean(0)
+    base, change = ablated_nll(model, windows, heads, progress)
+    return PerplexityEffects(
+        base_nll=base,
+        nll_change=change.reshape(len(windows), num_layers, num_heads),
+        fisher=fisher,
+        diagnostics={"estimator": "exhaustive", "tokens": windows.numel()},
     )

@@ -81,6 +81,7 @@ def likelihood(
         level,
         level,
         {"estimator": "likelihood", "rows": len(rows), "nats_per_token": float(value.mean())},
+        problem.descriptor[chosen.prompt],
     )
 
 

@@ -156,24 +156,6 @@ def _token_nll(
     return nll.view(targets.shape)
 
 
-def exhaustive(
-    model: PreTrainedModel,
-    windows: Int[Tensor, "windows time"],
-    progress: Progress,
-    seed: int,
-    gamma: float,
-) -> PerplexityEffects:
-    """dNLL of every head by ablating it, resuming from the hidden state that enters its layer."""
-    num_layers, num_heads = head_counts(model)
-    heads = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
-    base, change = ablated_nll(model, windows, heads, progress)
-    return PerplexityEffects(
-        base_nll=base,
-        nll_change=change.reshape(len(windows), num_layers, num_heads),
-        diagnostics={"estimator": "exhaustive", "tokens": windows.numel()},
-    )
-
-
 def ablated_nll(
     model: PreTrainedModel,
     windows: Int[Tensor, "windows time"],

@@ -41,6 +41,8 @@ class BiasProblem:
     batch_size: int | None
     first_sample: int = 0
     """Continuations are numbered from here: other numbers, other random draws."""
+    two_way: bool = False
+    """Standard errors over descriptors too, not over templates alone."""
 
     @classmethod
     def of(
@@ -57,6 +59,7 @@ class BiasProblem:
         batch_size: int | None = None,
         chat_template: bool = False,
         prompt_tokens: int | None = None,
+        two_way: bool = False,
     ) -> BiasProblem:
         """Encode the prompts of one axis, cut to `prompt_tokens` if that is given.
 
@@ -88,6 +91,7 @@ class BiasProblem:
             samples=samples,
             new_tokens=new_tokens,
             batch_size=batch_size,
+            two_way=two_way,
         )
 
     @property
@@ -112,6 +116,17 @@ class BiasProblem:
         names = sorted({prompt.template for prompt in self.prompts})
         codes = {name: code for code, name in enumerate(names)}
         return np.array([codes[prompt.template] for prompt in self.prompts])
+
+    @property
+    def descriptor(self) -> Int[np.ndarray, " prompts"]:
+        """Place of each prompt's descriptor among its subgroup's; all 0 unless `two_way`."""
+        names: dict[str, set[str]] = {}
+        for prompt in self.prompts:
+            names.setdefault(prompt.subgroup, set()).add(prompt.descriptor if self.two_way else "")
+        place = {group: {n: i for i, n in enumerate(sorted(own))} for group, own in names.items()}
+        return np.array(
+            [place[p.subgroup][p.descriptor if self.two_way else ""] for p in self.prompts]
+        )
 
     @property
     def weights(self) -> Float[np.ndarray, " subgroups"]:
@@ -224,13 +239,16 @@ class HeadShifts:
     """Change of each subgroup's mean toxicity when a head is ablated, in replicates.
 
     Positive: ablating the head makes what is written about the subgroup more toxic. A replicate
-    is one (template, sample); `count` is how many texts stand behind each of its entries.
+    is one (template, descriptor, sample); `count` is how many texts stand behind each of its
+    entries.
     """
 
     shift: Float[np.ndarray, "replicates subgroups layers heads"]
     count: Float[np.ndarray, "replicates subgroups"]
     template: Int[np.ndarray, " replicates"]
     sample: Int[np.ndarray, " replicates"]
+    descriptor: Int[np.ndarray, " replicates"]
+    """As `BiasProblem.descriptor`."""
     toxicity: Float[np.ndarray, " n"]
     """Toxicity of each base continuation as the estimator sees it: what `shift` is a change of."""
     unbiased: Float[np.ndarray, " n"]
@@ -247,21 +265,24 @@ def group_shifts(
     toxicity: Float[np.ndarray, " n"],
     unbiased: Float[np.ndarray, " n"],
     diagnostics: dict[str, Any],
+    descriptor: Int[np.ndarray, " rows"] | None = None,
 ) -> HeadShifts:
-    """Average per-text shifts into replicates (template, sample)."""
-    keys = np.unique(np.stack([template, sample], axis=1), axis=0)
-    index = {(int(t), int(k)): i for i, (t, k) in enumerate(keys)}
-    unit = np.array([index[int(t), int(k)] for t, k in zip(template, sample, strict=True)])
+    """Average per-text shifts into replicates (template, descriptor, sample)."""
+    descriptor = np.zeros_like(template) if descriptor is None else descriptor
+    keys, unit = np.unique(
+        np.stack([template, descriptor, sample], axis=1), axis=0, return_inverse=True
+    )
     shift = np.zeros((len(keys), num_subgroups, *rows.shape[1:]))
     count = np.zeros((len(keys), num_subgroups))
-    np.add.at(shift, (unit, subgroup), rows)
-    np.add.at(count, (unit, subgroup), 1.0)
+    np.add.at(shift, (unit.reshape(-1), subgroup), rows)
+    np.add.at(count, (unit.reshape(-1), subgroup), 1.0)
     shift /= np.maximum(count, 1)[:, :, None, None]
     return HeadShifts(
         shift=shift,
         count=count,
         template=keys[:, 0],
-        sample=keys[:, 1],
+        descriptor=keys[:, 1],
+        sample=keys[:, 2],
         toxicity=toxicity,
         unbiased=unbiased,
         diagnostics=diagnostics,

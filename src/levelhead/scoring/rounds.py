@@ -52,6 +52,7 @@ def merge_shifts(parts: Sequence[HeadShifts]) -> HeadShifts:
         count=np.concatenate([part.count for part in parts]),
         template=np.concatenate([part.template for part in parts]),
         sample=np.concatenate([part.sample for part in parts]),
+        descriptor=np.concatenate([part.descriptor for part in parts]),
         toxicity=np.concatenate([part.toxicity for part in parts]),
         unbiased=np.concatenate([part.unbiased for part in parts]),
         diagnostics=_merged([part.diagnostics for part in parts]),

@@ -35,7 +35,7 @@ def score_table(
         metric = bias_metric(axis.axis)
         columns[column(metric, "without")] = axis.bias - axis.effect
         columns[column(metric, "base")] = axis.bias
-        columns |= _with_error(metric, axis.effect, axis.stderr, axis.templates)
+        columns |= _with_error(metric, axis.effect, axis.stderr, axis.clusters)
         signed = zip(axis.subgroups, axis.gap_effect, axis.gap_effect_stderr, strict=True)
         for name, effect, stderr in signed:
             columns[f"gap_effect_{axis.axis}_{name}"] = effect

@@ -129,4 +129,5 @@ def token_shifts(
             "rows": len(chosen.rows),
             **diagnostics,
         },
+        problem.descriptor[chosen.prompt],
     )
