@@ -170,6 +170,8 @@ class ScoreTable:
     def _hint(self, name: str) -> str:
         if name.startswith("bias_without_"):
             return f"; its axes are: {', '.join(self.axes) or 'none'}"
+        if name in ALIASES.values():
+            return "; score the model again, or leave that method out"
         return ""
 
 
