@@ -228,3 +228,24 @@ def test_the_command(compared: Path, inputs: Path, tmp_path: Path) -> None:
     nowhere = CliRunner().invoke(cli.cli, ["compare", str(inputs / "model")])
     assert nowhere.exit_code == 2
     assert "--out" in nowhere.output
+
+
+def test_a_model_is_scored_first(inputs: Path, options: dict[str, Any], tmp_path: Path) -> None:
+    given = {k: v for k, v in options.items() if k not in ("axis", "gamma")}
+    flags = [word for k, v in given.items() for word in (f"--{k.replace('_', '-')}", str(v))]
+    words = ["compare", str(inputs / "model"), "--out", str(tmp_path / "run"), *flags]
+    words += [
+        "--axis",
+        "gender",
+        "--method",
+        "bias_only",
+        "--alphas",
+        "0.06",
+        "--sample-at",
+        "0.06",
+    ]
+    shown = CliRunner().invoke(cli.cli, [*words, "--seeds", "1"])
+    assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "run" / "scores.csv").exists()
+    (row,) = read(tmp_path / "run")["table"]
+    assert row["difference"]["ci95"][1] < -0.5
