@@ -35,7 +35,7 @@ PAPER: Mapping[str, Any] = {
 """What `protocol="paper"` sets (arXiv 2312.15398, section 4, and the authors' code)."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-FORMATS = ("compact", "zeroed")
+FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
 METHODS = ("fasp", "bias_only", "ppl_only", "magnitude", "mask_gradient", "random")
 
 

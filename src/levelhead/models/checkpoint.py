@@ -1,9 +1,12 @@
-"""Save and load pruned models.
+"""Save and load pruned models, in the format that fits where they are to run.
 
-compact   smaller: safetensors of the sliced shapes, the removed heads in config.json. Loads with
-          levelhead (`load`, or the stock auto classes after `register()`); without levelhead
-          stock loading fails, because tensors have other shapes than the config promises.
-zeroed    stock shapes, zeros where heads were: loads anywhere, no smaller.
+compact      smaller: safetensors of the sliced shapes, the removed heads in config.json. Loads with
+             levelhead (`load`, or the stock auto classes after `import levelhead`); without it
+             stock loading fails, because tensors have other shapes than the config promises.
+zeroed       stock shapes, zeros where heads were: loads anywhere, no smaller.
+uniform      a stock config with fewer heads, the same number in every layer (uniform.py).
+remote-code  compact, with the code that removes heads in the folder (remote_code.py).
+adapter      a few hundred bytes that name the base model and its heads (adapter.py).
 
 Knows nothing of why heads were removed.
 """
@@ -11,9 +14,8 @@ Knows nothing of why heads were removed.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,82 +23,29 @@ from typing import Any, Literal, get_args
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.quantizers.auto import (
-    AUTO_QUANTIZATION_CONFIG_MAPPING,
-    AUTO_QUANTIZER_MAPPING,
-)
-from transformers.quantizers.base import HfQuantizer
+from transformers.utils.hub import cached_file
 
-from levelhead.errors import CheckpointError, SelectionError
-from levelhead.models.architectures import head_counts
+from levelhead.errors import CheckpointError
+from levelhead.models.adapter import apply_adapter, find_adapter, write_adapter
+from levelhead.models.architectures import kept_heads
+from levelhead.models.checksums import verify, verify_folder, write_manifest
+from levelhead.models.folders import new_folder
 from levelhead.models.load_failures import first_line
+from levelhead.models.plugin import OTHER_SHAPES, register
+from levelhead.models.remote_code import write_remote_code
 from levelhead.models.removed_heads import METHOD, LevelheadConfig, removed_heads
-from levelhead.models.surgery import check_heads, remove_heads
+from levelhead.models.uniform import uniform_model
 from levelhead.models.zero_fill import zero_filled
 
-Format = Literal["compact", "zeroed"]
+__all__ = ["FORMATS", "Format", "load", "register", "save_pruned"]
+
+Format = Literal["compact", "zeroed", "uniform", "remote-code", "adapter"]
 PROVENANCE = "levelhead_zeroed_heads"
 """Where the config.json of a zeroed checkpoint says which heads are zero; nothing reads it."""
-OTHER_SHAPES = "the tensors have other shapes than config.json says"
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
-
-class LevelheadQuantizer(HfQuantizer):
-    """transformers' hook for changing modules before weights arrive; nothing is quantised.
-
-    For a compact checkpoint the heads go before loading, while the model is on the meta device;
-    for a whole one (`from_pretrained(..., quantization_config=LevelheadConfig(heads))`) after.
-    """
-
-    requires_calibration = False
-
-    def _process_model_before_weight_loading(
-        self, model: PreTrainedModel, **_: Any
-    ) -> PreTrainedModel:
-        if self.pre_quantized:
-            self._prune(model)
-            self._expected = {name: p.shape for name, p in model.named_parameters()}
-        return model
-
-    def _process_model_after_weight_loading(
-        self, model: PreTrainedModel, **_: Any
-    ) -> PreTrainedModel:
-        if not self.pre_quantized:
-            self._prune(model)
-        elif any(self._expected.get(n, p.shape) != p.shape for n, p in model.named_parameters()):
-            # Some versions of transformers do not compare shapes where this hook is used.
-            raise CheckpointError(OTHER_SHAPES)
-        # An ordinary model from here on: casting, training and saving are stock.
-        for module in model.modules():
-            if isinstance(module, PreTrainedModel):
-                module.config.__dict__.pop("_is_quantized", None)
-        for name in ("hf_quantizer", "quantization_method", "is_quantized"):
-            model.__dict__.pop(name, None)
-        return model
-
-    def _prune(self, model: PreTrainedModel) -> None:
-        config: Any = self.quantization_config
-        try:
-            heads = check_heads(config.by_layer, *head_counts(model))
-        except SelectionError as error:
-            raise CheckpointError(
-                f"the checkpoint's config names heads wrongly: {error}"
-            ) from error
-        remove_heads(model, heads)
-
-    def is_serializable(self, *_: Any, **__: Any) -> bool:
-        """Pruned models are saved as they are."""
-        return True
-
-    @property
-    def is_trainable(self) -> bool:
-        """Pruned models are trained as they are."""
-        return True
-
-
-def register() -> None:
-    """Teach transformers' `from_pretrained` to read compact checkpoints; safe to call again."""
-    AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = LevelheadConfig
-    AUTO_QUANTIZER_MAPPING[METHOD] = LevelheadQuantizer
+Writer = Callable[..., None]
+"""Writes a pruned model to a folder; keywords go to transformers' `save_pretrained`."""
 
 
 def save_pruned(
@@ -106,38 +55,40 @@ def save_pruned(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     overwrite: bool = False,
+    **options: Any,
 ) -> Path:
     """Save a model that `prune_heads` has pruned, with its generation config and tokenizer.
 
-    All or nothing: the files are written to a folder beside `path` that is renamed at the end.
+    All or nothing: the files are written to a folder beside `path` that is renamed at the end,
+    the checksums of `levelhead.json` last.
 
     Args:
-        format: "compact" or "zeroed", see the module's docstring.
+        format: see the module's docstring.
         overwrite: replace `path` where it holds a model already.
+        options: of transformers' `save_pretrained`, such as max_shard_size="2GB".
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: an unknown format, a model that is not pruned, or a folder in the way.
+        CheckpointError: an unknown format, one that this model cannot have, a model that is not
+            pruned, a folder in the way, or a full disk.
     """
-    if format not in get_args(Format):
-        raise CheckpointError(
-            f"format={format!r} is unknown; there are {', '.join(get_args(Format))}"
-        )
+    if format not in FORMATS:
+        raise CheckpointError(f"format={format!r} is unknown; there are {', '.join(FORMATS)}")
     heads = removed_heads(model)
     if not heads:
         raise CheckpointError("the model is whole: prune_heads(model, heads) comes before saving")
-    with _new_folder(Path(path), overwrite) as folder:
-        if format == "compact":
-            model.save_pretrained(folder)
-        else:
-            whole, weights = zero_filled(model)
-            provenance = {str(layer): list(gone) for layer, gone in heads.items()}
-            setattr(whole.config, PROVENANCE, provenance)
-            whole.save_pretrained(folder, state_dict=weights)
-        if tokenizer is not None:
+    if not any(kept_heads(model)):
+        warnings.warn(
+            "every head of every layer is removed: the model no longer sees other tokens",
+            stacklevel=2,
+        )
+    with new_folder(Path(path), overwrite) as folder:
+        FORMATS[format](model, folder, **options)
+        if tokenizer is not None and format != "adapter":
             tokenizer.save_pretrained(folder)
+        write_manifest(folder, format, heads)
     return Path(path)
 
 
@@ -145,31 +96,41 @@ def load(
     path: str | Path,
     dtype: str | torch.dtype | None = None,
     device_map: Any = None,
+    *,
+    revision: str | None = None,
+    base: str | Path | None = None,
     **kwargs: Any,
 ) -> PreTrainedModel:
-    """Load a pruned checkpoint (or a whole one) as the transformers model it is.
+    """Load a pruned checkpoint of any format (or a whole one) as the transformers model it is.
 
     Args:
-        path: a folder, or the name of a model on the hub.
+        path: a folder, the name of a model on the hub, or the file of an adapter.
         dtype: of the weights; by default as they were saved.
         device_map: as in transformers; by default the CPU.
+        revision: branch, tag or commit on the hub.
+        base: for an adapter whose base model has moved: where it is now.
         kwargs: passed on to `AutoModelForCausalLM.from_pretrained`.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        CheckpointError: files missing or damaged, a newer format, weights that do not fit.
+        CheckpointError: files missing or damaged, a newer format, weights that do not fit, or an
+            adapter of another base model.
     """
     register()
-    folder = Path(path)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} has no config.json: not the folder of a saved model")
-    options = {"use_safetensors": True, **kwargs}
-    if dtype is not None:
-        options["dtype"] = dtype
-    if device_map is not None:
-        options["device_map"] = device_map
+    options: dict[str, Any] = {"use_safetensors": True, **kwargs}
+    given = {"dtype": dtype, "device_map": device_map, "revision": revision}
+    options |= {name: value for name, value in given.items() if value is not None}
+    located = _Checkpoint(path, options)
+    adapter = find_adapter(located.locate)
+    if adapter is not None:
+        options.pop("revision", None)
+        with _damage_reported(path):
+            return apply_adapter(adapter, base, options)
+    if base is not None:
+        raise CheckpointError(f"{path} is not an adapter; base= is for adapters only")
+    located.check()
     auto: Any = AutoModelForCausalLM  # its methods have no types
     with _damage_reported(path):
         model, report = auto.from_pretrained(path, output_loading_info=True, **options)
@@ -180,6 +141,54 @@ def load(
         )
     loaded: PreTrainedModel = model
     return loaded
+
+
+class _Checkpoint:
+    """The files of a checkpoint, in a folder or in the cache of the hub."""
+
+    def __init__(self, path: str | Path, options: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self._name = str(path)
+        self._hub = {key: options[key] for key in _HUB_OPTIONS if key in options}
+
+    def locate(self, name: str) -> Path | None:
+        """Where a file is, fetched if need be; None where the checkpoint has none."""
+        if self.path.is_file():
+            return self.path
+        if self.path.is_dir():
+            return self.path / name if (self.path / name).is_file() else None
+        found = cached_file(
+            self._name,
+            name,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            **self._hub,
+        )
+        return None if found is None else Path(found)
+
+    def check(self) -> None:
+        """Raise CheckpointError for what is not a checkpoint, newer, or not as it was saved."""
+        if self.path.is_file():
+            raise CheckpointError(
+                f"{self.path} is neither the folder of a saved model nor an adapter"
+            )
+        if self.path.is_dir() and not (self.path / "config.json").is_file():
+            raise CheckpointError(
+                f"{self.path} has no config.json: not the folder of a saved model"
+            )
+        with _damage_reported(self._name):
+            found = self.locate("config.json")
+            if found is not None:
+                # A newer format is to be called that, not a damaged file.
+                config = json.loads(found.read_text(encoding="utf-8"))
+                stored = config.get("quantization_config") if isinstance(config, dict) else None
+                if isinstance(stored, dict) and stored.get("quant_method") == METHOD:
+                    LevelheadConfig(**stored)
+            if self.path.is_dir():
+                verify_folder(self.path)
+            else:
+                verify(self._name, self.locate)
 
 
 @contextmanager
@@ -195,30 +204,26 @@ def _damage_reported(path: str | Path) -> Iterator[None]:
         raise CheckpointError(f"{path} is damaged: {OTHER_SHAPES}") from error
 
 
-@contextmanager
-def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder that becomes `path` if all goes well, and vanishes otherwise."""
-    occupied = path.is_file() or (path.is_dir() and any(path.iterdir()))
-    if occupied and not overwrite:
-        raise CheckpointError(f"{path} exists already; choose another folder or overwrite it")
-    if occupied and not _holds_model(path):
-        raise CheckpointError(f"{path} holds something else than a model; it is not overwritten")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        fresh = scratch / "new"
-        fresh.mkdir()
-        yield fresh
-        if path.exists():
-            path.rename(scratch / "old")
-        fresh.rename(path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _write_compact(model: PreTrainedModel, folder: Path, **options: Any) -> None:
+    model.save_pretrained(folder, **options)
 
 
-def _holds_model(path: Path) -> bool:
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and "model_type" in config
+def _write_zeroed(model: PreTrainedModel, folder: Path, **options: Any) -> None:
+    whole, weights = zero_filled(model)
+    gone = {str(layer): list(heads) for layer, heads in removed_heads(model).items()}
+    setattr(whole.config, PROVENANCE, gone)
+    whole.save_pretrained(folder, state_dict=weights, **options)
+
+
+def _write_uniform(model: PreTrainedModel, folder: Path, **options: Any) -> None:
+    uniform_model(model).save_pretrained(folder, **options)
+
+
+FORMATS: dict[Format, Writer] = {
+    "compact": _write_compact,
+    "zeroed": _write_zeroed,
+    "uniform": _write_uniform,
+    "remote-code": write_remote_code,
+    "adapter": write_adapter,
+}
+assert tuple(FORMATS) == get_args(Format)  # noqa: S101 - our own invariant

@@ -1,0 +1,233 @@
+"""A pruned model as a few hundred bytes: which base model, and which of its heads are gone.
+
+`levelhead_adapter.json`:
+
+    {"format": "levelhead-adapter", "format_version": 1,
+     "base": "<name on the hub or folder>", "revision": "<commit>" or null,
+     "base_config": "<hash>", "base_weights": "<hash>",
+     "heads": {"<layer>": [<head>, ...], ...}, "checksum": "<hash of all of this>"}
+
+The hashes are of files, so they do not depend on how the base is loaded: its config.json, and the
+names, types and shapes of its tensors with a sample of their values (a fine-tuned sibling has the
+same names and shapes, and must be refused, too). Only bases in safetensors have them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.hub import cached_file
+
+from levelhead.errors import CheckpointError, SelectionError
+from levelhead.models.architectures import head_counts
+from levelhead.models.checksums import Locate
+from levelhead.models.identity import VOLATILE
+from levelhead.models.removed_heads import LayerHeads, removed_heads
+from levelhead.models.surgery import check_heads, prune_heads
+
+ADAPTER = "levelhead_adapter.json"
+FORMAT_VERSION = 1
+_KIND = "levelhead-adapter"
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_HUB_OPTIONS = ("token", "cache_dir", "local_files_only")
+_SAMPLED = 64
+"""Bytes at the start and in the middle of every tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What the file says; `heads` has whole numbers as keys."""
+
+    base: str
+    revision: str | None
+    base_config: str
+    base_weights: str
+    heads: LayerHeads
+
+
+def write_adapter(model: PreTrainedModel, folder: Path, **_: Any) -> None:
+    """Write the adapter of a pruned model whose base is in a folder or on the hub.
+
+    Raises:
+        CheckpointError: the model does not say where its base is, or that has no safetensors.
+    """
+    base, revision = model.name_or_path, getattr(model.config, "_commit_hash", None)
+    if not base:
+        raise CheckpointError(
+            "an adapter names its base model, but this model was not loaded from a folder or the "
+            "hub; save it as compact"
+        )
+    if Path(base).is_dir():
+        base, revision = str(Path(base).resolve()), None
+    config, weights = base_hashes(base, {"revision": revision} if revision else {})
+    adapter = Adapter(
+        base=base,
+        revision=revision,
+        base_config=config,
+        base_weights=weights,
+        heads=removed_heads(model),
+    )
+    (folder / ADAPTER).write_text(_dump(adapter) + "\n", encoding="utf-8")
+
+
+def find_adapter(locate: Locate) -> Adapter | None:
+    """The adapter of a folder or hub repository; None where it holds a model.
+
+    Raises:
+        CheckpointError: an adapter that is damaged, or of a newer format.
+    """
+    path = locate(ADAPTER)
+    if path is None or (path.name != ADAPTER and path.suffix != ".json"):
+        return None
+    return read_adapter(path)
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Read an adapter's file.
+
+    Raises:
+        CheckpointError: it is none, damaged, or of a newer format.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = data["format"], data["format_version"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is not an adapter of levelhead, or damaged") from error
+    if kind != _KIND or type(version) is not int:
+        raise CheckpointError(f"{path} is not an adapter of levelhead, or damaged")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format_version={version}, this levelhead reads up to {FORMAT_VERSION}; "
+            "install a newer levelhead"
+        )
+    try:
+        heads = {int(layer): tuple(int(h) for h in gone) for layer, gone in data["heads"].items()}
+        names = ("base", "revision", "base_config", "base_weights")
+        adapter = Adapter(heads=heads, **{name: data[name] for name in names})
+        intact = json.loads(_dump(adapter))["checksum"] == data["checksum"]
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: {error!r}") from error
+    if not intact:
+        raise CheckpointError(
+            f"{path} is damaged or was changed by hand (its checksum differs); copy it again, or "
+            "prune the base model with the heads you want"
+        )
+    return adapter
+
+
+def apply_adapter(
+    adapter: Adapter, base: str | Path | None, options: Mapping[str, Any]
+) -> PreTrainedModel:
+    """Load the adapter's base model and remove its heads.
+
+    Args:
+        base: where the base model is, if not where the adapter says.
+        options: for `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        CheckpointError: no base model there, or another one than the adapter was made from.
+    """
+    if base is not None:
+        adapter = replace(adapter, base=str(base), revision=None)
+    hub = {
+        key: options[key] for key in ("token", "cache_dir", "local_files_only") if key in options
+    }
+    if adapter.revision:
+        hub["revision"] = adapter.revision
+    found = dict(zip(("config", "weights"), base_hashes(adapter.base, hub), strict=True))
+    expected = {"config": adapter.base_config, "weights": adapter.base_weights}
+    other = [name for name in expected if found[name] != expected[name]]
+    if other:
+        raise CheckpointError(
+            f"the adapter was made for another model: {' and '.join(other)} of {adapter.base} "
+            "differ from those of its base (another model, a fine-tuned one, or another revision); "
+            "give the right one with base="
+        )
+    auto: Any = AutoModelForCausalLM  # its methods have no types
+    revision = {"revision": adapter.revision} if adapter.revision else {}
+    model: PreTrainedModel = auto.from_pretrained(adapter.base, **{**options, **revision})
+    try:
+        prune_heads(model, check_heads(adapter.heads, *head_counts(model)))
+    except SelectionError as error:
+        raise CheckpointError(f"the adapter names heads wrongly: {error}") from error
+    return model
+
+
+def base_hashes(base: str, hub: Mapping[str, Any]) -> tuple[str, str]:
+    """Hashes (64 bits, hexadecimal) of a model's config and of its weights, from its files.
+
+    Args:
+        base: a folder, or a name on the hub.
+        hub: revision, token and the like.
+
+    Raises:
+        CheckpointError: no such model, or one without safetensors.
+    """
+    config = json.loads(_file(base, "config.json", hub).read_text(encoding="utf-8"))
+    stable = {key: value for key, value in config.items() if key not in VOLATILE}
+    return _digest(json.dumps(stable, sort_keys=True).encode()), _weights_digest(base, hub)
+
+
+def _weights_digest(base: str, hub: Mapping[str, Any]) -> str:
+    """Of names, types, shapes and sampled values, however they are spread over files."""
+    try:
+        index = json.loads(_file(base, _INDEX, hub).read_text(encoding="utf-8"))
+        files = sorted(set(index["weight_map"].values()))
+    except CheckpointError:
+        files = [_SINGLE]
+    lines = [line for name in files for line in _tensor_lines(_file(base, name, hub))]
+    return _digest(b"".join(sorted(lines)))
+
+
+def _tensor_lines(path: Path) -> Iterator[bytes]:
+    """One line per tensor of a safetensors file: its name, form and a sample of its bytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            start, end = entry["data_offsets"]
+            sample = b""
+            for place in (start, (start + end) // 2):
+                file.seek(8 + length + place)
+                sample += file.read(min(_SAMPLED, end - place))
+            yield f"{name} {entry['dtype']} {entry['shape']} {sample.hex()}\n".encode()
+
+
+def _file(base: str, name: str, hub: Mapping[str, Any]) -> Path:
+    local = Path(base).expanduser()
+    if local.is_dir():
+        if (local / name).is_file():
+            return local / name
+        raise CheckpointError(f"the base model in {base} has no {name}")
+    if local.is_absolute():
+        raise CheckpointError(
+            f"the adapter's base model {base} is not there; say where it is with base="
+        )
+    try:
+        found = cached_file(base, name, **hub)
+    except OSError as error:
+        raise CheckpointError(
+            f"the base model {base} has no {name}, or cannot be reached: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return Path(str(found))
+
+
+def _dump(adapter: Adapter) -> str:
+    """The file's text; its checksum is of the text without it."""
+    fields = asdict(adapter)
+    heads = {str(layer): list(gone) for layer, gone in sorted(fields.pop("heads").items())}
+    data = {"format": _KIND, "format_version": FORMAT_VERSION, **fields, "heads": heads}
+    return json.dumps(data | {"checksum": _digest(json.dumps(data, sort_keys=True).encode())})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

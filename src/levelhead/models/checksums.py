@@ -1,0 +1,124 @@
+"""Checksums of a saved model's files: written last, compared before the model is used.
+
+`levelhead.json`, in every folder that levelhead saves a model to:
+
+    {"format": "compact", "format_version": 1, "removed_heads": {"<layer>": [<head>, ...], ...},
+     "sha256": {"config.json": "...", "model.safetensors": "...", ...}}
+
+A folder without it (saved again with transformers' own `save_pretrained`) is not compared. Against
+accidents, not against forgers: who can change the weights can change this file, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from levelhead.errors import CheckpointError
+from levelhead.models.removed_heads import LayerHeads
+
+MANIFEST = "levelhead.json"
+FORMAT_VERSION = 1
+_COMPARED = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.py")
+"""What decides what the model computes. Cards and tokenizers may be edited."""
+_TEXT = (".json", ".py")
+
+Locate = Callable[[str], Path | None]
+"""Where a file of the checkpoint is on this machine, by its name; None where there is none."""
+_known: dict[tuple[str, int, int, int], str] = {}
+"""Digests by path, inode, size and time of change: a model loaded twice is read once."""
+
+
+def write_manifest(folder: Path, form: str, heads: LayerHeads) -> None:
+    """Write `levelhead.json` for the files that are in a folder: the last thing to be written."""
+    files = sorted({path for pattern in _COMPARED for path in folder.glob(pattern)})
+    manifest = {
+        "format": form,
+        "format_version": FORMAT_VERSION,
+        "removed_heads": {str(layer): list(gone) for layer, gone in heads.items()},
+        "sha256": {path.name: file_digest(path) for path in files},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What `levelhead.json` of a folder says; None where there is none.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of a newer format.
+    """
+    return _read(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+
+
+def verify_folder(folder: Path) -> None:
+    """Compare a local checkpoint with its checksums, if it has any.
+
+    Raises:
+        CheckpointError: a file is missing, cut short or changed, or the format is newer.
+    """
+
+    def locate(name: str) -> Path | None:
+        return folder / name if (folder / name).is_file() else None
+
+    verify(str(folder), locate)
+
+
+def verify(name: str, locate: Locate) -> None:
+    """`verify_folder` for files that may be anywhere (the cache of the hub)."""
+    path = locate(MANIFEST)
+    if path is None:
+        return
+    for file, expected in _read(path)["sha256"].items():
+        found = locate(file)
+        if found is None:
+            raise CheckpointError(
+                f"{name} lacks {file}, which was saved with it; copy or download all of it again"
+            )
+        if file_digest(found) != expected:
+            raise CheckpointError(
+                f"{file} of {name} is not what was saved (its checksum differs): damaged or "
+                f"changed. Copy or download it again; if it was changed on purpose, delete "
+                f"{MANIFEST} beside it"
+            )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; line ends of text files count alike on every system.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        where = path.resolve()
+        stat = where.stat()
+        key = (str(where), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if key not in _known:
+            with where.open("rb") as file:
+                if where.suffix in _TEXT:
+                    text = file.read().replace(b"\r\n", b"\n")
+                    _known[key] = hashlib.sha256(text).hexdigest()
+                else:
+                    _known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return _known[key]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, sums = manifest["format_version"], manifest["sha256"]
+        good = type(version) is int and all(Path(file).name == file for file in sums)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged; copy or download the model again") from error
+    if not good or not isinstance(sums, dict):
+        raise CheckpointError(f"{path} is damaged; copy or download the model again")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format_version={version}, this levelhead reads up to {FORMAT_VERSION}; "
+            "install a newer levelhead"
+        )
+    return dict(manifest)
