@@ -20,11 +20,18 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from levelhead.models.architectures import ARCHITECTURES, attention_modules
+from levelhead.models.tiny_configs import tiny_config as _tiny_config
 
 TINY_FAMILIES: tuple[str, ...] = tuple(
-    kind for family in ARCHITECTURES for kind in family.model_types
+    kind for family in ARCHITECTURES for kind in family.model_types if not family.whole_layers_only
 )
-"""`config.model_type` of every supported family."""
+"""`config.model_type` of every supported family that can lose single heads."""
+WHOLE_LAYER_FAMILIES: tuple[str, ...] = tuple(
+    kind for family in ARCHITECTURES for kind in family.model_types if family.whole_layers_only
+)
+"""Those that can only lose all heads of a layer."""
+TINY_VARIANTS: tuple[str, ...] = ("falcon_grouped", "falcon_alibi")
+"""Other layouts of a family's attention, for the tests in which that matters."""
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -92,12 +99,18 @@ def tiny_model(
     """A random model of one family, in eval mode, fp32, on the CPU.
 
     Args:
-        family: one of TINY_FAMILIES.
+        family: one of TINY_FAMILIES, WHOLE_LAYER_FAMILIES or TINY_VARIANTS.
         num_key_value_heads: for families with grouped queries; by default a third of the heads
             where that divides, else as many as heads.
         vocab_size: by default that of `tiny_tokenizer()`.
         seed: of the weights; the global random state is left alone.
+
+    Raises:
+        ValueError: no such family.
     """
+    known = (*TINY_FAMILIES, *WHOLE_LAYER_FAMILIES, *TINY_VARIANTS)
+    if family not in known:
+        raise ValueError(f"no tiny model of family {family!r}; there are {', '.join(known)}")
     config = _tiny_config(
         family,
         num_layers=num_layers,
@@ -227,82 +240,3 @@ def _disconnect(linear: nn.Linear, coordinates: list[int], hidden_size: int) -> 
         linear.weight[:, coordinates] = 0
     if linear.out_features == hidden_size:
         linear.weight[coordinates] = 0
-
-
-def _tiny_config(
-    family: str,
-    *,
-    num_layers: int,
-    num_heads: int,
-    num_key_value_heads: int | None,
-    hidden_size: int,
-    vocab_size: int,
-) -> Any:
-    import transformers as hf
-
-    special: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    common: dict[str, Any] = {
-        "vocab_size": vocab_size,
-        "num_hidden_layers": num_layers,
-        "num_attention_heads": num_heads,
-        "hidden_size": hidden_size,
-        "max_position_embeddings": 128,
-        **special,
-    }
-    if num_key_value_heads is None:
-        num_key_value_heads = num_heads // 3 if num_heads % 3 == 0 else num_heads
-    gated_mlp = {**common, "intermediate_size": 2 * hidden_size}
-    grouped = {**gated_mlp, "num_key_value_heads": num_key_value_heads}
-    wide = {**grouped, "head_dim": 16}  # heads x head_dim is not the hidden size
-    sliding = ["sliding_attention" if i % 2 == 0 else "full_attention" for i in range(num_layers)]
-    gemma3 = {**wide, "sliding_window": 6, "layer_types": sliding, "query_pre_attn_scalar": 16}
-
-    match family:
-        case "gpt2":
-            return hf.GPT2Config(**common, n_inner=2 * hidden_size)
-        case "gpt_neo":
-            kinds = [["global" if i % 2 == 0 else "local" for i in range(num_layers)], 1]
-            return hf.GPTNeoConfig(
-                vocab_size=vocab_size,
-                num_layers=num_layers,
-                num_heads=num_heads,
-                hidden_size=hidden_size,
-                intermediate_size=2 * hidden_size,
-                attention_types=[kinds],
-                window_size=4,
-                max_position_embeddings=128,
-                **special,
-            )
-        case "gptj":
-            return hf.GPTJConfig(**common, n_inner=2 * hidden_size, rotary_dim=4)
-        case "llama":
-            return hf.LlamaConfig(**grouped)
-        case "mistral":
-            return hf.MistralConfig(**grouped, sliding_window=6)
-        case "qwen2":
-            return hf.Qwen2Config(**grouped)
-        case "qwen3":
-            return hf.Qwen3Config(**wide)
-        case "gemma2":
-            return hf.Gemma2Config(**wide, sliding_window=6, query_pre_attn_scalar=16)
-        case "gemma3_text":
-            return hf.Gemma3TextConfig(**gemma3)
-        case "gemma3":
-            vision = {
-                "hidden_size": 8,
-                "intermediate_size": 8,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 1,
-                "image_size": 8,
-                "patch_size": 4,
-            }
-            return hf.Gemma3Config(
-                text_config=gemma3, vision_config=vision, mm_tokens_per_image=4, **special
-            )
-        case "gpt_neox":
-            return hf.GPTNeoXConfig(**gated_mlp)
-        case "opt":
-            return hf.OPTConfig(**common, ffn_dim=2 * hidden_size, word_embed_proj_dim=hidden_size)
-        case "phi3":
-            return hf.Phi3Config(**grouped, original_max_position_embeddings=128)
-    raise ValueError(f"no tiny model of family {family!r}; there are {', '.join(TINY_FAMILIES)}")

@@ -18,6 +18,7 @@ from levelhead.models.surgery import prune_heads, zero_heads
 from levelhead.testing import (
     IDENTITY_WORDS,
     TINY_FAMILIES,
+    WHOLE_LAYER_FAMILIES,
     save_tiny_checkpoint,
     tiny_model,
     tiny_tokenizer,
@@ -29,7 +30,7 @@ def llama(tmp_path_factory):
     return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", [*TINY_FAMILIES, *WHOLE_LAYER_FAMILIES])
 def test_every_family_loads_from_a_folder(family, tmp_path, logits):
     folder = save_tiny_checkpoint(tmp_path / family, family)
     loaded = load_base(folder, device="cpu")
@@ -41,7 +42,8 @@ def test_every_family_loads_from_a_folder(family, tmp_path, logits):
     assert not any(p.requires_grad for p in loaded.model.parameters())
     assert loaded.tokenizer.padding_side == "left"
     assert head_counts(loaded.model) == (3, 6)
-    assert head_dim(loaded.model) == (16 if family.startswith(("gemma", "qwen3")) else 8)
+    wide = family.startswith(("gemma", "qwen3", "gpt_oss", "cohere2"))
+    assert head_dim(loaded.model) == (16 if wide else 8)
 
 
 def test_dtype(llama):

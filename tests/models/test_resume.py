@@ -9,10 +9,10 @@ from levelhead.models.architectures import decoder_layers
 from levelhead.models.gates import ablate, gated
 from levelhead.models.resume import captured_layer_inputs, layer_inputs, resumed_at
 from levelhead.models.surgery import prune_heads
-from levelhead.testing import TINY_FAMILIES
+from levelhead.testing import TINY_FAMILIES, TINY_VARIANTS, WHOLE_LAYER_FAMILIES
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", [*TINY_FAMILIES, *WHOLE_LAYER_FAMILIES, *TINY_VARIANTS])
 def test_resumed_equals_full_pass_with_and_without_a_head(
     family, fresh, inputs, logits, difference
 ):

@@ -10,7 +10,9 @@ from levelhead.models.gates import ablate
 from levelhead.testing import (
     IDENTITY_WORDS,
     TINY_FAMILIES,
+    TINY_VARIANTS,
     TOXIC_WORDS,
+    WHOLE_LAYER_FAMILIES,
     planted_model,
     tiny_model,
     tiny_tokenizer,
@@ -19,7 +21,7 @@ from levelhead.testing import (
 TEXTS = ("I met a few {} and they are", "My friend said that {}", "The {} in the old house of this")
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", [*TINY_FAMILIES, *WHOLE_LAYER_FAMILIES, *TINY_VARIANTS])
 def test_tiny_models_are_small_and_repeatable(family):
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -30,7 +32,7 @@ def test_tiny_models_are_small_and_repeatable(family):
     weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (model, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-    assert model.config.model_type == family
+    assert model.config.model_type == ("falcon" if family in TINY_VARIANTS else family)
 
 
 def test_shape_options():

@@ -8,11 +8,13 @@ import torch
 
 from levelhead.errors import ModelError
 from levelhead.models.architectures import output_projections
+from levelhead.models.gates import ablate
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import silent
 from levelhead.scoring.method_scores import magnitude, mask_gradient
-from levelhead.testing import TINY_FAMILIES, tiny_model
+from levelhead.testing import TINY_FAMILIES, TINY_VARIANTS, WHOLE_LAYER_FAMILIES, tiny_model
 
+FAMILIES = (*TINY_FAMILIES, *WHOLE_LAYER_FAMILIES, *TINY_VARIANTS)
 LAYER, HEADS = 1, 6
 STEP = 0.004  # norms compute in float32 whatever the model does
 
@@ -50,8 +52,11 @@ def own_weights(model: Any, family: str, head: int) -> list[torch.Tensor]:
             rows = slice(start + head * width, start + (head + 1) * width)
             parts += [attention.c_attn.weight[:, rows], attention.c_attn.bias[rows]]
         return parts
-    if family == "gpt_neox":
-        attention = model.gpt_neox.layers[LAYER].attention
+    if family in ("gpt_neox", "bloom", "falcon_alibi"):
+        if family == "gpt_neox":
+            attention = model.gpt_neox.layers[LAYER].attention
+        else:
+            attention = model.transformer.h[LAYER].self_attention
         width = attention.dense.weight.shape[1] // HEADS
         fused = attention.query_key_value
         return [
@@ -59,6 +64,16 @@ def own_weights(model: Any, family: str, head: int) -> list[torch.Tensor]:
             blocks(fused.weight, head, 3 * width),
             blocks(fused.bias, head, 3 * width),
         ]
+    if family in ("falcon", "falcon_grouped"):
+        attention = model.transformer.h[LAYER].self_attention
+        width = attention.dense.weight.shape[1] // HEADS
+        # Blocks: six queries, a key, a value; or twice three queries, a key, a value.
+        places = [head, 6, 7] if family == "falcon" else [head + head // 3 * 2, head // 3 * 5 + 3]
+        if family == "falcon_grouped":
+            places.append(head // 3 * 5 + 4)
+        fused = attention.query_key_value.weight
+        output = attention.dense.weight[:, head * width : (head + 1) * width]
+        return [output, *(blocks(fused, place, width) for place in places)]
     layers = model.model.decoder.layers if family == "opt" else None
     if family == "gemma3":
         layers = model.model.language_model.layers
@@ -75,7 +90,31 @@ def own_weights(model: Any, family: str, head: int) -> list[torch.Tensor]:
     ]
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gated_head_is_the_one_whose_queries_these_are(family: str) -> None:
+    """Its own query weights matter; with it gated they do not, with another head gated they do."""
+    model = tiny_model(family)
+    ids = torch.randint(4, 200, (2, 9), generator=torch.Generator().manual_seed(2))
+    head = 4
+    query = own_weights(model, family, head)[1].data
+
+    def run(*gone: int) -> torch.Tensor:
+        with torch.no_grad(), ablate(model, {LAYER: gone}):
+            return model(input_ids=ids).logits
+
+    before = [run(), run(head), run(2)]
+    query.mul_(-3)
+    moved = [
+        float((a - b).abs().max()) for a, b in zip([run(), run(head), run(2)], before, strict=True)
+    ]
+    assert min(moved[0], moved[2]) > 1e-4
+    if family in WHOLE_LAYER_FAMILIES:
+        assert moved[1] > 1e-4  # what is refused with this reason: heads are normalised together
+    else:
+        assert moved[1] == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_magnitude_is_the_norm_of_the_heads_own_weights(family: str) -> None:
     model = tiny_model(family)
     before = [parameter.clone() for parameter in model.parameters()]
@@ -96,11 +135,13 @@ def test_only_the_head_that_was_enlarged_is_larger() -> None:
     assert changed.tolist() == [[2, 1]]
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_mask_gradient_equals_finite_differences(family: str) -> None:
     """Central differences of the loss when a head's output columns are scaled, in float64."""
     model = tiny_model(family).double()
     model.requires_grad_(False)
+    if hasattr(model.config, "num_experts_per_tok"):
+        model.set_experts_implementation("eager")  # the other has no float64
     windows = torch.randint(4, 200, (3, 12), generator=torch.Generator().manual_seed(1))
     found = mask_gradient(model, windows, silent)
     assert found.shape == (3, HEADS)
@@ -117,7 +158,7 @@ def loss(model: Any, window: torch.Tensor, head: int, scale: float) -> float:
     """Mean loss with a head's columns of the output projection scaled, by transformers itself."""
     projection = output_projections(model)[LAYER]
     weight = projection.weight.data.clone()
-    by_input = projection.weight.data.T if type(projection).__name__ == "Linear" else None
+    by_input = projection.weight.data.T if isinstance(projection, torch.nn.Linear) else None
     rows = projection.weight.data if by_input is None else by_input
     width = rows.shape[0] // HEADS
     rows[head * width : (head + 1) * width] *= scale

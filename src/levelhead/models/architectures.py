@@ -21,10 +21,15 @@ from levelhead.models.removed_heads import removed_heads
 from levelhead.models.slicing import (
     SliceHeads,
     input_width,
+    slice_bloom,
+    slice_cohere,
+    slice_falcon,
     slice_gpt2,
+    slice_gpt_oss,
     slice_interleaved,
     slice_phi3,
     slice_separate,
+    slice_stablelm,
 )
 
 
@@ -44,6 +49,10 @@ class Architecture:
     output_projection: str = "o_proj"
     slice_heads: SliceHeads = slice_separate
     """Slices queries, keys and values of one attention module to a set of kept heads."""
+    adds_residual: bool = False
+    """Whether the attention module itself adds the residual stream, its second argument."""
+    whole_layers_only: str = ""
+    """Why single heads cannot be removed exactly, only all heads of a layer; "" where they can."""
 
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -95,6 +104,37 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         output_projection="out_proj",
     ),
     Architecture(name="Phi-3", model_types=("phi3",), slice_heads=slice_phi3),
+    Architecture(name="Mixtral", model_types=("mixtral",)),
+    Architecture(name="Qwen3-MoE", model_types=("qwen3_moe",)),
+    Architecture(name="gpt-oss", model_types=("gpt_oss",), slice_heads=slice_gpt_oss),
+    Architecture(name="Cohere", model_types=("cohere",), slice_heads=slice_cohere),
+    Architecture(name="Cohere2", model_types=("cohere2",)),
+    Architecture(name="StarCoder2", model_types=("starcoder2",)),
+    Architecture(name="StableLM", model_types=("stablelm",), slice_heads=slice_stablelm),
+    Architecture(name="Granite", model_types=("granite",)),
+    Architecture(name="OLMo", model_types=("olmo",)),
+    Architecture(
+        name="OLMo 2 (whole layers)",
+        model_types=("olmo2",),
+        whole_layers_only="it normalises the queries, and the keys, of all heads together",
+    ),
+    Architecture(
+        name="BLOOM",
+        model_types=("bloom",),
+        layers="transformer.h",
+        attention="self_attention",
+        output_projection="dense",
+        slice_heads=slice_bloom,
+        adds_residual=True,
+    ),
+    Architecture(
+        name="Falcon",
+        model_types=("falcon",),
+        layers="transformer.h",
+        attention="self_attention",
+        output_projection="dense",
+        slice_heads=slice_falcon,
+    ),
 )
 
 

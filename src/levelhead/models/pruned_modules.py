@@ -25,16 +25,26 @@ class HeadlessAttention(nn.Module):
     levelhead fails instead of filling the layer with random weights.
     """
 
-    def __init__(self, projection_name: str, projection: nn.Module, layer: int) -> None:
+    def __init__(
+        self,
+        projection_name: str,
+        projection: nn.Module,
+        layer: int,
+        adds_residual: bool = False,
+    ) -> None:
         super().__init__()
+        self.adds_residual = adds_residual
         self.projection_name = projection_name
         self.layer_idx = layer
         self.add_module(projection_name, projection)
 
     def forward(
-        self, hidden_states: Float[Tensor, "batch time width"], *_: Any, **kwargs: Any
+        self, hidden_states: Float[Tensor, "batch time width"], *args: Any, **kwargs: Any
     ) -> tuple[Float[Tensor, "batch time width"], None]:
-        """The bias of the output projection (or zeros) at every position, and no weights."""
+        """The bias of the output projection (or zeros) at every position, and no weights.
+
+        With `adds_residual` it is added to the residual stream, the second argument (BLOOM).
+        """
         cache = next((kwargs[k] for k in CACHE_ARGUMENTS if kwargs.get(k) is not None), None)
         if cache is not None:
             # Masks and positions are built from the cache's length: it must advance here too.
@@ -43,8 +53,10 @@ class HeadlessAttention(nn.Module):
             cache.update(nothing, nothing, self.layer_idx)
         bias = getattr(getattr(self, self.projection_name), "bias", None)
         if bias is None:
-            return torch.zeros_like(hidden_states), None
-        return bias.to(hidden_states.dtype).expand_as(hidden_states), None
+            written = torch.zeros_like(hidden_states)
+        else:
+            written = bias.to(hidden_states.dtype).expand_as(hidden_states)
+        return (written + args[0] if self.adds_residual else written), None
 
 
 class _ExpandingCache:
@@ -94,6 +106,53 @@ class ExpandKeyValues:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         cache = kwargs.get(self.cache_argument)
         return args, {**kwargs, self.cache_argument: _ExpandingCache(cache, self)}
+
+
+class SelectHeadBias:
+    """Forward pre-hook: of biases on attention scores that are made per head, those of kept heads.
+
+    ALiBi: `alibi` of `[batch * heads, 1, keys]` (BLOOM) or `[batch, heads, 1, keys]`, and a mask of
+    `[batch, heads, queries, keys]` that it was added to (Falcon). Masks of one head stay.
+    """
+
+    def __init__(self, heads: tuple[int, ...], num_heads: int) -> None:
+        self.heads = heads
+        self.num_heads = num_heads
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        alibi, mask = kwargs.get("alibi"), kwargs.get("attention_mask")
+        if alibi is None:
+            return args, kwargs
+        index = torch.tensor(self.heads, device=alibi.device)
+        per_head = alibi.reshape(-1, self.num_heads, *alibi.shape[-2:]).index_select(1, index)
+        kwargs = {**kwargs, "alibi": per_head.flatten(0, 1) if alibi.ndim == 3 else per_head}
+        if mask is not None and mask.ndim == 4 and mask.shape[1] == self.num_heads:
+            kwargs["attention_mask"] = mask.index_select(1, index)
+        return args, kwargs
+
+
+class SplitFalconHeads:
+    """Stands for `FalconAttention._split_heads` where groups lost unequal numbers of query heads.
+
+    The projection then yields all queries, all keys, all values; each key/value head is repeated
+    for its query heads, as the stock method does (Falcon caches them repeated).
+    """
+
+    def __init__(self, index: tuple[int, ...], num_key_value_heads: int, head_dim: int) -> None:
+        self.index = index
+        self.num_key_value_heads = num_key_value_heads
+        self.head_dim = head_dim
+
+    def __call__(self, fused: Float[Tensor, "batch time width"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `[batch, time, heads, head_dim]`."""
+        heads = fused.view(*fused.shape[:-1], -1, self.head_dim)
+        count, own = len(self.index), self.num_key_value_heads
+        index = torch.tensor(self.index, device=fused.device)
+        keys = heads[:, :, count : count + own].index_select(2, index)
+        values = heads[:, :, count + own :].index_select(2, index)
+        return heads[:, :, :count], keys, values
 
 
 class ConfigView:

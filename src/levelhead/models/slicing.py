@@ -8,14 +8,19 @@ does not know model families (architectures.py) nor which heads should go.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from levelhead.models.pruned_modules import ConfigView, ExpandKeyValues
+from levelhead.models.pruned_modules import (
+    ConfigView,
+    ExpandKeyValues,
+    SelectHeadBias,
+    SplitFalconHeads,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +84,14 @@ def keep_inputs(module: nn.Module, columns: Sequence[int]) -> None:
 
 
 def input_width(module: nn.Module) -> int:
-    """Number of inputs of a Linear or Conv1D."""
-    weight = module.get_parameter("weight")
-    return int(weight.shape[0 if isinstance(module, Conv1D) else 1])
+    """Number of inputs of a Linear (quantised ones, too) or Conv1D."""
+    width: int = getattr(module, "nx" if isinstance(module, Conv1D) else "in_features")
+    return int(width)
+
+
+def keep_rows(module: nn.Module, name: str, rows: Sequence[int]) -> None:
+    """Keep these entries of the first dimension of a parameter, in place."""
+    _select(module, name, 0, rows)
 
 
 def _select(module: nn.Module, name: str, dim: int, index: Sequence[int]) -> None:
@@ -102,6 +112,34 @@ def slice_separate(attention: Any, kept: KeptHeads) -> None:
     keep_outputs(attention.k_proj, rows_of(plan.heads, kept.head_dim))
     keep_outputs(attention.v_proj, rows_of(plan.heads, kept.head_dim))
     _set_counts(attention, kept, plan)
+
+
+def slice_cohere(attention: Any, kept: KeptHeads) -> None:
+    """Separate projections, and query/key norms (if any) with a row of weights per head."""
+    plan = plan_key_values(kept)
+    slice_separate(attention, kept)
+    if attention.use_qk_norm:
+        keep_rows(attention.q_norm, "weight", kept.heads)
+        keep_rows(attention.k_norm, "weight", plan.heads)
+
+
+def slice_stablelm(attention: Any, kept: KeptHeads) -> None:
+    """Separate projections, and query/key norms (if any) that are a list of one norm per head."""
+    plan = plan_key_values(kept)
+    slice_separate(attention, kept)
+    if attention.qk_layernorm:
+        lists = (attention.q_layernorm, kept.heads), (attention.k_layernorm, plan.heads)
+        for per_head, heads in lists:
+            for head in set(range(len(per_head.norms))) - set(heads):
+                # Not `del norms[head]`, which renumbers: names in checkpoints stay those of heads.
+                del per_head.norms._modules[str(head)]
+            per_head.num_heads = len(heads)
+
+
+def slice_gpt_oss(attention: Any, kept: KeptHeads) -> None:
+    """Separate projections, and one attention sink per query head."""
+    slice_separate(attention, kept)
+    keep_rows(attention, "sinks", kept.heads)
 
 
 def slice_phi3(attention: Any, kept: KeptHeads) -> None:
@@ -128,6 +166,46 @@ def slice_gpt2(attention: Any, kept: KeptHeads) -> None:
 def slice_interleaved(attention: Any, kept: KeptHeads) -> None:
     """One projection with a block of query, key and value rows per head (GPT-NeoX)."""
     keep_outputs(attention.query_key_value, rows_of(kept.heads, 3 * kept.head_dim))
+
+
+def slice_bloom(attention: Any, kept: KeptHeads) -> None:
+    """Interleaved as in GPT-NeoX, and position biases (ALiBi) made by the model for all heads."""
+    slice_interleaved(attention, kept)
+    attention.num_heads = len(kept.heads)
+    hook = SelectHeadBias(kept.heads, kept.num_heads)
+    attention.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def slice_falcon(attention: Any, kept: KeptHeads) -> None:
+    """Falcon's three layouts of one projection, each with or without ALiBi.
+
+    `multi_query`: all queries, a key, a value. `new_decoder_architecture`: for every key/value
+    head its queries, then the key and the value. Neither: query, key and value per head.
+    """
+    kept = replace(kept, num_key_value_heads=attention.num_kv_heads)
+    plan, width, group = (
+        plan_key_values(kept),
+        kept.head_dim,
+        kept.num_heads // kept.num_key_value_heads,
+    )
+    if not attention.new_decoder_architecture and not attention.multi_query:
+        rows = rows_of(kept.heads, 3 * width)
+    elif not attention.new_decoder_architecture:
+        rows = rows_of((*kept.heads, kept.num_heads, kept.num_heads + 1), width)
+    else:
+        # In blocks of one head: query h is at h + 2 * (groups before it), then two for the group.
+        queries = [head + 2 * (head // group) for head in kept.heads]
+        keys = [group + (group + 2) * head for head in plan.heads]
+        if plan.expand is None:
+            blocks = sorted([*queries, *keys, *(key + 1 for key in keys)])
+        else:
+            blocks = [*queries, *keys, *(key + 1 for key in keys)]
+            attention._split_heads = SplitFalconHeads(plan.expand, len(plan.heads), width)
+        rows = rows_of(blocks, width)
+    keep_outputs(attention.query_key_value, rows)
+    attention.num_heads, attention.num_kv_heads = len(kept.heads), len(plan.heads)
+    hook = SelectHeadBias(kept.heads, kept.num_heads)
+    attention.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _set_counts(attention: Any, kept: KeptHeads, plan: KeyValuePlan) -> None:

@@ -25,6 +25,7 @@ from levelhead.models.architectures import (
     text_config,
 )
 from levelhead.models.pruned_modules import HeadlessAttention
+from levelhead.models.quantised import refuse_quantised
 from levelhead.models.removed_heads import LayerHeads, record_removed_heads, removed_heads
 from levelhead.models.slicing import KeptHeads, input_width, keep_inputs, rows_of
 
@@ -67,11 +68,13 @@ def prune_heads(model: PreTrainedModel, heads: Heads) -> None:
     that loses every head returns the output projection's bias and still advances the cache.
 
     Raises:
-        SelectionError: `heads` names a layer or head that does not exist, or one twice.
-        ModelError: the model is pruned already.
+        SelectionError: `heads` names a layer or head that does not exist, or one twice, or single
+            heads of a family that can lose whole layers only.
+        ModelError: the model is pruned already, or quantised.
     """
     removed = check_heads(heads, *head_counts(model))
     refuse_pruned(model)
+    refuse_quantised(model)
     remove_heads(model, removed)
     if removed:
         record_removed_heads(model.config, removed)
@@ -81,10 +84,11 @@ def zero_heads(model: PreTrainedModel, heads: Heads) -> None:
     """Zero the output projection's columns of these heads, in place; all shapes stay stock.
 
     Raises:
-        SelectionError, ModelError: as `prune_heads`.
+        SelectionError, ModelError: as `prune_heads`, except that single heads can always be zeroed.
     """
     removed = check_heads(heads, *head_counts(model))
     refuse_pruned(model)
+    refuse_quantised(model)
     width = head_dim(model)
     projections = output_projections(model)
     with torch.no_grad():
@@ -108,8 +112,23 @@ def refuse_pruned(model: PreTrainedModel) -> None:
         )
 
 
+def refuse_partial(model: PreTrainedModel, removed: LayerHeads) -> None:
+    """Raise SelectionError where single heads shall go of a family that can lose only layers."""
+    family = architecture_of(model)
+    _, num_heads = head_counts(model)
+    partial = [layer for layer, gone in removed.items() if len(gone) < num_heads]
+    if family.whole_layers_only and partial:
+        raise SelectionError(
+            f"single heads of {model.config.model_type} cannot be removed exactly: "
+            f"{family.whole_layers_only}. Of layer {partial[0]} {len(removed[partial[0]])} of "
+            f"{num_heads} heads are listed; remove all heads of a layer, or zero heads "
+            "(levelhead.zero_heads), which saves nothing"
+        )
+
+
 def remove_heads(model: PreTrainedModel, removed: LayerHeads) -> None:
-    """`prune_heads` without checks and without recording: modules only."""
+    """`prune_heads` without its checks of the model, and without recording: modules only."""
+    refuse_partial(model, removed)
     path = architecture_of(model).attention
     _, num_heads = head_counts(model)
     layers = decoder_layers(model)
@@ -145,7 +164,9 @@ def slice_attention(
     keep_inputs(projection, rows_of(heads, width))
     if heads:
         return attention
-    return HeadlessAttention(architecture.output_projection, projection, layer)
+    return HeadlessAttention(
+        architecture.output_projection, projection, layer, architecture.adds_residual
+    )
 
 
 def _is_index(value: object, limit: int) -> bool:

@@ -9,7 +9,6 @@ bias, nor of which heads language modelling needs together.
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -17,9 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from levelhead.models.architectures import architecture_of, attention_modules, head_counts
 from levelhead.models.gates import HeadGates
+from levelhead.models.quantised import plain_copy
 from levelhead.models.surgery import refuse_pruned, slice_attention
 from levelhead.progress import Progress
 from levelhead.scoring.perplexity_effects import window_nll
@@ -45,8 +46,7 @@ def magnitude(model: PreTrainedModel) -> Grid:
     norms = np.zeros((num_layers, num_heads))
     for layer, attention in enumerate(attention_modules(model)):
         for head in range(num_heads):
-            own = {id(p): p for p in attention.parameters()}  # shared, not copied: never written to
-            alone = slice_attention(model, copy.deepcopy(attention, own), (head,), layer)
+            alone = slice_attention(model, plain_copy(attention), (head,), layer)
             norms[layer, head] = _norm(alone, alone.get_submodule(output))
     return norms
 
@@ -55,9 +55,8 @@ def _norm(attention: nn.Module, output: nn.Module) -> float:
     """Of all projections; norms of queries and keys and the output's bias belong to no head."""
     total = 0.0
     for module in attention.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim == 2:
-            bias = getattr(module, "bias", None)
+        if isinstance(module, nn.Linear | Conv1D):
+            weight, bias = module.weight, module.bias
             parts = [weight, bias] if bias is not None and module is not output else [weight]
             total += sum(float(part.detach().double().square().sum()) for part in parts)
     return math.sqrt(total)

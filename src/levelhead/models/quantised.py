@@ -1,0 +1,72 @@
+"""Models that were quantised on load: what can be done with them, and what cannot.
+
+Gates act on activations, so such models are scored and ablated like any other. Removing heads
+slices weights, and how packed weights may be sliced is each quantiser's own secret: refused. Tells
+quantised weights by their storage, and knows no quantiser by name.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from levelhead.errors import ModelError
+from levelhead.models.architectures import attention_modules
+
+PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Of weights that can be sliced; anything else is the storage of some quantisation."""
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether this very module (not those inside) holds weights that are not plain numbers."""
+    weight = getattr(module, "weight", None)
+    if weight is None and not hasattr(module, "in_features"):
+        return False  # no weights at all
+    return type(weight) is not nn.Parameter or weight.dtype not in PLAIN_DTYPES
+
+
+def refuse_quantised(model: PreTrainedModel) -> None:
+    """Raise ModelError where attention weights are not stored as plain floating-point numbers."""
+    for layer, attention in enumerate(attention_modules(model)):
+        for name, module in attention.named_modules():
+            if is_quantised(module):
+                raise ModelError(
+                    f"the model is quantised ({name} of layer {layer} is a "
+                    f"{type(module).__name__}): its heads can be scored and ablated, but not "
+                    "removed. Load it without quantisation, prune it, and quantise the result"
+                )
+
+
+def plain_copy(attention: nn.Module) -> nn.Module:
+    """A copy of an attention module whose weights are plain: those of a quantised one in effect.
+
+    Weights that are plain already are shared with the original, not copied: only replace them.
+    """
+    shared: dict[int, Any] = {id(p): p for p in attention.parameters()}
+    copied = copy.deepcopy(attention, shared)
+    for name, module in list(copied.named_modules()):
+        if is_quantised(module):
+            parent, _, leaf = name.rpartition(".")
+            setattr(copied.get_submodule(parent), leaf, _dense(module))
+    return copied
+
+
+def _dense(module: Any) -> nn.Linear:
+    """The linear layer that a quantised one computes, found by asking it."""
+    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    with torch.no_grad():
+        one = torch.eye(module.in_features, device=device)
+        bias = module(torch.zeros_like(one[:1]))[0]
+        weight = module(one) - bias
+    has_bias = getattr(module, "bias", None) is not None
+    # On the meta device: initial weights would be drawn from the global random state.
+    dense = nn.Linear(module.in_features, len(bias), bias=has_bias, device="meta")
+    dense.weight = nn.Parameter(weight.T.contiguous(), requires_grad=False)
+    if has_bias:
+        dense.bias = nn.Parameter(bias, requires_grad=False)
+    return dense
