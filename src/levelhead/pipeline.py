@@ -135,6 +135,7 @@ def select(
     gamma: float = 0.3,
     alpha: float = 0.1,
     seed: int = 0,
+    per_layer_equal: bool = False,
     allow_unreliable: bool = False,
     min_reliability: float = MIN_RELIABILITY,
 ) -> HeadSelection:
@@ -147,6 +148,7 @@ def select(
         gamma: share of heads protected for language modelling.
         alpha: share of heads pruned.
         seed: of method random.
+        per_layer_equal: of every layer floor(alpha * heads per layer), as format uniform needs it.
         allow_unreliable: choose from a run folder whose ranking is mostly noise all the same.
         min_reliability: split-half reliability below which a ranking counts as mostly noise.
 
@@ -156,12 +158,13 @@ def select(
         ScoreTableError: the table lacks the axis or a column.
     """
     if isinstance(scores, ScoreTable):
-        return chosen_heads(scores, axis, method, gamma, alpha, seed)
+        return chosen_heads(scores, axis, method, gamma, alpha, seed, per_layer_equal)
     if not runs.is_run(Path(scores)):
         table = Path(scores)
         if table.is_dir():
             raise RunFolderError(f"{table} is neither a run folder nor a score table (CSV)")
-        return chosen_heads(ScoreTable.read(table), axis, method, gamma, alpha, seed)
+        read = ScoreTable.read(table)
+        return chosen_heads(read, axis, method, gamma, alpha, seed, per_layer_equal)
     folder = RunFolder.open(scores)
     config = replace(
         folder.config,
@@ -173,7 +176,7 @@ def select(
     )
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)
-    return select_stage(folder, config, min_reliability)
+    return select_stage(folder, config, min_reliability, per_layer_equal)
 
 
 def prune(

@@ -132,13 +132,27 @@ def _score_axes(
 
 
 def chosen_heads(
-    table: ScoreTable, axis: str | None, method: str, gamma: float, alpha: float, seed: int
+    table: ScoreTable,
+    axis: str | None,
+    method: str,
+    gamma: float,
+    alpha: float,
+    seed: int,
+    per_layer_equal: bool = False,
 ) -> HeadSelection:
     if axis is None:
         if not table.axes:
             raise SelectionError("the score table has no bias_without_AXIS column to select by")
         axis = table.axes[0]
-    return select_heads(table, axis=axis, method=method, gamma=gamma, alpha=alpha, seed=seed)
+    return select_heads(
+        table,
+        axis=axis,
+        method=method,
+        gamma=gamma,
+        alpha=alpha,
+        seed=seed,
+        per_layer_equal=per_layer_equal,
+    )
 
 
 def refuse_noise(folder: RunFolder, config: RunConfig, least: float) -> None:
@@ -153,25 +167,23 @@ def refuse_noise(folder: RunFolder, config: RunConfig, least: float) -> None:
 
 
 def select_stage(
-    folder: RunFolder, config: RunConfig, least: float = MIN_RELIABILITY
+    folder: RunFolder,
+    config: RunConfig,
+    least: float = MIN_RELIABILITY,
+    per_layer_equal: bool = False,
 ) -> HeadSelection:
     table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {folder.path}"))
     axis = config.axis[0]
-    chosen = chosen_heads(table, axis, config.method, config.gamma, config.alpha, config.seed)
+    shares = (config.method, config.gamma, config.alpha, config.seed, per_layer_equal)
+    chosen = chosen_heads(table, axis, *shares)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     protects = config.method == "fasp"
     kept = np.argwhere(protected_heads(table, config.gamma)).tolist() if protects else []
-    agreement = split_half_agreement(
-        runs.read_arrays(folder.path / runs.HALVES),
-        axis,
-        config.method,
-        config.gamma,
-        config.alpha,
-        config.seed,
-    )
+    agreement = split_half_agreement(runs.read_arrays(folder.path / runs.HALVES), axis, *shares)
     selection = replace(
         chosen,
         details={
+            **(chosen.details or {}),
             "axis": axis,
             "reliable": not (
                 bias_metric(axis) in ranked_by(config.method, axis)

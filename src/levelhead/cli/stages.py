@@ -66,6 +66,10 @@ def score(model: str | None, out: Path, **options: Any) -> None:
 @click.option("--alpha", type=float, default=0.1, show_default=True, help="Share pruned.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of method random.")
 @click.option(
+    "--per-layer-equal", is_flag=True,
+    help="As many heads of every layer, as prune --format uniform needs it.",
+)  # fmt: skip
+@click.option(
     "--allow-unreliable", is_flag=True, help="Choose even where the ranking is mostly noise."
 )
 @click.option(
@@ -98,8 +102,9 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
         return
     names = ", ".join(f"{layer}.{head}" for layer, head in selection.heads)
     click.echo(f"{len(selection.heads)} heads (layer.head): {names}")
-    if selection.details and (share := selection.details["agreement"].get("overlap")) is not None:
-        chance = selection.details["agreement"]["overlap_chance"]
+    agreement = (selection.details or {}).get("agreement", {})
+    if (share := agreement.get("overlap")) is not None:
+        chance = agreement["overlap_chance"]
         click.echo(f"two halves of the run share {share:.0%} of such a set (chance: {chance:.0%})")
 
 

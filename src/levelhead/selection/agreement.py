@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from levelhead.errors import SelectionError
 from levelhead.records import HeadSelection
 from levelhead.scores import PPL, ScoreTable, bias_metric, head_count
 from levelhead.selection.rules import protected_heads, ranked_by, select_heads
@@ -22,7 +23,13 @@ Halves = Float[np.ndarray, "splits 2 layers heads"]
 
 
 def split_half_agreement(
-    halves: Mapping[str, Halves], axis: str, method: str, gamma: float, alpha: float, seed: int
+    halves: Mapping[str, Halves],
+    axis: str,
+    method: str,
+    gamma: float,
+    alpha: float,
+    seed: int,
+    per_layer_equal: bool = False,
 ) -> dict[str, Any]:
     """Shares of heads that two halves of the run have in common, and what chance would give.
 
@@ -35,6 +42,7 @@ def split_half_agreement(
         gamma: share of heads protected.
         alpha: share of heads pruned.
         seed: of method `random`.
+        per_layer_equal: as in `select_heads`.
 
     Returns:
         `overlap` of the pruned sets and `overlap_chance` (a draw from the heads that may be
@@ -45,24 +53,41 @@ def split_half_agreement(
     metric = bias_metric(axis)
     if PPL not in halves or metric not in halves or not ranked_by(method, axis):
         return {}
-    pruned, protected = [], []
+    pruned, protected, chance = [], [], []
     for z_ppl, z_bias in zip(halves[PPL], halves[metric], strict=False):
         tables = [
             ScoreTable.of_effects({PPL: p, metric: b}) for p, b in zip(z_ppl, z_bias, strict=True)
         ]
-        sets = [
-            select_heads(t, axis=axis, method=method, gamma=gamma, alpha=alpha, seed=seed)
-            for t in tables
-        ]
+        try:
+            sets = [
+                select_heads(
+                    table,
+                    axis=axis,
+                    method=method,
+                    gamma=gamma,
+                    alpha=alpha,
+                    seed=seed,
+                    per_layer_equal=per_layer_equal,
+                )
+                for table in tables
+            ]
+        except SelectionError:  # a half protects nearly all of some layer, the whole run does not
+            continue
         pruned.append(_shared(*map(_heads, sets)))
         kept = [protected_heads(table, gamma) for table in tables]
         most = max(1, max(int(k.sum()) for k in kept))
         protected.append(float((kept[0] & kept[1]).sum() / most))
+        per_layer = (~kept[0] if method == "fasp" else np.ones_like(kept[0])).sum(axis=1)
+        chance.append(float((head_count(alpha, kept[0].shape[1]) / per_layer.clip(1)).mean()))
+    if not pruned:
+        return {}
     total = halves[PPL].shape[-1] * halves[PPL].shape[-2]
     guarded = head_count(gamma, total) if method == "fasp" else 0
     found = {
         "overlap": float(np.mean(pruned)),
-        "overlap_chance": head_count(alpha, total) / max(1, total - guarded),
+        "overlap_chance": float(np.mean(chance))
+        if per_layer_equal
+        else head_count(alpha, total) / max(1, total - guarded),
     }
     if guarded:
         found["protected_overlap"] = float(np.mean(protected))
