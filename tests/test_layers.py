@@ -31,6 +31,7 @@ LAYERS = {
     "diagnosis": "errors metrics records scores selection",
     "reporting": "errors records scores",
     "session": "config data errors models records scoring toxicity",
+    "export": "errors models",
     "evaluation": "batching errors metrics models progress records sampling scoring session "
     "toxicity",
     "runs": "config errors records",
@@ -52,7 +53,9 @@ AT_THE_TOP = {
     "metrics/perplexity.py": {"torch", "scipy"},
     "metrics/": {"scipy"},
     **dict.fromkeys(("batching", "models/", "sampling", "testing", "session"), HEAVY),
-    **dict.fromkeys(("scoring/", "evaluation/", "stages", "pipeline", "experiments/"), HEAVY),
+    **dict.fromkeys(
+        ("scoring/", "evaluation/", "export/", "stages", "pipeline", "experiments/"), HEAVY
+    ),
     "scores": {"pandas"},
     "diagnosis/": {"pandas", "scipy"},
 }
