@@ -26,8 +26,9 @@ from levelhead.experiments.examples import examples
 from levelhead.experiments.glance import glance as heads
 from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
-from levelhead.models.checkpoint import Format, load, save_pruned
-from levelhead.models.loading import load_base
+from levelhead.models.checkpoint import Format, check_pruning, load, save_pruned
+from levelhead.models.folders import check_target
+from levelhead.models.loading import load_base, load_config
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
@@ -185,39 +186,46 @@ def prune(
     *,
     out: str | Path | None = None,
     format: Format = "compact",  # noqa: A002 - the flag's name
+    revision: str | None = None,
     overwrite: bool = False,
+    **options: Any,
 ) -> PreTrainedModel:
     """Remove heads physically and save the smaller model.
 
     Args:
         model: a run folder, or the model to prune (none: the embedded one).
-        heads: a selection, or a file in selection.json's form; a run folder has its own.
+        heads: a selection, or a file in selection.json's form; none: the run folder's own.
         out: where to save; none: `model/` of the run folder, else nowhere.
-        format: "compact", or "zeroed" (stock architecture, loads anywhere, no smaller).
+        format: compact, zeroed, uniform, remote-code or adapter; docs/formats.md tells which.
+        revision: of a model on the hub; a run folder has its own.
         overwrite: replace a model that is in `out` already.
+        options: of transformers' `save_pretrained`, such as max_shard_size="2GB".
 
     Returns:
         The pruned model.
 
     Raises:
-        SelectionError: heads that the model does not have.
-        CheckpointError: a folder in the way.
+        SelectionError: no heads, or some that the model does not have.
+        CheckpointError: a format that these heads or this family cannot have, a folder in the
+            way, a full disk.
     """
-    if model is not None and runs.is_run(Path(model)) and heads is None:
-        folder = RunFolder.open(model)
-        session = Session(folder.config)
-        if out is None:
-            return prune_stage(session, folder, format)
-        selection = read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
-    else:
-        if heads is None:
+    folder = RunFolder.open(model) if model is not None and runs.is_run(Path(model)) else None
+    if folder is not None and heads is None and out is None:
+        return prune_stage(Session(folder.config), folder, format, **options)
+    if heads is None:
+        if folder is None:
             raise SelectionError("no heads given; name a file in selection.json's form (--heads)")
-        selection = heads if isinstance(heads, HeadSelection) else read_selection(Path(heads))
-        session = Session(RunConfig(model=None if model is None else str(model)))
-    loaded = load_base(session.base_path, dtype="saved", need_tokenizer=False)
+        heads = folder.require(runs.SELECTION, f"select {folder.path}")
+    selection = heads if isinstance(heads, HeadSelection) else read_selection(Path(heads))
+    config = folder.config if folder else RunConfig(model=None if model is None else str(model))
+    base, revision = Session(config).base_path, config.revision if folder else revision
+    if out is not None:
+        check_target(Path(out), overwrite)
+    check_pruning(load_config(base, revision), selection.by_layer, format)
+    loaded = load_base(base, revision=revision, dtype="saved", need_tokenizer=False)
     prune_heads(loaded.model, selection.by_layer)
     if out is not None:
-        save_pruned(loaded.model, out, format, loaded.tokenizer, overwrite=overwrite)
+        save_pruned(loaded.model, out, format, loaded.tokenizer, overwrite=overwrite, **options)
     return loaded.model
 
 

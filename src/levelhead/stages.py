@@ -17,10 +17,11 @@ from transformers import AutoConfig, PreTrainedModel
 
 from levelhead import __version__, runs
 from levelhead.config import EVALUATE, SCORE, RunConfig
-from levelhead.errors import RunFolderError, SelectionError, UnreliableScoresError
+from levelhead.errors import ConfigError, RunFolderError, SelectionError, UnreliableScoresError
 from levelhead.evaluation import evaluate_run
-from levelhead.models.checkpoint import Format, register, save_pruned
-from levelhead.models.loading import load_base
+from levelhead.models.checkpoint import Format, check_pruning, register, save_pruned
+from levelhead.models.checksums import saved_heads
+from levelhead.models.loading import load_base, load_config
 from levelhead.models.removed_heads import removed_heads
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import Progress
@@ -217,15 +218,24 @@ def read_selection(path: Path) -> HeadSelection:
         raise SelectionError(f"{path}: {error}") from error
 
 
-def prune_stage(session: Session, folder: RunFolder, format: Format) -> PreTrainedModel:  # noqa: A002
+def prune_stage(
+    session: Session,
+    folder: RunFolder,
+    format: Format,  # noqa: A002 - the flag's name
+    **options: Any,
+) -> PreTrainedModel:
     selection = read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
+    if format == "adapter":
+        raise ConfigError("a run's model/ is what evaluate reads: an adapter needs another --out")
     target = folder.path / runs.MODEL
+    config = load_config(session.base_path, session.config.revision)
+    check_pruning(config, selection.by_layer, format)
     # A copy of its own, in the number format it was saved in: the session's base stays as it is.
     loaded = load_base(
         session.base_path, revision=session.config.revision, dtype="saved", device="cpu"
     )
     prune_heads(loaded.model, selection.by_layer)
-    save_pruned(loaded.model, target, format, loaded.tokenizer, overwrite=True)
+    save_pruned(loaded.model, target, format, loaded.tokenizer, overwrite=True, **options)
     return loaded.model
 
 
@@ -242,7 +252,9 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
         if held.get("of") == stamp:
             return held
     pruned = session.load(str(folder.path / runs.MODEL)).model
-    if removed_heads(pruned) and removed_heads(pruned) != selection.by_layer:
+    # Formats with a stock config say it beside that.
+    gone = removed_heads(pruned) or saved_heads(folder.path / runs.MODEL)
+    if gone and gone != selection.by_layer:
         raise RunFolderError(
             f"{folder.path / runs.MODEL} lacks other heads than selection.json names; "
             f"run: levelhead prune {folder.path}"

@@ -114,23 +114,33 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Where to save the pruned model.")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="compact", show_default=True,
-    help="compact: smaller. zeroed: stock architecture, loads anywhere, no smaller.",
+    help="compact: smaller. zeroed: stock shapes, loads anywhere, no smaller. uniform: a stock "
+    "config with fewer heads, as many in every layer. remote-code: compact with its own code. "
+    "adapter: a few hundred bytes, applied to the base model.",
 )  # fmt: skip
+@click.option("--revision", help="Model revision on the hub.")
+@click.option("--max-shard-size", help="Split the weights into files of at most, say, 2GB.")
 @click.option("--overwrite", is_flag=True, help="Replace a model that is in OUT.")
 def prune(
-    model: str | None, heads: Path | None, out: Path | None, form: Any, overwrite: bool
+    model: str | None, heads: Path | None, out: Path | None, form: Any, **options: Any
 ) -> None:
     """Remove heads physically and save the smaller model.
 
     MODEL is a run folder (its selection.json and model/ are used), or a hub id, folder or GGUF
     file with --heads and --out. Load the result with levelhead.load(path).
     """
+    import warnings
+
     from levelhead import pipeline, runs
 
     is_run = model is not None and runs.is_run(Path(model))
-    if not is_run and (heads is None or out is None):
+    if (heads is not None or not is_run) and (heads is None or out is None):
         raise click.UsageError("a MODEL that is not a run folder needs --heads FILE and --out DIR")
-    pruned = pipeline.prune(model, heads, out=out, format=form, overwrite=overwrite)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        pruned = pipeline.prune(model, heads, out=out, format=form, **given(options))
+    for warning in (w for w in told if "levelhead" in Path(w.filename).parts):
+        click.echo(f"warning: {warning.message}", err=True)
     where = out or Path(str(model)) / runs.MODEL
     click.echo(f"{where}: {pruned.num_parameters():,} parameters")
 

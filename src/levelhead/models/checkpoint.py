@@ -22,22 +22,28 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.hub import cached_file
 
-from levelhead.errors import CheckpointError
+from levelhead.errors import CheckpointError, SelectionError
 from levelhead.models.adapter import apply_adapter, find_adapter, write_adapter
-from levelhead.models.architectures import kept_heads
+from levelhead.models.architectures import head_counts, kept_heads
 from levelhead.models.checksums import verify, verify_folder, write_manifest
 from levelhead.models.folders import new_folder
 from levelhead.models.load_failures import first_line
 from levelhead.models.plugin import OTHER_SHAPES, register
 from levelhead.models.remote_code import write_remote_code
 from levelhead.models.removed_heads import METHOD, LevelheadConfig, removed_heads
-from levelhead.models.uniform import uniform_model
+from levelhead.models.surgery import Heads, check_heads
+from levelhead.models.uniform import check_equal_counts, uniform_model
 from levelhead.models.zero_fill import zero_filled
 
-__all__ = ["FORMATS", "Format", "load", "register", "save_pruned"]
+__all__ = ["FORMATS", "Format", "check_pruning", "load", "register", "save_pruned"]
 
 Format = Literal["compact", "zeroed", "uniform", "remote-code", "adapter"]
 PROVENANCE = "levelhead_zeroed_heads"
@@ -84,12 +90,34 @@ def save_pruned(
             "every head of every layer is removed: the model no longer sees other tokens",
             stacklevel=2,
         )
-    with new_folder(Path(path), overwrite) as folder:
+    target = Path(path)
+    with new_folder(target, overwrite) as folder:
         FORMATS[format](model, folder, **options)
         if tokenizer is not None and format != "adapter":
             tokenizer.save_pretrained(folder)
         write_manifest(folder, format, heads)
-    return Path(path)
+    return target
+
+
+def check_pruning(config: PreTrainedConfig, heads: Heads, form: Format) -> None:
+    """Find out from the config alone, before weights are loaded, what would stop `save_pruned`.
+
+    Args:
+        config: of the whole model.
+        heads: {layer: heads} to be removed.
+
+    Raises:
+        SelectionError: no head, or one that the model does not have.
+        CheckpointError: an unknown format, or unequal numbers of heads for `uniform`.
+    """
+    if form not in FORMATS:
+        raise CheckpointError(f"format={form!r} is unknown; there are {', '.join(FORMATS)}")
+    num_layers, num_heads = head_counts(config)
+    removed = check_heads(heads, num_layers, num_heads)
+    if not removed:
+        raise SelectionError("the list of heads is empty: there is nothing to prune")
+    if form == "uniform":
+        check_equal_counts({layer: len(removed.get(layer, ())) for layer in range(num_layers)})
 
 
 def load(

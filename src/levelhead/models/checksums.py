@@ -53,6 +53,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return _read(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
 
 
+def saved_heads(folder: Path) -> LayerHeads:
+    """The heads that `levelhead.json` says are gone, whatever the format; {} without that file."""
+    stored = (read_manifest(folder) or {}).get("removed_heads", {})
+    try:
+        return {int(layer): tuple(int(head) for head in gone) for layer, gone in stored.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged; save the model again") from error
+
+
 def verify_folder(folder: Path) -> None:
     """Compare a local checkpoint with its checksums, if it has any.
 

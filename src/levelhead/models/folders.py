@@ -37,13 +37,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         CheckpointError: something is in the way, the disk is full, or nothing can be written there.
     """
-    occupied = path.is_file() or (path.is_dir() and any(path.iterdir()))
-    if occupied and not overwrite:
-        raise CheckpointError(
-            f"{path} exists already; choose another folder, or overwrite it (--overwrite)"
-        )
-    if occupied and not _holds_model(path):
-        raise CheckpointError(f"{path} holds something else than a model; it is not overwritten")
+    check_target(path, overwrite)
     with _failure_reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -55,6 +49,17 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             _swap(fresh, path, scratch / "old")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_target(path: Path, overwrite: bool = False) -> None:
+    """Raise CheckpointError where something is in the way of a new folder at `path`."""
+    occupied = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if occupied and not overwrite:
+        raise CheckpointError(
+            f"{path} exists already; choose another folder, or overwrite it (--overwrite)"
+        )
+    if occupied and not _holds_model(path):
+        raise CheckpointError(f"{path} holds something else than a model; it is not overwritten")
 
 
 def _swap(fresh: Path, path: Path, old: Path) -> None:

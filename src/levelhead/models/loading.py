@@ -23,10 +23,13 @@ from transformers import (
 )
 
 from levelhead.errors import ConfigError, ModelError
+from levelhead.models.adapter import ADAPTER
 from levelhead.models.architectures import architecture_named, architecture_of
 from levelhead.models.checkpoint import register
+from levelhead.models.checksums import verify_folder
 from levelhead.models.identity import fingerprint
 from levelhead.models.load_failures import failure_reported, first_line
+from levelhead.models.removed_heads import removed_heads
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -66,7 +69,7 @@ def load_base(
     Raises:
         UnsupportedArchitectureError: the family has no adapter; found before weights are read.
         ModelError: no such model, no network, no safetensors, no tokenizer, or NaN outputs.
-        CheckpointError: a pruned model of a newer format.
+        CheckpointError: a pruned model of a newer format, or not as it was saved.
         ConfigError: an unknown dtype or device, or a device that this machine lacks.
     """
     name = str(name_or_path)
@@ -82,6 +85,9 @@ def load_base(
         _refuse_unknown_family(source)
         config = auto_config.from_pretrained(**source)
     architecture_of(config)
+    removed_heads(config)  # a newer format is to be called that, not a damaged file
+    if "revision" not in source:
+        verify_folder(Path(source["pretrained_model_name_or_path"]))
     tokenizer = _load_tokenizer(name, source, need_tokenizer)
 
     options: dict[str, Any] = {"dtype": weights_dtype, "use_safetensors": True}
@@ -103,6 +109,21 @@ def load_base(
         revision=getattr(config, "_commit_hash", None) or revision,
         fingerprint=fingerprint(model),
     )
+
+
+def load_config(name_or_path: str | Path, revision: str | None = None) -> PreTrainedConfig:
+    """The config of a model of a supported family, without its weights.
+
+    Raises:
+        UnsupportedArchitectureError, ModelError, CheckpointError: as `load_base`.
+    """
+    source = _source(str(name_or_path), revision, trust_remote_code=False)
+    auto: Any = AutoConfig
+    with failure_reported(str(name_or_path)):
+        _refuse_unknown_family(source)
+        config: PreTrainedConfig = auto.from_pretrained(**source)
+    architecture_of(config)
+    return config
 
 
 def resolve_device(device: str) -> torch.device:
@@ -156,6 +177,11 @@ def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[st
     path = Path(name).expanduser()
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if path.is_dir():
+        if (path / ADAPTER).is_file():
+            raise ModelError(
+                f"{path} holds an adapter, not a model; levelhead.load(folder) applies it to its "
+                "base model, whose save_pretrained(other_folder) makes a model of it"
+            )
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} has no config.json: not the folder of a saved model")
         return {"pretrained_model_name_or_path": str(path), **common}
