@@ -4,12 +4,15 @@ Fairness-Aware Structured Pruning (FASP, arXiv 2312.15398). The functions have t
 commands: `score`, `select`, `prune`, `evaluate`, `report`, or `run` for all of them in order,
 `load` for a pruned model, the experiments on a run (`compare`, `axes`, `heads`, `agree`,
 `interactions`, `examples`), `reproduce` for the paper's row, and `diagnose` for score tables from
-elsewhere. They are imported when first used, so that `import levelhead` is cheap.
+elsewhere. They are imported when first used, so that `import levelhead` is cheap. After it,
+transformers' own `from_pretrained` reads pruned checkpoints, too.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from levelhead.models.on_import import register_when_imported
 
 __version__ = "0.1.0"
 __all__ = [
@@ -60,3 +63,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+register_when_imported()
