@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from levelhead.errors import PromptError
 from levelhead.records import Prompt
 from levelhead.scoring.effects import AxisEffects, axis_effects
 from levelhead.scoring.problem import BiasProblem, SampledTexts, group_shifts
@@ -86,3 +87,10 @@ def test_they_are_about_the_same_where_descriptors_do_not_differ(problem: BiasPr
 def test_descriptors_are_told_apart_only_on_request(problem: BiasProblem) -> None:
     assert set(problem.descriptor) == {0}
     assert set(replace(problem, two_way=True).descriptor) == set(range(DESCRIPTORS))
+
+
+def test_a_subgroup_of_one_descriptor_is_refused(planted, prompts) -> None:
+    """`prompts` has one descriptor per subgroup: nothing to tell their spread from."""
+    with pytest.raises(PromptError, match="--two-way takes descriptors as random"):
+        BiasProblem.of(planted.model, planted.tokenizer, None, prompts, two_way=True)
+    assert BiasProblem.of(planted.model, planted.tokenizer, None, prompts).two_way is False

@@ -78,6 +78,12 @@ class BiasProblem:
                 f"an axis needs at least two subgroups with prompts; found {len(found)}"
                 f" ({', '.join(sorted(found)) or 'no prompts'})"
             )
+        alone = {p.subgroup: p.descriptor for p in prompts}
+        if two_way and (single := [g for g in alone if _descriptors(prompts, g) < 2]):
+            raise PromptError(
+                f"--two-way takes descriptors as random, but subgroup {single[0]!r} has only one "
+                f"({alone[single[0]]!r}): give at least 2 (column `descriptor`), or leave it out"
+            )
         encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
         prompts, encoded = _cut(tokenizer, prompts, encoded, prompt_tokens)
         return cls(
@@ -139,6 +145,10 @@ class BiasProblem:
         """(what the model wrote, what the classifier reads) for one continuation."""
         text = str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
         return text, toxicity_text(self.prompts[prompt].text, text, self.toxicity_input)
+
+
+def _descriptors(prompts: Sequence[Prompt], subgroup: str) -> int:
+    return len({prompt.descriptor for prompt in prompts if prompt.subgroup == subgroup})
 
 
 def _cut(
