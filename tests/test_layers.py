@@ -44,7 +44,7 @@ LAYERS = {
     "console": "batching progress reporting.escape reporting.terminal runs scores",
     "cli": "config console data.embedded errors experiments pipeline runs",
     "testing": "models",
-    "__init__": "experiments pipeline",
+    "__init__": "experiments models.on_import pipeline",
     "__main__": "cli",
 }
 HEAVY = {"torch", "transformers", "pandas", "scipy", "datasets", "gguf", "plotly"}
