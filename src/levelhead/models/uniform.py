@@ -25,7 +25,6 @@ from levelhead.models.architectures import (
     kept_heads,
     text_config,
 )
-from levelhead.models.load_failures import first_line
 from levelhead.models.slicing import KeptHeads, plan_key_values
 
 REMEDY = "save it as compact, which can hold any heads"
@@ -53,7 +52,7 @@ def uniform_model(model: PreTrainedModel) -> PreTrainedModel:
         with torch.device("meta"):
             stock: PreTrainedModel = type(model)(config)
     except Exception as error:  # every class refuses in its own way
-        raise _cannot(family, first_line(error)) from error
+        raise _cannot(family, " ".join(str(error).split())) from error
     _same_shapes(stock, model, family, len(kept[0]))
     stock.load_state_dict(model.state_dict(), assign=True)
     stock.tie_weights()
@@ -134,7 +133,7 @@ def _smaller_config(
     try:
         config: PreTrainedConfig = type(model.config).from_dict(data)
     except Exception as error:  # every config refuses in its own way
-        raise _cannot(family, first_line(error)) from error
+        raise _cannot(family, " ".join(str(error).split())) from error
     implementation = getattr(model.config, "_attn_implementation", None)
     config._attn_implementation = implementation  # type: ignore[assignment,unused-ignore]
     config.dtype = model.config.dtype
