@@ -60,11 +60,19 @@ def logits(inputs: Inputs) -> Callable[[PreTrainedModel], Tensor]:
 
 @pytest.fixture
 def greedy(inputs: Inputs) -> Callable[[PreTrainedModel], Tensor]:
-    """Twelve greedy tokens after each sequence, through the cache (past sliding windows)."""
+    """Twelve greedy tokens after each sequence, through the cache (past sliding windows).
+
+    No token twice: some random models would repeat one for ever, whatever their heads do.
+    """
 
     def run(model: PreTrainedModel) -> Tensor:
         return model.generate(
-            **inputs, max_new_tokens=12, min_new_tokens=12, do_sample=False, use_cache=True
+            **inputs,
+            max_new_tokens=12,
+            min_new_tokens=12,
+            do_sample=False,
+            no_repeat_ngram_size=1,
+            use_cache=True,
         )[:, inputs["input_ids"].shape[1] :]
 
     return run

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from levelhead.models.architectures import output_projections
+from levelhead.errors import UnsupportedArchitectureError
+from levelhead.models.architectures import head_counts, output_projections
 from levelhead.models.gates import HeadGates, ablate, gated
 from levelhead.models.surgery import prune_heads
 from levelhead.testing import TINY_FAMILIES, TINY_VARIANTS, WHOLE_LAYER_FAMILIES
@@ -149,3 +150,17 @@ def test_gates_of_another_batch_are_refused(fresh, inputs):
     ):
         model(**inputs)
     assert hooks(model) == 0
+
+
+def test_bloom_that_goes_past_its_output_projection_is_refused(fresh, inputs):
+    """With these options transformers multiplies by the weight itself: no gate would act."""
+    model = fresh("bloom")
+    model.config.slow_but_exact = True
+    expected = head_counts(model)  # with a single shard the option does nothing
+    model.config.pretraining_tp = 2
+    with (
+        pytest.raises(UnsupportedArchitectureError, match="load it with slow_but_exact=False"),
+        ablate(model, {0: [1]}),
+    ):
+        model(**inputs)
+    assert expected == SHAPE

@@ -97,7 +97,8 @@ def test_unknown_family_is_found_before_weights_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "no.gguf"])
-def test_places_that_do_not_exist(name):
+def test_places_that_do_not_exist(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=name):
         load_base(name)
 

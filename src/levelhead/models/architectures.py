@@ -142,9 +142,15 @@ def architecture_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Arch
     """The family of a model, by its config's `model_type`.
 
     Raises:
-        UnsupportedArchitectureError: the family is not in ARCHITECTURES.
+        UnsupportedArchitectureError: the family is not in ARCHITECTURES, or has an option set
+            with which its heads cannot be told apart.
     """
-    config = getattr(model_or_config, "config", model_or_config)
+    config: Any = getattr(model_or_config, "config", model_or_config)
+    if getattr(config, "slow_but_exact", False) and config.pretraining_tp > 1:
+        raise UnsupportedArchitectureError(
+            f"BLOOM with slow_but_exact=True and pretraining_tp={config.pretraining_tp} goes past "
+            "the output projection, where heads are gated; load it with slow_but_exact=False"
+        )
     return architecture_named(getattr(config, "model_type", None))
 
 

@@ -35,10 +35,17 @@ def refuse_quantised(model: PreTrainedModel) -> None:
         for name, module in attention.named_modules():
             if is_quantised(module):
                 raise ModelError(
-                    f"the model is quantised ({name} of layer {layer} is a "
-                    f"{type(module).__name__}): its heads can be scored and ablated, but not "
-                    "removed. Load it without quantisation, prune it, and quantise the result"
+                    f"the model is quantised ({name} of layer {layer} is stored as "
+                    f"{_storage(module)}): its heads can be scored and ablated, but not removed. "
+                    "Load it without quantisation, prune it, and quantise the result"
                 )
+
+
+def _storage(module: nn.Module) -> str:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        return f"{type(module).__module__}.{type(module).__name__}"
+    return f"{type(weight).__name__}, {str(weight.dtype).removeprefix('torch.')}"
 
 
 def plain_copy(attention: nn.Module) -> nn.Module:

@@ -172,8 +172,7 @@ def slice_bloom(attention: Any, kept: KeptHeads) -> None:
     """Interleaved as in GPT-NeoX, and position biases (ALiBi) made by the model for all heads."""
     slice_interleaved(attention, kept)
     attention.num_heads = len(kept.heads)
-    hook = SelectHeadBias(kept.heads, kept.num_heads)
-    attention.register_forward_pre_hook(hook, with_kwargs=True)
+    _select_alibi(attention, kept)
 
 
 def slice_falcon(attention: Any, kept: KeptHeads) -> None:
@@ -204,6 +203,11 @@ def slice_falcon(attention: Any, kept: KeptHeads) -> None:
         rows = rows_of(blocks, width)
     keep_outputs(attention.query_key_value, rows)
     attention.num_heads, attention.num_kv_heads = len(kept.heads), len(plan.heads)
+    if attention.config.alibi:
+        _select_alibi(attention, kept)
+
+
+def _select_alibi(attention: Any, kept: KeptHeads) -> None:
     hook = SelectHeadBias(kept.heads, kept.num_heads)
     attention.register_forward_pre_hook(hook, with_kwargs=True)
 
