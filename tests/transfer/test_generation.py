@@ -36,6 +36,8 @@ def written(model, inputs, **options):
     "family", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
 def test_every_way_to_generate_writes_what_the_gated_model_writes(family, mode, inputs, pruned):
+    if (family, mode) == ("falcon_alibi", "static"):
+        pytest.skip("transformers has no static cache for Falcon with ALiBi")
     options = dict(MODES[mode])
     if mode == "assisted":  # by the model before pruning; one sequence at a time
         inputs = {name: tensor[:1] for name, tensor in inputs.items()}
