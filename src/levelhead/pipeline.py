@@ -98,7 +98,7 @@ def run(
     """
     config = RunConfig.of(model, **options)
     session = Session(config)
-    folder = start(session, out, announce)
+    folder = start(session, out, announce, prunes=True)
     score_stage(session, folder, progress)
     selection = select_stage(folder, session.config)
     if not holds_pruned(folder, selection):
@@ -225,6 +225,8 @@ def prune(
     loaded = load_base(base, revision=revision, dtype="saved", need_tokenizer=False)
     prune_heads(loaded.model, selection.by_layer)
     if out is not None:
+        if format == "adapter":
+            options = {"revision": loaded.revision}
         save_pruned(loaded.model, out, format, loaded.tokenizer, overwrite=overwrite, **options)
     return loaded.model
 

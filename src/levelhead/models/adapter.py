@@ -21,8 +21,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from levelhead.errors import CheckpointError, SelectionError
 from levelhead.models.architectures import head_counts
@@ -51,13 +53,19 @@ class Adapter:
     heads: LayerHeads
 
 
-def write_adapter(model: PreTrainedModel, folder: Path, **_: Any) -> None:
+def write_adapter(
+    model: PreTrainedModel, folder: Path, *, revision: str | None = None, **_: Any
+) -> None:
     """Write the adapter of a pruned model whose base is in a folder or on the hub.
 
+    Args:
+        revision: of the base on the hub, if the model was not loaded from its main branch.
+
     Raises:
-        CheckpointError: the model does not say where its base is, or that has no safetensors.
+        CheckpointError: the model does not say where its base is, or that has no safetensors, or
+            other weights than the model (another revision, or the model was trained since).
     """
-    base, revision = model.name_or_path, getattr(model.config, "_commit_hash", None)
+    base = model.name_or_path
     if not base:
         raise CheckpointError(
             "an adapter names its base model, but this model was not loaded from a folder or the "
@@ -65,15 +73,38 @@ def write_adapter(model: PreTrainedModel, folder: Path, **_: Any) -> None:
         )
     if Path(base).is_dir():
         base, revision = str(Path(base).resolve()), None
-    config, weights = base_hashes(base, {"revision": revision} if revision else {})
+    hub = {"revision": revision} if revision else {}
+    config, weights = base_hashes(base, hub)
+    _refuse_changed(model, base, hub)
     adapter = Adapter(
         base=base,
-        revision=revision,
+        revision=extract_commit_hash(str(_file(base, "config.json", hub)), None) or revision,
         base_config=config,
         base_weights=weights,
         heads=removed_heads(model),
     )
     (folder / ADAPTER).write_text(_dump(adapter) + "\n", encoding="utf-8")
+
+
+def _refuse_changed(model: PreTrainedModel, base: str, hub: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where the base's file has other values than the model, by a sample.
+
+    Of the tensors that pruning leaves whole, the first values of each.
+    """
+    own = {name: p.detach() for name, p in model.named_parameters() if p.device.type != "meta"}
+    for path in _weight_files(base, hub):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys() & own.keys():
+                stored = file.get_slice(name)
+                if tuple(stored.get_shape()) != tuple(own[name].shape) or not own[name].numel():
+                    continue
+                row = stored[:1].to(own[name].dtype)
+                if not torch.equal(row.flatten(), own[name][:1].cpu().flatten()):
+                    raise CheckpointError(
+                        f"the model's {name} is not that of {base}: it was changed since it was "
+                        "loaded, or loaded from another revision. An adapter holds no weights; "
+                        "save the model as compact"
+                    )
 
 
 def find_adapter(locate: Locate) -> Adapter | None:
@@ -176,13 +207,17 @@ def base_hashes(base: str, hub: Mapping[str, Any]) -> tuple[str, str]:
 
 def _weights_digest(base: str, hub: Mapping[str, Any]) -> str:
     """Of names, types, shapes and sampled values, however they are spread over files."""
+    lines = [line for path in _weight_files(base, hub) for line in _tensor_lines(path)]
+    return _digest(b"".join(sorted(lines)))
+
+
+def _weight_files(base: str, hub: Mapping[str, Any]) -> list[Path]:
     try:
         index = json.loads(_file(base, _INDEX, hub).read_text(encoding="utf-8"))
-        files = sorted(set(index["weight_map"].values()))
+        names = sorted(set(index["weight_map"].values()))
     except CheckpointError:
-        files = [_SINGLE]
-    lines = [line for name in files for line in _tensor_lines(_file(base, name, hub))]
-    return _digest(b"".join(sorted(lines)))
+        names = [_SINGLE]
+    return [_file(base, name, hub) for name in names]
 
 
 def _tensor_lines(path: Path) -> Iterator[bytes]:

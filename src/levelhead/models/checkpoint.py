@@ -71,7 +71,8 @@ def save_pruned(
     Args:
         format: see the module's docstring.
         overwrite: replace `path` where it holds a model already.
-        options: of transformers' `save_pretrained`, such as max_shard_size="2GB".
+        options: of transformers' `save_pretrained`, such as max_shard_size="2GB"; for an adapter
+            `revision`, the base's on the hub.
 
     Returns:
         The folder.

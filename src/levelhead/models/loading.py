@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from levelhead.errors import ConfigError, ModelError
 from levelhead.models.adapter import ADAPTER
@@ -106,7 +107,7 @@ def load_base(
         model=model,
         tokenizer=tokenizer,
         name=name,
-        revision=getattr(config, "_commit_hash", None) or revision,
+        revision=_commit(source) or revision,
         fingerprint=fingerprint(model),
     )
 
@@ -188,6 +189,14 @@ def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[st
     if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelError(f"{name} is neither a folder nor a model name on the hub")
     return {"pretrained_model_name_or_path": name, "revision": revision or "main", **common}
+
+
+def _commit(source: dict[str, Any]) -> str | None:
+    """The commit on the hub that a branch or tag stands for; None for a local folder."""
+    if "revision" not in source:
+        return None
+    name, revision = source["pretrained_model_name_or_path"], source["revision"]
+    return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
 
 
 def _refuse_unknown_family(source: dict[str, Any]) -> None:
