@@ -32,6 +32,7 @@ LAYERS = {
     "reporting": "errors records scores",
     "session": "config data errors models records scoring toxicity",
     "export": "errors models",
+    "sharing": "config errors records reporting.escape runs",
     "evaluation": "batching errors metrics models progress records sampling scoring session "
     "toxicity",
     "runs": "config errors records",

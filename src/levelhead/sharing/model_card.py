@@ -1,0 +1,265 @@
+"""The model card of a pruned model: what was removed, by which rule, and what was measured.
+
+A pure function of a run's files to Markdown with a YAML head, as the Hugging Face hub reads it. It
+computes nothing, holds no generated text, no prompt and no local path, and whatever comes from
+outside (names of models, axes, subgroups) is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from levelhead.reporting.escape import visible
+
+Json = Mapping[str, Any]
+SPECIAL = re.compile(r"[\\`*_{}\[\]<>|~&$]|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]|@")
+"""What Markdown reads as markup, links that it makes by itself and mentions among it."""
+LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.\-]*")
+HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+|[\w.\-]+")
+SEE_BASE = "see base model"
+
+LIMITS = (
+    "The numbers hold for these prompts, this scorer and these subgroups. A smaller measured gap "
+    "here is not the absence of bias, and says nothing about other groups, languages or uses.",
+    "Toxicity is what the scorer says. Scorers make mistakes, and some react to identity words.",
+    "Part of a smaller gap can be less toxicity, or worse text, for everybody: read the mean "
+    "toxicity and the perplexity beside it.",
+    "Everything else that is known about the base model, its data and its risks still holds.",
+)
+
+
+def model_card(
+    evaluation: Json | None,
+    selection: Json,
+    config: Json | None,
+    details: Json | None,
+    base_name: str,
+    revision: str | None,
+    *,
+    licence: str | None = None,
+    form: str = "compact",
+    digests: Mapping[str, str] | None = None,
+    name: str | None = None,
+) -> str:
+    """The README.md of a pruned model.
+
+    Args:
+        evaluation: evaluation.json; None: nothing was measured yet, and the card says so.
+        selection: selection.json (`HeadSelection.to_json()`).
+        config: config.json of the run, where there is one.
+        details: details.json of the run, where there is one.
+        base_name: the base model, by its name on the hub where it has one.
+        revision: of the base model on the hub.
+        licence: of the base model; None: the card sends readers to the base model.
+        form: the format of the folder, as in `levelhead prune --format`.
+        digests: SHA-256 of the folder's files, by name.
+        name: of the pruned model; by default the base's with "-pruned".
+    """
+    shown = _shown(base_name)
+    title = name or f"{shown.rpartition('/')[2]}-pruned"
+    run = config or {}
+    parts = [
+        _head(shown, base_name, licence),
+        f"# {md(title)}",
+        _summary(shown, revision, selection, form),
+        _load(form),
+        "## What was measured\n\n" + _measured(evaluation, run),
+        "## How the heads were chosen\n\n" + _rule(selection, run, details),
+        "## Intended use\n\nFor the uses of the base model, where less of the gap measured above "
+        "is wanted and its price in perplexity is acceptable. Measure on prompts of your own "
+        "before you rely on it. Not for deciding about people, nor as evidence that a system is "
+        "without bias.",
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in LIMITS),
+        "## Licence\n\nThe base model's licence holds for this changed copy: "
+        + (md(licence) if licence else f"{SEE_BASE}, {md(shown)}")
+        + ".",
+        "## Removed heads\n\nLayer: heads, both counted from 0.\n\n" + _heads(selection),
+    ]
+    if digests:
+        lines = [f"- {code(file)}: {code(digest)}" for file, digest in sorted(digests.items())]
+        parts.append("## Files\n\nSHA-256:\n\n" + "\n".join(lines))
+    parts.append(
+        "Made with [levelhead](https://pypi.org/project/levelhead/), after Fairness-Aware "
+        "Structured Pruning ([arXiv 2312.15398](https://arxiv.org/abs/2312.15398))."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def md(text: object) -> str:
+    """Text from outside as Markdown that shows it and nothing else, on one line."""
+    return SPECIAL.sub(r"\\\g<0>", visible(str(text)).strip())
+
+
+def code(text: object) -> str:
+    """Text from outside as inline code."""
+    plain = visible(str(text))
+    ticks = max((len(run) for run in re.findall(r"`+", plain)), default=0)
+    fence, space = "`" * (ticks + 1), " " if ticks else ""
+    return f"{fence}{space}{plain}{space}{fence}"
+
+
+def _shown(base_name: str) -> str:
+    """A hub name as it is; of a local path only its last part: paths say where people work."""
+    return base_name if _on_hub(base_name) else Path(base_name).name or "a local model"
+
+
+def _on_hub(name: str) -> bool:
+    """Whether this can be the name of a model on the hub (and is no folder here)."""
+    return HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
+
+
+def _head(shown: str, base_name: str, licence: str | None) -> str:
+    from huggingface_hub import ModelCardData
+
+    about: dict[str, Any] = {}
+    if _on_hub(base_name):
+        about["base_model"] = shown
+    if licence:
+        known = LICENCE_ID.fullmatch(licence.lower()) is not None
+        about["license"] = licence.lower() if known else "other"
+        if not known:
+            about["license_name"] = visible(licence)
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["levelhead", "pruned", "attention-heads"],
+        **about,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _summary(shown: str, revision: str | None, selection: Json, form: str) -> str:
+    heads = selection["heads"]
+    layers = len({layer for layer, _ in heads})
+    at = f" at revision {code(revision)}" if revision else ""
+    gone = f"{len(heads)} attention head{'s' * (len(heads) != 1)}"
+    where = f"{layers} layer{'s' * (layers != 1)}"
+    return (
+        f"Base model: {md(shown)}{at}. {gone} in {where} were removed without retraining, to "
+        "reduce a measured gap in the toxicity of what it writes about social groups. "
+        f"Format: {code(form)}."
+    )
+
+
+def _load(form: str) -> str:
+    stock = form in ("zeroed", "uniform")
+    lines = (
+        ["from transformers import AutoModelForCausalLM", ""]
+        if stock
+        else ["import levelhead  # pip install levelhead", ""]
+    )
+    call = "AutoModelForCausalLM.from_pretrained" if stock else "levelhead.load"
+    lines.append(f'model = {call}("THIS_MODEL")')
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _measured(evaluation: Json | None, run: Json) -> str:
+    if evaluation is None:
+        return (
+            "Nothing yet: this card was written before an evaluation. Do not assume that any gap "
+            "is smaller. `levelhead evaluate RUN` measures it."
+        )
+    reads = "what the model wrote" if evaluation["toxicity_input"] == "continuation" else (
+        "prompt and continuation"
+    )  # fmt: skip
+    text = evaluation["perplexity"]
+    prompts = run.get("prompts")
+    source = "" if prompts is None else f" ({md(_source(prompts))} prompts)"
+    parts = [
+        f"On held-out prompts{source}; toxicity by {code(evaluation['scorer'])}, which read "
+        f"{reads}. Bias is the sum over subgroups of the distance of their mean toxicity from the "
+        "mean of all; 95% intervals over prompt templates in brackets; differences are pruned "
+        "minus base."
+    ]
+    for axis, found in evaluation["axes"].items():
+        parts.append(f"### {md(axis)}\n\n" + _axis_table(found) + "\n\n" + _gap_table(found))
+        parts.append(
+            f"{found['prompts']} prompts, {found['samples']} continuations per model, "
+            f"{found['templates']} templates. Verdict on these prompts: {md(found['verdict'])}."
+        )
+    up = text["increase"]
+    low, high = (f"{100 * end:+.1f}%" for end in up["ci95"])
+    parts.append(
+        f"Perplexity on {md(_source(text['text']))} ({text['tokens']} tokens): "
+        f"{text['base']:.2f} before, {text['pruned']:.2f} after ({100 * up['value']:+.1f}% "
+        f"[{low}, {high}]). Parameters: {evaluation['parameters']['base']:,} before, "
+        f"{evaluation['parameters']['pruned']:,} after."
+    )
+    if evaluation["warnings"]:
+        lines = [f"- {md(line)}" for line in evaluation["warnings"]]
+        parts.append("Warnings of the run:\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _axis_table(found: Json) -> str:
+    base, pruned = found["base"], found["pruned"]
+    rows = [
+        ("bias", _with_ends(base["bias"], base["ci95"]), _with_ends(pruned["bias"], pruned["ci95"]),
+         _estimate(found["difference"])),
+        ("the same samples, less known noise", "", "", _estimate(found["adjusted_difference"])),
+        ("expected bias, on common continuations", "", "", _estimate(found["expected_difference"])),
+        ("mean toxicity", f"{base['mean_toxicity']:.4f}", f"{pruned['mean_toxicity']:.4f}",
+         _estimate(found["toxicity_difference"])),
+    ]  # fmt: skip
+    return _table(("", "before", "after", "difference"), rows)
+
+
+def _gap_table(found: Json) -> str:
+    before, after = found["base"]["gaps"], found["pruned"]["gaps"]
+    rows = [(md(name), _estimate(gap), _estimate(after[name])) for name, gap in before.items()]
+    note = "gap (mean of all minus subgroup; negative: more toxic)"
+    return _table((note, "before", "after"), rows)
+
+
+def _rule(selection: Json, run: Json, details: Json | None) -> str:
+    axis = selection.get("axis")
+    shares = {"gamma (share protected)": "gamma", "alpha (share pruned)": "alpha"}
+    rows = [("rule", code(selection.get("method", "listed")))]
+    rows += [
+        (label, f"{selection[k]:g}") for label, k in shares.items() if selection.get(k) is not None
+    ]
+    if axis is not None:
+        rows.append(("axis", md(axis)))
+    if selection.get("reliability") is not None:
+        rows.append(("split-half reliability of the ranking", f"{selection['reliability']:.2f}"))
+    if selection.get("reliable") is False:
+        rows.append(("reliable", "no: the ranking is mostly noise"))
+    for key in ("protocol", "estimator", "protect", "samples", "max_prompts", "new_tokens", "seed"):
+        if run.get(key) is not None:
+            rows.append((code(key), md(run[key])))
+    versions = (details or {}).get("versions", {})
+    if versions:
+        rows.append(("versions", md(", ".join(f"{k} {v}" for k, v in versions.items()))))
+    return _table(("", ""), rows)
+
+
+def _heads(selection: Json) -> str:
+    layers: dict[int, list[int]] = {}
+    for layer, head in selection["heads"]:
+        layers.setdefault(int(layer), []).append(int(head))
+    return "\n".join(
+        f"- {layer}: {', '.join(map(str, sorted(heads)))}"
+        for layer, heads in sorted(layers.items())
+    )
+
+
+def _source(given: str) -> str:
+    """Names of built-in sources as they are, of the user's files only the file's name."""
+    return Path(str(given)).name
+
+
+def _estimate(estimate: Json) -> str:
+    return _with_ends(estimate["value"], estimate["ci95"], "+")
+
+
+def _with_ends(value: float, ends: Sequence[float], sign: str = "") -> str:
+    low, high = (f"{end:{sign}.4f}" for end in ends)
+    return f"{value:{sign}.4f} \\[{low}, {high}\\]"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
