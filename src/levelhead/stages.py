@@ -23,7 +23,7 @@ from levelhead.models.checkpoint import Format, check_pruning, register, save_pr
 from levelhead.models.checksums import saved_heads
 from levelhead.models.loading import load_base, load_config
 from levelhead.models.removed_heads import removed_heads
-from levelhead.models.surgery import prune_heads
+from levelhead.models.surgery import prune_heads, refuse_unprunable
 from levelhead.progress import Progress
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
@@ -45,13 +45,21 @@ Announce = Callable[[Plan], None]
 """Called with the plan when every input has been checked, before long work starts."""
 
 
-def start(session: Session, out: str | Path, announce: Announce | None) -> RunFolder:
-    """Check everything that can be wrong, then make or reopen the folder."""
+def start(
+    session: Session, out: str | Path, announce: Announce | None, *, prunes: bool = False
+) -> RunFolder:
+    """Check everything that can be wrong, then make or reopen the folder.
+
+    Args:
+        prunes: whether heads are to be removed, which not every model allows that can be scored.
+    """
     config = session.config
     check_shares(config.method, config.gamma, config.alpha)
     RunFolder.check(out, config)
     plan = session.plan()
     check_shares(config.method, config.gamma, config.alpha, plan.heads)
+    if prunes:
+        refuse_unprunable(session.base.model)
     folder = RunFolder.create(out, config)
     if announce:
         announce(plan)

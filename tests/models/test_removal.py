@@ -16,7 +16,7 @@ from levelhead.models.checkpoint import load, save_pruned
 from levelhead.models.gates import ablate
 from levelhead.models.removed_heads import model_is_pruned, removed_heads
 from levelhead.models.slicing import input_width
-from levelhead.models.surgery import prune_heads, zero_heads
+from levelhead.models.surgery import prune_heads, refuse_unprunable, zero_heads
 from levelhead.testing import TINY_FAMILIES, TINY_VARIANTS, WHOLE_LAYER_FAMILIES
 
 # The tiny models have 3 layers of 6 heads; grouped ones share a key/value head between 3.
@@ -185,6 +185,9 @@ def test_single_heads_that_are_normalised_together_are_not_removed(
     assert torch.equal(logits(model), expected)  # layer 0 was not touched either
     assert not model_is_pruned(model)
 
+    with pytest.raises(ModelError, match="choose a model of another family"):
+        refuse_unprunable(model)  # what a whole run asks before it scores
+    refuse_unprunable(fresh("olmo"))
     with ablate(model, SETS["uneven"]):
         expected = logits(model)
     zero_heads(model, SETS["uneven"])

@@ -114,7 +114,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(name="Granite", model_types=("granite",)),
     Architecture(name="OLMo", model_types=("olmo",)),
     Architecture(
-        name="OLMo 2 (whole layers)",
+        name="OLMo 2",
         model_types=("olmo2",),
         whole_layers_only="it normalises the queries, and the keys, of all heads together",
     ),

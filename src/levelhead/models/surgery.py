@@ -12,7 +12,7 @@ from numbers import Integral
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from levelhead.errors import ModelError, SelectionError
@@ -112,14 +112,28 @@ def refuse_pruned(model: PreTrainedModel) -> None:
         )
 
 
-def refuse_partial(model: PreTrainedModel, removed: LayerHeads) -> None:
-    """Raise SelectionError where single heads shall go of a family that can lose only layers."""
+def refuse_unprunable(model: PreTrainedModel) -> None:
+    """Raise ModelError where no selection of single heads could be removed, whichever it is."""
+    refuse_quantised(model)
     family = architecture_of(model)
-    _, num_heads = head_counts(model)
+    if family.whole_layers_only:
+        raise ModelError(
+            f"single heads of {family.name} cannot be removed exactly: {family.whole_layers_only}. "
+            "They can be scored (levelhead score), and whole layers pruned (levelhead prune MODEL "
+            "--heads FILE); for a whole run choose a model of another family"
+        )
+
+
+def refuse_partial(
+    model_or_config: PreTrainedModel | PreTrainedConfig, removed: LayerHeads
+) -> None:
+    """Raise SelectionError where single heads shall go of a family that can lose only layers."""
+    family = architecture_of(model_or_config)
+    _, num_heads = head_counts(model_or_config)
     partial = [layer for layer, gone in removed.items() if len(gone) < num_heads]
     if family.whole_layers_only and partial:
         raise SelectionError(
-            f"single heads of {model.config.model_type} cannot be removed exactly: "
+            f"single heads of {family.name} cannot be removed exactly: "
             f"{family.whole_layers_only}. Of layer {partial[0]} {len(removed[partial[0]])} of "
             f"{num_heads} heads are listed; remove all heads of a layer, or zero heads "
             "(levelhead.zero_heads), which saves nothing"
