@@ -31,7 +31,7 @@ LAYERS = {
     "diagnosis": "errors metrics records scores selection",
     "reporting": "errors records scores",
     "session": "config data errors models records scoring toxicity",
-    "export": "errors models",
+    "export": "config errors models runs session",
     "sharing": "config errors records reporting.escape runs",
     "evaluation": "batching errors metrics models progress records sampling scoring session "
     "toxicity",
@@ -40,8 +40,8 @@ LAYERS = {
     "selection session",
     "experiments": "config data diagnosis errors evaluation metrics models progress records runs "
     "sampling scores scoring selection session stages toxicity",
-    "pipeline": "config diagnosis errors experiments models progress records reporting runs scores "
-    "session stages",
+    "pipeline": "config diagnosis errors experiments export models progress records reporting runs "
+    "scores session sharing stages",
     "console": "batching progress reporting.escape reporting.terminal runs scores",
     "cli": "config console data.embedded errors experiments pipeline runs",
     "testing": "models",

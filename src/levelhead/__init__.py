@@ -3,8 +3,9 @@
 Fairness-Aware Structured Pruning (FASP, arXiv 2312.15398). The functions have the names of the
 commands: `score`, `select`, `prune`, `evaluate`, `report`, or `run` for all of them in order,
 `load` for a pruned model, the experiments on a run (`compare`, `axes`, `heads`, `agree`,
-`interactions`, `examples`), `reproduce` for the paper's row, and `diagnose` for score tables from
-elsewhere. They are imported when first used, so that `import levelhead` is cheap. After it,
+`interactions`, `examples`), `reproduce` for the paper's row, `diagnose` for score tables from
+elsewhere, and for the pruned model at work `tasks`, `bench_model`, `export_model` and `push`. They
+are imported when first used, so that `import levelhead` is cheap. After it,
 transformers' own `from_pretrained` reads pruned checkpoints, too.
 """
 
@@ -18,38 +19,46 @@ __version__ = "0.1.0"
 __all__ = [
     "agree",
     "axes",
+    "bench_model",
     "compare",
     "diagnose",
     "evaluate",
     "examples",
+    "export_model",
     "heads",
     "interactions",
     "load",
     "prune",
+    "push",
     "report",
     "reproduce",
     "run",
     "score",
     "select",
+    "tasks",
 ]
 
 if TYPE_CHECKING:
     from levelhead.pipeline import (
         agree,
         axes,
+        bench_model,
         compare,
         diagnose,
         evaluate,
         examples,
+        export_model,
         heads,
         interactions,
         load,
         prune,
+        push,
         report,
         reproduce,
         run,
         score,
         select,
+        tasks,
     )
 
 

@@ -21,11 +21,14 @@ from levelhead.diagnosis import diagnose_axes, read_by_seed
 from levelhead.errors import RunFolderError, ScoreTableError, SelectionError
 from levelhead.experiments.agree import agree
 from levelhead.experiments.axes import axes
+from levelhead.experiments.bench_model import bench_model
 from levelhead.experiments.compare import compare
 from levelhead.experiments.examples import examples
 from levelhead.experiments.glance import glance as heads
 from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
+from levelhead.experiments.tasks import tasks
+from levelhead.export.model import export_model
 from levelhead.models.checkpoint import Format, check_pruning, load, save_pruned
 from levelhead.models.folders import check_target
 from levelhead.models.loading import load_base, load_config
@@ -38,6 +41,7 @@ from levelhead.reporting.images import check_kinds, plot_files
 from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
 from levelhead.session import Session
+from levelhead.sharing.hub import push
 from levelhead.stages import (
     Announce,
     chosen_heads,
@@ -54,19 +58,23 @@ from levelhead.stages import (
 __all__ = [
     "agree",
     "axes",
+    "bench_model",
     "compare",
     "diagnose",
     "evaluate",
     "examples",
+    "export_model",
     "heads",
     "interactions",
     "load",
     "prune",
+    "push",
     "report",
     "reproduce",
     "run",
     "score",
     "select",
+    "tasks",
 ]
 
 

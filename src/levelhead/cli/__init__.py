@@ -4,7 +4,18 @@ Tables go to standard output, progress and messages to standard error. torch and
 imported when a command needs them, so that --help answers at once.
 """
 
-from levelhead.cli import agree, axes, experiments, report, sets, stages, tables
+from levelhead.cli import agree, axes, deploy, experiments, report, sets, stages, tables
 from levelhead.cli.app import cli, main
 
-__all__ = ["agree", "axes", "cli", "experiments", "main", "report", "sets", "stages", "tables"]
+__all__ = [
+    "agree",
+    "axes",
+    "cli",
+    "deploy",
+    "experiments",
+    "main",
+    "report",
+    "sets",
+    "stages",
+    "tables",
+]

@@ -1,0 +1,189 @@
+"""Commands about the pruned model at work: other formats, standard tasks, speed, the hub."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from levelhead.cli.app import cli
+from levelhead.cli.options import JSON, RUN
+from levelhead.config import DEVICES, DTYPES
+
+if TYPE_CHECKING:
+    from levelhead.experiments.bench_model import BenchPlan
+    from levelhead.experiments.tasks import TasksPlan
+    from levelhead.sharing.hub import PushPlan
+
+DEVICE = click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
+    help="Where to compute.",
+)  # fmt: skip
+DTYPE = click.option(
+    "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True,
+    help="Number format of the weights (auto: float32 on CPU).",
+)  # fmt: skip
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option(
+    "--to", type=click.Choice(["onnx", "gguf"]), required=True,
+    help="onnx: any family, uneven layers too. gguf: Llama, Qwen2 and Qwen3 in stock shapes.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16", "bfloat16", "q8_0"]), default="float32",
+    show_default=True, help="Number format of a GGUF file's matrices.",
+)  # fmt: skip
+@click.option(
+    "--zero-fill", is_flag=True,
+    help="gguf of a compact model: zeros where heads were, no smaller.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def export(model: str | None, out: Path, **options: Any) -> None:
+    """Write a model as one file for another engine, checked against torch.
+
+    MODEL is a run folder (its pruned model), or a hub id, folder or GGUF file. An ONNX file is run
+    in ONNX Runtime, a GGUF file is read back, before it appears.
+    """
+    from levelhead import pipeline
+    from levelhead.console.progress import progress_bars
+
+    with progress_bars():
+        done = pipeline.export_model(model, out=out, **options)
+    click.echo(
+        f"{done.path}: {done.num_bytes:,} bytes; logits differ from torch by at most "
+        f"{done.difference:.1e} of the largest"
+    )
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--tasks",
+    "names",
+    required=True,
+    help="Names of tasks, separated by commas: hellaswag,arc_easy",
+)
+@click.option("--base", help="Model to compare with, where MODEL is no run folder.")
+@click.option(
+    "--include-path", type=click.Path(path_type=Path), help="A folder of task files (YAML)."
+)
+@click.option("--limit", type=click.IntRange(2), help="Only the first items of every task.")
+@click.option(
+    "--num-fewshot",
+    type=click.IntRange(0),
+    help="Examples before every item (default: the task's).",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Items per batch."
+)
+@DTYPE
+@DEVICE
+@JSON
+def tasks(model: Path, names: str, as_json: bool, **options: Any) -> None:
+    """Answer standard tasks with a pruned model and its base, through lm-eval.
+
+    MODEL is a run folder, whose base and pruned model are compared and which gets tasks.json; or a
+    model. Data of lm-eval's own tasks come from the hub; a task file may name local data.
+    """
+    from levelhead import pipeline
+    from levelhead.console.deploy import tasks_summary
+    from levelhead.console.progress import progress_bars
+
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    with progress_bars() as progress:
+        found = pipeline.tasks(
+            model, chosen, progress=progress, announce=_announce_tasks, **options
+        )
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        tasks_summary(found)
+
+
+@cli.command("bench-model")
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("pruned", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--rounds", type=int, default=20, show_default=True,
+    help="Timed rounds, at least 6; as many again where the control is told from 1.",
+)  # fmt: skip
+@click.option("--batch-size", type=int, default=1, show_default=True, help="Texts per batch.")
+@click.option("--prompt-tokens", type=int, default=128, show_default=True, help="Of every prompt.")
+@click.option("--new-tokens", type=int, default=32, show_default=True, help="To decode.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads (default: torch's).")
+@click.option("--no-memory", is_flag=True, help="Do not measure peak memory.")
+@DTYPE
+@DEVICE
+@JSON
+def bench_model(
+    base: Path, pruned: Path | None, no_memory: bool, as_json: bool, **options: Any
+) -> None:
+    """Compare size and speed of a pruned model with its base.
+
+    BASE and PRUNED are models, or BASE is a run folder, which holds both. The two take turns, and
+    the base runs against itself as a control: where that is not 1, the exit code is 1.
+    """
+    from levelhead import pipeline
+    from levelhead.console.deploy import bench_summary
+    from levelhead.console.progress import progress_bars
+
+    with progress_bars() as progress:
+        found = pipeline.bench_model(
+            base,
+            pruned,
+            memory=not no_memory,
+            progress=progress,
+            announce=_announce_bench,
+            **options,
+        )
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        bench_summary(found)
+    if not found["trusted"]:
+        sys.exit(1)
+
+
+@cli.command()
+@RUN
+@click.argument("repo_id", metavar="REPO_ID")
+@click.option("--private", is_flag=True, help="Make it private; a public one is refused.")
+def push(folder: Path, repo_id: str, private: bool) -> None:
+    """Upload RUN's pruned model and its model card to the Hugging Face hub.
+
+    REPO_ID is USER/NAME; it is made where it does not exist. The only command that sends anything.
+    Needs a token: hf auth login.
+    """
+    from levelhead import pipeline
+
+    click.echo(pipeline.push(folder, repo_id, private=private, announce=_announce_push))
+
+
+def _announce_tasks(plan: TasksPlan) -> None:
+    limit = "" if plan.limit is None else f", the first {plan.limit} items of each"
+    click.echo(
+        f"plan: {', '.join(plan.tasks)}{limit}, with {len(plan.models)} "
+        f"model{'s' * (len(plan.models) != 1)}",
+        err=True,
+    )
+
+
+def _announce_bench(plan: BenchPlan) -> None:
+    memory = "; then each once more in a process of its own, for its memory" if plan.memory else ""
+    click.echo(
+        f"plan: {plan.rounds} rounds of base, pruned and base again; {plan.batch_size} x "
+        f"{plan.prompt_tokens} prompt tokens and {plan.new_tokens} new ones; {plan.threads} "
+        f"threads{memory}",
+        err=True,
+    )
+
+
+def _announce_push(plan: PushPlan) -> None:
+    to = f"{plan.repo_id}{' (private)' * plan.private}"
+    click.echo(f"to {to}: {plan.num_bytes:,} bytes in {', '.join(plan.files)}", err=True)
