@@ -109,7 +109,9 @@ def test_every_format_in_a_fresh_process(tmp_path, inputs, logits):
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_family_in_a_fresh_process(form, tmp_path, inputs, logits):
     jobs = [
-        job for family in TINY_FAMILIES for job in prepare(tmp_path, family, form, inputs, logits)
+        job
+        for family in TINY_FAMILIES
+        for job in prepare(tmp_path, family, form, sets_of(family, form), inputs, logits)
     ]
     run_fresh(tmp_path, jobs)
 
