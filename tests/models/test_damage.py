@@ -217,9 +217,7 @@ def test_an_adapter_of_a_model_that_was_trained_since_is_refused(pruned, tmp_pat
     save_pruned(pruned, tmp_path / "m", "adapter")  # control
     with torch.no_grad():
         pruned.model.norm.weight[0] += 1
-    with pytest.raises(
-        CheckpointError, match="was changed since it was loaded"
-    ):
+    with pytest.raises(CheckpointError, match="was changed since it was loaded"):
         save_pruned(pruned, tmp_path / "m", "adapter", overwrite=True)
 
 
@@ -353,6 +351,12 @@ def test_an_interrupted_save_never_looks_complete(pruned, tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         save_pruned(pruned, tmp_path / "n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "m"]
+
+
+def test_files_are_as_readable_as_their_folder(pruned, tmp_path):
+    folder = save_pruned(pruned, tmp_path / "m")
+    mode = folder.stat().st_mode & 0o666
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {mode}
 
 
 def test_places_that_cannot_be_written(pruned, tmp_path):

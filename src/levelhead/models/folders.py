@@ -75,9 +75,14 @@ def _swap(fresh: Path, path: Path, old: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Onto the disk before the rename: a crash must not leave a name with half of the content."""
+    """Onto the disk before the rename: a crash must not leave a name with half of the content.
+
+    And readable as the folder is; safetensors makes its files private.
+    """
+    mode = folder.stat().st_mode & 0o666
     for file in sorted(folder.rglob("*")):
         if file.is_file():
+            file.chmod(mode)
             with file.open("rb") as opened, suppress(OSError):  # some disks cannot be told to
                 os.fsync(opened.fileno())
 
