@@ -34,32 +34,18 @@ OTHER = {
     "equal groups": {0: [1, 2]},
     "whole layers only": {1: range(6)},
 }
-# One family per way to slice, and those that differ otherwise. The rest meet the first set here and
-# all of them in the slow tier.
-LAYOUTS = [
-    "gpt2",
-    "gpt_neo",
-    "llama",
-    "gemma3",
-    "gpt_neox",
-    "phi3",
-    "gpt_oss",
-    "cohere",
-    "stablelm",
-    "bloom",
-    "falcon",
-    "falcon_grouped",
-    "falcon_alibi",
-    "mixtral",
-]
+# In the quick tier: the first set for all, and the others where they are another case to a layout.
+# The slow tier has the rest.
+QUICK = {
+    "whole layer": "gpt2 llama gemma3 gpt_neox phi3 gpt_oss cohere bloom falcon falcon_alibi",
+    "equal groups": "llama phi3 gpt_oss cohere stablelm falcon_grouped",
+}
 
 
 def cases():
     for heads in SETS:
         for family in (*TINY_FAMILIES, *TINY_VARIANTS):
-            quick = heads == "uneven" or (
-                family in LAYOUTS and heads in ("whole layer", "equal groups")
-            )
+            quick = heads == "uneven" or family in QUICK.get(heads, "").split()
             name = f"{family}-{heads.replace(' ', '-')}"
             yield pytest.param(family, heads, id=name, marks=() if quick else pytest.mark.slow)
     for family in WHOLE_LAYER_FAMILIES:

@@ -16,8 +16,18 @@ MODES = {
     "assisted": {},
 }
 # Grouped queries, sliding windows, position biases, a key/value cache per query head.
-FAMILIES = ["llama", "gemma3_text", "gpt_oss", "bloom", "falcon_grouped"]
-SLOW = ["gpt2", "phi3", "mixtral", "qwen3_moe", "cohere", "stablelm", "falcon", "falcon_alibi"]
+FAMILIES = ["llama", "gpt_oss", "bloom", "falcon_grouped"]
+SLOW = [
+    "gpt2",
+    "gemma3_text",
+    "phi3",
+    "mixtral",
+    "qwen3_moe",
+    "cohere",
+    "stablelm",
+    "falcon",
+    "falcon_alibi",
+]
 
 
 def written(model, inputs, **options):

@@ -49,7 +49,10 @@ def trained(model, inputs, family):
     return adapted.eval(), losses
 
 
-@pytest.mark.parametrize("family", TARGETS)
+@pytest.mark.parametrize(
+    "family",
+    ["llama", "gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in list(TARGETS)[2:])],
+)
 def test_lora_trains_merges_and_reloads(family, inputs, pruned, tmp_path):
     heads = {1: [5], 2: [1, 2, 3, 5]}
     save_pruned(pruned(family, heads), tmp_path / "compact")
