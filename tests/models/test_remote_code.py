@@ -64,7 +64,7 @@ def test_the_folder_says_that_it_runs_code(fresh, tmp_path):
     folder = save_pruned(model, tmp_path / "m", "remote-code")
     config = json.loads((folder / "config.json").read_text())
     assert config["levelhead_format"] == "remote-code"
-    assert config["auto_map"] == {"AutoModelForCausalLM": "modeling_levelhead.LevelheadForCausalLM"}
+    assert config["auto_map"] == {"AutoModelForCausalLM": "modeling_levelhead.LlamaForCausalLM"}
     notice = (folder / "REMOTE_CODE.md").read_text()
     assert notice.startswith("# This model runs code from its own folder")
     plain = save_pruned(model, tmp_path / "plain")
@@ -137,5 +137,5 @@ def test_both_at_once(fresh, tmp_path, logits, monkeypatch):
         load(folder, trust_remote_code=True),
         AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True),
     ):
-        assert type(loaded).__name__ == "LevelheadForCausalLM"
+        assert type(loaded).__module__.endswith("modeling_levelhead")
         assert (logits(loaded) == logits(model)).all()

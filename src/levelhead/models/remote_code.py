@@ -24,7 +24,6 @@ from levelhead.models.surgery import remove_heads
 CODE = "modeling_levelhead.py"
 NOTICE = "REMOTE_CODE.md"
 MARK = "levelhead_format"
-_CLASS = "LevelheadForCausalLM"
 
 _HEAD = '''"""{family} without the attention heads that config.json names.
 
@@ -35,7 +34,7 @@ All but the last class is levelhead's own code (Apache-2.0), as far as this fami
 
 from __future__ import annotations
 
-from transformers import {stock}
+from transformers import {stock} as Stock
 '''
 _TAIL = '''ARCHITECTURE = {architecture}
 
@@ -44,10 +43,14 @@ def architecture_of(model: Any) -> Architecture:
     return ARCHITECTURE
 
 
-class {name}({stock}):
-    """The stock class with fewer attention heads; everything else is stock."""
+class {stock}(Stock):
+    """The stock class with fewer attention heads; everything else, the name too, is stock."""
 
     levelhead_prunes_itself = True
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        return False  # transformers then translates the names of stored tensors, as for stock
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -82,7 +85,8 @@ def write_remote_code(model: PreTrainedModel, folder: Path, **options: Any) -> N
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     module = CODE.removesuffix(".py")
-    config |= {"auto_map": {"AutoModelForCausalLM": f"{module}.{_CLASS}"}, MARK: "remote-code"}
+    where = f"{module}.{type(model).__name__}"
+    config |= {"auto_map": {"AutoModelForCausalLM": where}, MARK: "remote-code"}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / CODE).write_text(modelling_code(model), encoding="utf-8")
     notice = _NOTICE.format(code=CODE, version=__version__)
@@ -99,7 +103,6 @@ def modelling_code(model: PreTrainedModel) -> str:
     head = _HEAD.format(family=family.name, version=__version__, stock=stock)
     tail = _TAIL.format(
         architecture=f"Architecture(\n{arguments},\n)",
-        name=_CLASS,
         stock=stock,
         format_version=FORMAT_VERSION,
     )
