@@ -17,6 +17,7 @@ from levelhead.export.files import logits_difference
 from levelhead.export.gguf import HEADS, SAMPLE, export_gguf
 from levelhead.export.gguf_tokenizer import LLAMA3_SPLIT, QWEN2_SPLIT
 from levelhead.models.surgery import prune_heads, zero_heads
+from levelhead.models.uniform import uniform_model
 from levelhead.testing import tiny_model, tiny_tokenizer
 
 gguf = pytest.importorskip("gguf")
@@ -97,6 +98,21 @@ def test_a_compact_model_is_refused_or_filled_with_zeros(tmp_path: Path) -> None
     assert export_gguf(model, byte_level(), tmp_path / "x.gguf", zero_fill=True).difference < 1e-5
     fields = gguf.GGUFReader(tmp_path / "x.gguf").fields
     assert json.loads(fields[HEADS].contents()) == {str(k): v for k, v in ZEROED.items()}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_uniform_model_needs_no_zeros(family: str, tmp_path: Path) -> None:
+    model = model_of(family)
+    prune_heads(model, {0: [0, 1, 2], 1: [3, 4, 5]})  # a whole group of each layer
+    uniform = uniform_model(model)
+    if family == "qwen2":  # transformers reads no head width from a Qwen2 file
+        with pytest.raises(CheckpointError, match="a head width of 16"):
+            export_gguf(uniform, byte_level("qwen2"), tmp_path / "x.gguf")
+        return
+    assert export_gguf(uniform, byte_level(), tmp_path / "x.gguf").difference < 1e-5
+    assert apart(model, read(tmp_path / "x.gguf")) < 1e-5
+    fields = gguf.GGUFReader(tmp_path / "x.gguf").fields
+    assert fields["llama.attention.head_count"].contents() == 3
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "q8_0"])

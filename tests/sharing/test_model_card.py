@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from levelhead.errors import RunFolderError
 from levelhead.runs import RunFolder
 from levelhead.sharing.model_card import code, md, model_card
 from levelhead.sharing.run_card import base_licence, card_of_selection, write_card
@@ -72,7 +73,8 @@ def test_it_says_what_was_removed_and_measured() -> None:
     ):  # fmt: skip
         assert said in read.text, said
     assert "levelhead.load" in read.text
-    assert "AutoModelForCausalLM.from_pretrained" in card(form="zeroed")
+    assert 'AutoModelForCausalLM.from_pretrained("THIS_MODEL")' in card(form="zeroed")
+    assert "trust_remote_code=True" in card(form="remote-code")
 
 
 def test_it_holds_no_generated_text_no_prompt_and_no_path(tmp_path: Path) -> None:
@@ -145,6 +147,15 @@ def test_the_card_of_a_run(run: Path) -> None:
     other["heads"] = [[0, 0]]
     (run / "evaluation.json").write_text(json.dumps(other))
     assert "Nothing yet" in write_card(RunFolder.open(run)).read_text()
+
+
+def test_no_card_for_a_model_without_other_heads_than_selected(run: Path) -> None:
+    selection = json.loads((run / "selection.json").read_text())
+    layer, head = selection["heads"][0]
+    selection["heads"][0] = [layer, (head + 1) % 6]
+    (run / "selection.json").write_text(json.dumps(selection))
+    with pytest.raises(RunFolderError, match="lacks other heads"):
+        write_card(RunFolder.open(run))
 
 
 def test_the_licence_of_a_base_model(tmp_path: Path) -> None:

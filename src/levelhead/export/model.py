@@ -7,11 +7,11 @@ from typing import Literal, get_args
 
 from levelhead import runs
 from levelhead.config import RunConfig
-from levelhead.errors import ConfigError
+from levelhead.errors import ConfigError, ModelError
 from levelhead.export.files import Exported
 from levelhead.export.gguf import export_gguf
 from levelhead.export.onnx import export_onnx
-from levelhead.models.loading import load_base
+from levelhead.models.loading import LoadedModel, load_base
 from levelhead.runs import RunFolder
 from levelhead.session import Session
 
@@ -56,9 +56,27 @@ def export_model(
     else:
         source = Session(RunConfig(model=None if model is None else str(model))).base_path
     loaded = load_base(source, dtype="float32", device="cpu", need_tokenizer=to == "gguf")
+    return write_export(loaded, to, out, dtype=dtype, zero_fill=zero_fill, overwrite=overwrite)
+
+
+def write_export(
+    loaded: LoadedModel,
+    to: Target,
+    out: str | Path,
+    *,
+    dtype: str = "float32",
+    zero_fill: bool = True,
+    overwrite: bool = False,
+) -> Exported:
+    """`export_model` for a model in memory (float32, on the CPU), whole or pruned.
+
+    Raises:
+        ModelError: a GGUF file needs a tokenizer and the model has none.
+    """
     if to == "onnx":
         return export_onnx(loaded.model, out, overwrite=overwrite)
-    assert loaded.tokenizer is not None  # noqa: S101 - load_base raises where there is none
+    if loaded.tokenizer is None:
+        raise ModelError(f"{loaded.name} has no tokenizer, which a GGUF file needs")
     return export_gguf(
         loaded.model,
         loaded.tokenizer,

@@ -18,8 +18,8 @@ from levelhead.runs import RunFolder
 from levelhead.sharing.run_card import write_card
 
 SENT = (
-    "*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "*.py",
-    "README.md",
+    "*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merges.txt", "vocab.txt",
+    "*.model", "*.py", "README.md",
 )  # fmt: skip
 """What a saved model consists of; other files that stand in its folder stay at home."""
 

@@ -145,15 +145,12 @@ def _summary(shown: str, revision: str | None, selection: Json, form: str) -> st
 
 
 def _load(form: str) -> str:
-    stock = form in ("zeroed", "uniform")
-    lines = (
-        ["from transformers import AutoModelForCausalLM", ""]
-        if stock
-        else ["import levelhead  # pip install levelhead", ""]
-    )
-    call = "AutoModelForCausalLM.from_pretrained" if stock else "levelhead.load"
-    lines.append(f'model = {call}("THIS_MODEL")')
-    return "```python\n" + "\n".join(lines) + "\n```"
+    first, call, more = "import levelhead  # pip install levelhead", "levelhead.load", ""
+    if form in ("zeroed", "uniform", "remote-code"):
+        first = "from transformers import AutoModelForCausalLM"
+        call = "AutoModelForCausalLM.from_pretrained"
+        more = ", trust_remote_code=True" if form == "remote-code" else ""
+    return f'```python\n{first}\n\nmodel = {call}("THIS_MODEL"{more})\n```'
 
 
 def _measured(evaluation: Json | None, run: Json) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead import runs
+from levelhead.errors import RunFolderError
 from levelhead.runs import RunFolder
 from levelhead.sharing.model_card import model_card
 
@@ -19,11 +20,13 @@ def write_card(folder: RunFolder, *, name: str | None = None) -> Path:
     """Write README.md into a run's model/, from what the run's files say now.
 
     Raises:
-        RunFolderError: nothing selected or pruned yet, or a file that cannot be read.
+        RunFolderError: nothing selected or pruned yet, the model lacks other heads than are
+            selected, or a file cannot be read.
     """
     model = folder.require(runs.MODEL, f"prune {folder.path}")
     selection = runs.read_json(folder.require(runs.SELECTION, f"select {folder.path}"))
     manifest = _optional(model / "levelhead.json") or {}
+    _refuse_other_heads(folder, manifest, selection)
     details = _optional(folder.path / runs.DETAILS)
     evaluation = _optional(folder.path / runs.EVALUATION)
     if evaluation is not None and evaluation.get("heads") != selection["heads"]:
@@ -66,6 +69,18 @@ def base_licence(name: str) -> str | None:
         return None
     licence = data.get("license_name") if data.get("license") == "other" else data.get("license")
     return licence if isinstance(licence, str) and licence else None
+
+
+def _refuse_other_heads(folder: RunFolder, manifest: Any, selection: Any) -> None:
+    held = manifest.get("removed_heads")
+    if held is None:  # saved by an older levelhead
+        return
+    gone = sorted([int(layer), int(head)] for layer, heads in held.items() for head in heads)
+    if gone != sorted(selection["heads"]):
+        raise RunFolderError(
+            f"{folder.path / runs.MODEL} lacks other heads than {runs.SELECTION} names; "
+            f"run: levelhead prune {folder.path}"
+        )
 
 
 def _optional(path: Path) -> Any:
