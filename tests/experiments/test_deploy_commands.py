@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tests.experiments.conftest import finished, run
 from tests.experiments.test_tasks import _offline, folder
 
 import levelhead
@@ -17,7 +16,7 @@ from levelhead.cli import cli
 from levelhead.errors import CheckpointError, ConfigError, RunFolderError
 from levelhead.experiments import bench_model as bench
 
-__all__ = ["_offline", "finished", "folder", "run"]
+__all__ = ["_offline", "folder"]
 
 
 def invoke(*arguments: object, code: int = 0) -> Any:
