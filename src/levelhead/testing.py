@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from levelhead.models.architectures import ARCHITECTURES, attention_modules
-from levelhead.models.tiny_configs import tiny_config as _tiny_config
+from levelhead.models.tiny_configs import tiny_config
 
 TINY_FAMILIES: tuple[str, ...] = tuple(
     kind for family in ARCHITECTURES for kind in family.model_types if not family.whole_layers_only
@@ -111,7 +111,7 @@ def tiny_model(
     known = (*TINY_FAMILIES, *WHOLE_LAYER_FAMILIES, *TINY_VARIANTS)
     if family not in known:
         raise ValueError(f"no tiny model of family {family!r}; there are {', '.join(known)}")
-    config = _tiny_config(
+    config = tiny_config(
         family,
         num_layers=num_layers,
         num_heads=num_heads,
