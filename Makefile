@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow test-coverage check fix bench install clean-demo
+.PHONY: demo test test-slow test-embedded test-coverage check fix bench install clean-demo
 
 demo: install
 	$(BIN)/levelhead run --out $(DEMO)
@@ -16,7 +16,11 @@ test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not simulation and not network"
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
+
+# What continuous integration runs of the slow tests: those on the real embedded model.
+test-embedded: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow tests/data tests/embedded tests/export
 
 test-coverage: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m simulation
