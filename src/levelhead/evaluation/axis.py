@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from levelhead.evaluation.base import BaseAxis, Variant
+from levelhead.evaluation.base import BaseAxis, Variant, expected_of_rows
 from levelhead.metrics.bias import bias, corrected_bias
 from levelhead.metrics.bias_intervals import bias_interval, paired_difference_interval
 from levelhead.metrics.degeneration import (
@@ -120,21 +120,9 @@ def read_matched(
     base: BaseAxis, variant: Variant, progress: Progress
 ) -> Float[np.ndarray, " rows"]:
     """sum_t r_t of each matched row under another model."""
-    problem = base.problem
-    rows = base.matched.rows
-    with (
-        variant() as model,
-        progress(f"reading with the pruned model ({problem.axis})", len(rows)) as advance,
-    ):
-        toxicity, _ = read_rows(
-            model,
-            rows,
-            base.token.tau,
-            pad=pad_id(problem.tokenizer),
-            batch_size=problem.batch_size,
-            advance=advance,
-        )
-    return toxicity
+    with variant() as model:
+        other = replace(base.problem, model=model)
+        return expected_of_rows(other, base.matched, base.token, progress, "pruned")
 
 
 def expected_shifts(base: BaseAxis, read: Sequence[Float[np.ndarray, " rows"]]) -> HeadShifts:

@@ -76,20 +76,28 @@ def base_axis(
     token = token_model(problem, texts, progress)
     one = of_sample(texts, problem.first_sample)
     matched = matched_rows(replace(problem, samples=1), one, groups)
-    with progress(f"reading with the base model ({problem.axis})", len(matched.rows)) as done:
-        toxicity, _ = read_rows(
-            problem.model,
-            matched.rows,
-            token.tau,
-            pad=pad_id(problem.tokenizer),
-            batch_size=problem.batch_size,
-            advance=done,
-        )
     return BaseAxis(
         problem=problem,
         texts=texts,
         token=token,
         matched=matched,
         matched_sample=one,
-        matched_toxicity=toxicity,
+        matched_toxicity=expected_of_rows(problem, matched, token, progress, "base"),
     )
+
+
+def expected_of_rows(
+    problem: BiasProblem, matched: MatchedRows, token: TokenModel, progress: Progress, name: str
+) -> Float[np.ndarray, " rows"]:
+    """sum_t r_t of each matched row under the problem's model; `name` is for people."""
+    title = f"reading with the {name} model ({problem.axis})"
+    with progress(title, len(matched.rows)) as advance:
+        toxicity, _ = read_rows(
+            problem.model,
+            matched.rows,
+            token.tau,
+            pad=pad_id(problem.tokenizer),
+            batch_size=problem.batch_size,
+            advance=advance,
+        )
+    return toxicity

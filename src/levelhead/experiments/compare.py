@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from levelhead import runs
-from levelhead.config import EVALUATE, METHODS
+from levelhead.config import METHODS
 from levelhead.errors import SelectionError, missing_extra
 from levelhead.evaluation.base import BaseAxis
 from levelhead.experiments.compare_plan import (
@@ -41,8 +41,7 @@ from levelhead.experiments.grid import (
     check_grid,
     within_budget,
 )
-from levelhead.experiments.joint import JointEvaluator
-from levelhead.experiments.units import Units
+from levelhead.experiments.joint import JointEvaluator, units_of
 from levelhead.metrics.bias import bias
 from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.progress import Progress, silent
@@ -119,10 +118,7 @@ def compare(
     grids = {name: method_grids(scored, name, methods, alphas, gammas, draws) for name in axes}
     if announce:
         announce(plan_of(session, grids, sample_at))
-    units = Units(
-        folder.path / FOLDER / "units",
-        {"model": session.base.fingerprint, "config": session.config.fingerprint(EVALUATE)},
-    )
+    units = units_of(session, folder.path / FOLDER / "units")
     judges = {
         split: JointEvaluator(session=session, units=units, split=split, progress=progress)
         for split in ("validation", "test")

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from levelhead import runs
-from levelhead.config import EVALUATE
 from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import ConfigError
-from levelhead.experiments.joint import GROUPS, JointEvaluator
-from levelhead.experiments.units import Units
+from levelhead.experiments.joint import GROUPS, JointEvaluator, units_of
 from levelhead.metrics.bias import bias
 from levelhead.progress import Progress, silent
 from levelhead.records import Head
@@ -93,10 +91,7 @@ def cross_axes(
     session = Session(config)
     judge = JointEvaluator(
         session=session,
-        units=Units(
-            folder.path / FOLDER,
-            {"model": session.base.fingerprint, "config": session.config.fingerprint(EVALUATE)},
-        ),
+        units=units_of(session, folder.path / FOLDER),
         split="test",
         progress=progress,
     )

@@ -21,11 +21,9 @@ import torch
 from jaxtyping import Float
 
 from levelhead import runs
-from levelhead.config import EVALUATE
 from levelhead.errors import ConfigError
 from levelhead.evaluation.axis import expected_shifts, t_reach
-from levelhead.experiments.joint import TEXT_TOKENS, JointEvaluator
-from levelhead.experiments.units import Units
+from levelhead.experiments.joint import TEXT_TOKENS, JointEvaluator, units_of
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.models.gates import ablate
 from levelhead.progress import Progress, silent
@@ -98,28 +96,24 @@ def interactions(
     most = min(pairs, len(heads))
     if announce:
         announce(InteractionPlan(axis=axis, heads=len(heads), pairs=most * (most - 1) // 2))
-    units = Units(
-        folder.path / "interactions",
-        {"model": session.base.fingerprint, "config": session.config.fingerprint(EVALUATE)},
-    )
+    units = units_of(session, folder.path / "interactions")
     judge = JointEvaluator(session=session, units=units, split="test", progress=progress)
     singles = _single_readings(judge, axis, heads)
-    whole = _joint_readings(judge, axis, [heads])
     order = np.argsort(_bias(judge, axis, singles.rows)[0], kind="stable")[:most]
     first = sorted(int(i) for i in order)
     pairs_of = list(combinations(first, 2))
-    joint = _joint_readings(judge, axis, [(heads[a], heads[b]) for a, b in pairs_of])
+    joint = _joint_readings(judge, axis, [heads, *((heads[a], heads[b]) for a, b in pairs_of)])
     found = {
         "axis": axis,
         "heads": [list(head) for head in heads],
-        "metrics": _compared(judge, axis, singles, range(len(heads)), whole, 0),
+        "metrics": _compared(judge, axis, singles, range(len(heads)), joint, 0),
         "singles": [
             {"head": list(head)} | _alone(judge, axis, singles, i) for i, head in enumerate(heads)
         ],
         "pairs": [
             {"a": list(heads[a]), "b": list(heads[b])}
             | _compared(judge, axis, singles, (a, b), joint, i)
-            for i, (a, b) in enumerate(pairs_of)
+            for i, (a, b) in enumerate(pairs_of, 1)
         ],
         "tokens": TEXT_TOKENS,
         "prompts": len(judge.problem(axis).prompts),
@@ -159,8 +153,6 @@ def _joint_readings(judge: JointEvaluator, axis: str, sets: Sequence[Sequence[He
         )
         for heads in sets
     ]
-    if not kept:
-        return Readings(rows=np.zeros((0, 0)), windows=np.zeros((0, 0)))
     return Readings(
         rows=np.array([one["rows"] for one in kept]).T,
         windows=np.array([one["windows"] for one in kept]).T,

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from levelhead.config import EVALUATE
 from levelhead.evaluation.axis import evaluate_axis, expected_difference, read_matched
 from levelhead.evaluation.base import BaseAxis, Variant, base_axis, without_heads
 from levelhead.evaluation.text import text_perplexity
@@ -32,6 +34,12 @@ TEXT_TOKENS = 4096
 GROUPS: Mapping[Split, int] = {"validation": 20, "test": 40}
 """Matched groups of prompts that sets are read on: fewer where they are only searched."""
 Json = dict[str, Any]
+
+
+def units_of(session: Session, folder: Path) -> Units:
+    """The folder of units of sets: they depend on the model and on all options of evaluation."""
+    common = {"model": session.base.fingerprint, "config": session.config.fingerprint(EVALUATE)}
+    return Units(folder, common)
 
 
 @dataclass
