@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, RUN
+from levelhead.cli.options import JSON, RUN, show
 
 if TYPE_CHECKING:
     from levelhead.experiments.agree import AgreePlan
@@ -56,10 +55,7 @@ def agree(
             progress=progress,
             announce=_announce,
         )
-    if as_json:
-        click.echo(json.dumps(found, allow_nan=False))
-    else:
-        agreement_summary(found)
+    show(found, as_json, agreement_summary)
 
 
 def _announce(plan: AgreePlan) -> None:

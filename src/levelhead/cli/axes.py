@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON
+from levelhead.cli.options import JSON, show
 
 if TYPE_CHECKING:
     from levelhead.experiments.cross_axes import CrossPlan
@@ -51,10 +50,7 @@ def axes(
             found = correlate(*paths, cross=True, progress=progress, announce=_announce, **options)
     else:
         found = correlate(*paths)
-    if as_json:
-        click.echo(json.dumps(found, allow_nan=False))
-    else:
-        axes_summary(found)
+    show(found, as_json, axes_summary)
 
 
 @cli.command()
@@ -77,10 +73,7 @@ def heads(
     from levelhead.experiments.glance import glance
 
     found = glance(path, critical=critical, gamma=gamma, alpha=alpha)
-    if as_json:
-        click.echo(json.dumps(found, allow_nan=False))
-    else:
-        glance_summary(found)
+    show(found, as_json, glance_summary)
 
 
 def _announce(plan: CrossPlan) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, RUN
+from levelhead.cli.options import JSON, RUN, show
 from levelhead.config import DEVICES, DTYPES
 
 if TYPE_CHECKING:
@@ -100,10 +99,7 @@ def tasks(model: Path, names: str, as_json: bool, **options: Any) -> None:
         found = pipeline.tasks(
             model, chosen, progress=progress, announce=_announce_tasks, **options
         )
-    if as_json:
-        click.echo(json.dumps(found, allow_nan=False))
-    else:
-        tasks_summary(found)
+    show(found, as_json, tasks_summary)
 
 
 @cli.command("bench-model")
@@ -142,10 +138,7 @@ def bench_model(
             announce=_announce_bench,
             **options,
         )
-    if as_json:
-        click.echo(json.dumps(found, allow_nan=False))
-    else:
-        bench_summary(found)
+    show(found, as_json, bench_summary)
     if not found["trusted"]:
         sys.exit(1)
 

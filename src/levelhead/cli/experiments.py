@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from levelhead import runs
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, OUT, announce, given, options_of
+from levelhead.cli.options import JSON, OUT, announce, given, options_of, show
 from levelhead.config import BOUNDARY, EVALUATE, METHODS, SCORE
 from levelhead.errors import ConfigError, RunFolderError
 
@@ -108,10 +107,7 @@ def compare(
             progress=progress,
             announce=_announce,
         )
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        comparison_summary(found)
+    show(found, as_json, comparison_summary)
     click.echo(f"points: {run / 'compare' / 'points.csv'}", err=True)
 
 
@@ -146,10 +142,7 @@ def reproduce(
             announce=_announce_hours,
             **given(options),
         )
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        reproduction_summary(found)
+    show(found, as_json, reproduction_summary)
 
 
 def _announce_hours(plan: ReproducePlan) -> None:

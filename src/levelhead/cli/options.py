@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -88,3 +89,11 @@ def announce(plan: Plan) -> None:
         ),
         err=True,
     )
+
+
+def show(found: Any, as_json: bool, table: Callable[[Any], None]) -> None:
+    """Print a result: JSON for machines, or the table that people look at."""
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        table(found)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, RUN
+from levelhead.cli.options import JSON, RUN, show
 
 if TYPE_CHECKING:
     from levelhead.experiments.interactions import InteractionPlan
@@ -34,10 +33,7 @@ def interactions(folder: Path, pairs: int, as_json: bool) -> None:
 
     with progress_bars() as progress:
         found = pipeline.interactions(folder, pairs=pairs, progress=progress, announce=_announce)
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        interactions_summary(found)
+    show(found, as_json, interactions_summary)
 
 
 def _announce(plan: InteractionPlan) -> None:
@@ -85,7 +81,4 @@ def examples(
             seed=seed,
             progress=progress,
         )
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        examples_summary(found)
+    show(found, as_json, examples_summary)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, OUT, RUN, announce, given, options_of
+from levelhead.cli.options import JSON, OUT, RUN, announce, given, options_of, show
 from levelhead.config import BOUNDARY, EVALUATE, FORMATS, METHODS, SCORE, SELECT
 
 
@@ -26,12 +26,13 @@ def run(model: str | None, out: Path, as_json: bool, **options: Any) -> None:
     """
     from levelhead import pipeline
     from levelhead.console.progress import progress_bars
+    from levelhead.console.summaries import evaluation_summary
 
     with progress_bars() as progress:
         evaluation = pipeline.run(
             model, out=out, progress=progress, announce=announce, **given(options)
         )
-    _show(evaluation, as_json)
+    show(evaluation, as_json, evaluation_summary)
     click.echo(f"report: {out / 'report.html'}\nmodel:  {out / 'model'}", err=True)
 
 
@@ -156,16 +157,8 @@ def evaluate(folder: Path, as_json: bool, **options: Any) -> None:
     """
     from levelhead import pipeline
     from levelhead.console.progress import progress_bars
+    from levelhead.console.summaries import evaluation_summary
 
     with progress_bars() as progress:
         evaluation = pipeline.evaluate(folder, progress=progress, **given(options))
-    _show(evaluation, as_json)
-
-
-def _show(evaluation: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(evaluation))
-        return
-    from levelhead.console.summaries import evaluation_summary
-
-    evaluation_summary(evaluation)
+    show(evaluation, as_json, evaluation_summary)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON
+from levelhead.cli.options import JSON, show
 from levelhead.errors import UnreliableScoresError
 
 
@@ -32,10 +31,7 @@ def diagnose(table: Path, gamma: float, alpha: float, as_json: bool) -> None:
     from levelhead.console.summaries import diagnosis_summary
 
     found = pipeline.diagnose(table, gamma=gamma, alpha=alpha)
-    if as_json:
-        click.echo(json.dumps(found, allow_nan=False))
-    else:
-        diagnosis_summary(found)
+    show(found, as_json, diagnosis_summary)
     bad = [axis for axis, data in found["axes"].items() if not data["reliable"]]
     if bad:
         raise UnreliableScoresError(
