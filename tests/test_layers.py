@@ -37,9 +37,9 @@ LAYERS = {
     "toxicity",
     "runs": "config errors records",
     "stages": "config errors evaluation models progress records runs sampling scores scoring "
-    "selection session",
-    "experiments": "config data diagnosis errors evaluation metrics models progress records runs "
-    "sampling scores scoring selection session stages toxicity",
+    "selection session sharing",
+    "experiments": "config data diagnosis errors evaluation metrics models progress records "
+    "reporting.findings runs sampling scores scoring selection session stages toxicity",
     "pipeline": "config diagnosis errors experiments export models progress records reporting runs "
     "scores session sharing stages",
     "console": "batching progress reporting.escape reporting.terminal runs scores",
@@ -55,7 +55,7 @@ AT_THE_TOP = {
     "metrics/": {"scipy"},
     **dict.fromkeys(("batching", "models/", "sampling", "testing", "session"), HEAVY),
     **dict.fromkeys(
-        ("scoring/", "evaluation/", "export/", "stages", "pipeline", "experiments/"), HEAVY
+        ("scoring/", "evaluation/", "export/", "stages/", "pipeline", "experiments/"), HEAVY
     ),
     "scores": {"pandas"},
     "diagnosis/": {"pandas", "scipy"},

@@ -8,7 +8,6 @@ Each reads and writes one run folder. The only orchestrator: nothing below it kn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,12 +17,13 @@ from transformers import PreTrainedModel
 from levelhead import runs
 from levelhead.config import RunConfig, RunOptions
 from levelhead.diagnosis import diagnose_axes, read_by_seed
-from levelhead.errors import RunFolderError, ScoreTableError, SelectionError
+from levelhead.errors import RunFolderError, SelectionError
 from levelhead.experiments.agree import agree
 from levelhead.experiments.axes import axes
 from levelhead.experiments.bench_model import bench_model
 from levelhead.experiments.compare import compare
 from levelhead.experiments.examples import examples
+from levelhead.experiments.findings import run_findings
 from levelhead.experiments.glance import glance as heads
 from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
@@ -35,25 +35,16 @@ from levelhead.models.loading import load_base, load_config
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
-from levelhead.reporting.findings import EXPERIMENTS, Findings
 from levelhead.reporting.formats import PLOTS, ReportFormat, check_format, render
 from levelhead.reporting.images import check_kinds, plot_files
 from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
 from levelhead.session import Session
 from levelhead.sharing.hub import push
-from levelhead.stages import (
-    Announce,
-    chosen_heads,
-    evaluate_stage,
-    holds_pruned,
-    prune_stage,
-    read_selection,
-    refuse_noise,
-    score_stage,
-    select_stage,
-    start,
-)
+from levelhead.stages.evaluating import evaluate_stage
+from levelhead.stages.pruning import holds_pruned, prune_stage
+from levelhead.stages.scoring import Announce, score_stage, start
+from levelhead.stages.selecting import chosen_heads, read_selection, refuse_noise, select_stage
 
 __all__ = [
     "agree",
@@ -286,7 +277,7 @@ def report(
     folder = RunFolder.open(path)
     check_format(format)
     check_kinds(plots)
-    findings = _findings(folder)
+    findings = run_findings(folder)
     if plots:
         for name, content in plot_files(findings, plots).items():
             runs.write_bytes(folder.path / PLOTS / name, content)
@@ -294,29 +285,6 @@ def report(
     target = folder.path / f"report.{format}"
     runs.write_text(target, render(findings, format, images=images))
     return target
-
-
-def _findings(folder: RunFolder) -> Findings:
-    """What the files of a run say, and what its scores show at a glance."""
-    path = folder.path
-    found: dict[str, Any] = {
-        name: runs.read_json(path / file)
-        for name, file in EXPERIMENTS.items()
-        if (path / file).exists()
-    }
-    if not found or (path / runs.EVALUATION).exists():
-        evaluation = folder.require(runs.EVALUATION, f"evaluate {path}")
-        selection = folder.require(runs.SELECTION, f"select {path}")
-        found["evaluation"] = runs.read_json(evaluation)
-        found["selection"] = read_selection(selection)
-    with suppress(ScoreTableError, SelectionError):  # scores that it can say nothing about
-        found["glance"] = heads(path)
-    return Findings(
-        table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
-        config=folder.config.to_json(),
-        details=runs.read_json(folder.require(runs.DETAILS, f"score --out {path}")),
-        **found,
-    )
 
 
 def diagnose(path: str | Path, *, gamma: float = 0.3, alpha: float = 0.1) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from levelhead.records import Prompt
 from levelhead.runs import RunFolder
 from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
 from levelhead.session import Session
-from levelhead.stages import read_selection
+from levelhead.stages.selecting import read_selection
 
 RESULT = "examples.json"
 Json = dict[str, Any]

@@ -33,7 +33,7 @@ from levelhead.scoring.effects import base_gaps, delete_one, gap_change, jackkni
 from levelhead.scoring.finite import ablated_toxicity
 from levelhead.scoring.perplexity_effects import ablated_nll, text_windows, window_nll
 from levelhead.session import Session
-from levelhead.stages import read_selection
+from levelhead.stages.selecting import read_selection
 
 RESULT = "interactions.json"
 METRICS = ("bias", "mean_toxicity", "nll")

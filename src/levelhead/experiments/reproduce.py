@@ -22,7 +22,7 @@ from levelhead.models.architectures import head_counts
 from levelhead.progress import Progress, silent
 from levelhead.scoring.problem import BiasProblem, sample_texts
 from levelhead.session import Session
-from levelhead.stages import score_stage, start
+from levelhead.stages.scoring import score_stage, start
 
 RESULT = "reproduce.json"
 PUBLISHED: Mapping[str, float] = {

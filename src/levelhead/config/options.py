@@ -10,33 +10,25 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
+from levelhead.config.choices import (
+    BIAS_ESTIMATORS,
+    BOUNDARY,
+    DEVICES,
+    DTYPES,
+    EVALUATE,
+    METHODS,
+    PAPER,
+    PROTECT,
+    PROTOCOLS,
+    SCORE,
+    SELECT,
+    TEXT_WINDOWS,
+    TOXICITY_INPUTS,
+)
+from levelhead.config.keywords import RunOptions
 from levelhead.errors import ConfigError
-
-SCORE, SELECT, EVALUATE = "score", "select", "evaluate"
-BOUNDARY = "boundary"
-"""Not a stage: what scoring needs where it works hardest on heads near the selection's edge."""
-BIAS_ESTIMATORS = ("token-gradient", "finite", "hybrid", "ablate")
-PROTECT = ("curvature", "exact")
-TOXICITY_INPUTS = ("continuation", "full")
-TEXT_WINDOWS = ("every-token", "paper")
-PROTOCOLS = ("default", "paper")
-PAPER: Mapping[str, Any] = {
-    "prompt_tokens": 22,
-    "new_tokens": 40,
-    "toxicity_input": "full",
-    "samples": 3,
-    "max_samples": 3,
-    "estimator": "ablate",
-    "exhaustive": True,
-    "text_windows": "paper",
-}
-"""What `protocol="paper"` sets (arXiv 2312.15398, section 4, and the authors' code)."""
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
-METHODS = ("fasp", "bias_only", "ppl_only", "magnitude", "mask_gradient", "random")
 
 
 def _option(
@@ -283,45 +275,6 @@ class RunConfig:
         }
         text = json.dumps(chosen, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class RunOptions(TypedDict, total=False):
-    """Keywords of `score`, `evaluate` and `run`: the fields of `RunConfig` but `model`."""
-
-    revision: str | None
-    protocol: str
-    axis: tuple[str, ...]
-    all_axes: bool
-    prompts: str
-    toxicity: str | None
-    toxicity_input: str
-    text: str | None
-    seed: int
-    prompt_seed: int
-    samples: int
-    max_prompts: int
-    new_tokens: int
-    prompt_tokens: int | None
-    text_windows: str
-    text_tokens: int
-    estimator: str
-    unmatched: bool
-    common_random_numbers: bool
-    reliability: float
-    max_samples: int | None
-    time_budget: float | None
-    two_way: bool
-    protect: str
-    exhaustive: bool
-    method: str
-    gamma: float
-    alpha: float
-    max_ppl_increase: float
-    chat_template: bool
-    device: str
-    dtype: str
-    threads: int | None
-    batch_size: int | None
 
 
 def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:

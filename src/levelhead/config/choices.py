@@ -1,0 +1,30 @@
+"""What options may be set to, and the settings of presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SCORE, SELECT, EVALUATE = "score", "select", "evaluate"
+BOUNDARY = "boundary"
+"""Not a stage: what scoring needs where it works hardest on heads near the selection's edge."""
+BIAS_ESTIMATORS = ("token-gradient", "finite", "hybrid", "ablate")
+PROTECT = ("curvature", "exact")
+TOXICITY_INPUTS = ("continuation", "full")
+TEXT_WINDOWS = ("every-token", "paper")
+PROTOCOLS = ("default", "paper")
+PAPER: Mapping[str, Any] = {
+    "prompt_tokens": 22,
+    "new_tokens": 40,
+    "toxicity_input": "full",
+    "samples": 3,
+    "max_samples": 3,
+    "estimator": "ablate",
+    "exhaustive": True,
+    "text_windows": "paper",
+}
+"""What `protocol="paper"` sets (arXiv 2312.15398, section 4, and the authors' code)."""
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
+METHODS = ("fasp", "bias_only", "ppl_only", "magnitude", "mask_gradient", "random")

@@ -1,0 +1,44 @@
+"""The options as keywords of Python functions."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class RunOptions(TypedDict, total=False):
+    """Keywords of `score`, `evaluate` and `run`: the fields of `RunConfig` but `model`."""
+
+    revision: str | None
+    protocol: str
+    axis: tuple[str, ...]
+    all_axes: bool
+    prompts: str
+    toxicity: str | None
+    toxicity_input: str
+    text: str | None
+    seed: int
+    prompt_seed: int
+    samples: int
+    max_prompts: int
+    new_tokens: int
+    prompt_tokens: int | None
+    text_windows: str
+    text_tokens: int
+    estimator: str
+    unmatched: bool
+    common_random_numbers: bool
+    reliability: float
+    max_samples: int | None
+    time_budget: float | None
+    two_way: bool
+    protect: str
+    exhaustive: bool
+    method: str
+    gamma: float
+    alpha: float
+    max_ppl_increase: float
+    chat_template: bool
+    device: str
+    dtype: str
+    threads: int | None
+    batch_size: int | None

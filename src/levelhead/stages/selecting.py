@@ -1,0 +1,106 @@
+"""The select stage: which heads to prune, by what the scores of a run say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from levelhead import runs
+from levelhead.config import RunConfig
+from levelhead.errors import SelectionError, UnreliableScoresError
+from levelhead.records import HeadSelection
+from levelhead.runs import RunFolder
+from levelhead.scores import MIN_RELIABILITY, ScoreTable, bias_metric
+from levelhead.scoring.score_table import unreliable
+from levelhead.selection import select_heads
+from levelhead.selection.agreement import agreement_warnings, split_half_agreement
+from levelhead.selection.rules import protected_heads, ranked_by
+
+
+def chosen_heads(
+    table: ScoreTable,
+    axis: str | None,
+    method: str,
+    gamma: float,
+    alpha: float,
+    seed: int,
+    per_layer_equal: bool = False,
+) -> HeadSelection:
+    if axis is None:
+        if not table.axes:
+            raise SelectionError("the score table has no bias_without_AXIS column to select by")
+        axis = table.axes[0]
+    return select_heads(
+        table,
+        axis=axis,
+        method=method,
+        gamma=gamma,
+        alpha=alpha,
+        seed=seed,
+        per_layer_equal=per_layer_equal,
+    )
+
+
+def refuse_noise(folder: RunFolder, config: RunConfig, least: float) -> None:
+    """Raise UnreliableScoresError where a method is to rank by bias effects that are noise."""
+    axis = config.axis[0]
+    details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
+    ranked = bias_metric(axis) in ranked_by(config.method, axis)
+    if ranked and axis in details["axes"] and (why := unreliable(details, axis, least)):
+        raise UnreliableScoresError(
+            "; ".join([*why, "to choose heads all the same: --allow-unreliable"])
+        )
+
+
+def select_stage(
+    folder: RunFolder,
+    config: RunConfig,
+    least: float = MIN_RELIABILITY,
+    per_layer_equal: bool = False,
+) -> HeadSelection:
+    table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {folder.path}"))
+    axis = config.axis[0]
+    shares = (config.method, config.gamma, config.alpha, config.seed, per_layer_equal)
+    chosen = chosen_heads(table, axis, *shares)
+    details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
+    protects = config.method == "fasp"
+    kept = np.argwhere(protected_heads(table, config.gamma)).tolist() if protects else []
+    agreement = split_half_agreement(runs.read_arrays(folder.path / runs.HALVES), axis, *shares)
+    selection = replace(
+        chosen,
+        details={
+            **(chosen.details or {}),
+            "axis": axis,
+            "reliable": not (
+                bias_metric(axis) in ranked_by(config.method, axis)
+                and unreliable(details, axis, least)
+            ),
+            "reliability": details["axes"][axis]["reliability"],
+            "agreement": agreement,
+            "warnings": [*agreement_warnings(agreement), *_raced_for(folder, config, details)],
+            "protected": kept,
+        },
+    )
+    runs.write_json(folder.path / runs.SELECTION, selection.to_json())
+    return selection
+
+
+def _raced_for(folder: RunFolder, config: RunConfig, details: dict[str, Any]) -> list[str]:
+    """A warning where the protected set was raced for another gamma."""
+    scored = folder.config.gamma
+    if details["perplexity"].get("estimator") != "exact" or config.gamma == scored:
+        return []
+    return [
+        f"the exact protected set was found for gamma={scored:g}; at gamma={config.gamma:g} the "
+        "heads at the boundary are estimates: score again with that --gamma, or with --exhaustive"
+    ]
+
+
+def read_selection(path: Path) -> HeadSelection:
+    try:
+        return HeadSelection.from_json(runs.read_json(path))
+    except SelectionError as error:
+        raise SelectionError(f"{path}: {error}") from error
