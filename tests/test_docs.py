@@ -172,6 +172,7 @@ def test_lists_that_stand_twice_agree(pipeline: ModuleType) -> None:
     from typing import get_args
 
     from levelhead import scoring
+    from levelhead.export import model as export
     from levelhead.models import checkpoint, loading
     from levelhead.selection.rules import METHODS
 
@@ -179,6 +180,7 @@ def test_lists_that_stand_twice_agree(pipeline: ModuleType) -> None:
     assert tuple(scoring.PPL_ESTIMATORS) == (*config.PROTECT, "exhaustive")
     assert tuple(METHODS) == config.METHODS
     assert get_args(checkpoint.Format) == config.FORMATS
+    assert export.TARGETS == config.EXPORTS
     assert loading.DEVICES == config.DEVICES
     assert ("auto", *loading.DTYPES) == config.DTYPES
 

@@ -36,8 +36,8 @@ LAYERS = {
     "evaluation": "batching errors metrics models progress records sampling scoring session "
     "toxicity",
     "runs": "config errors records",
-    "stages": "config errors evaluation models progress records runs sampling scores scoring "
-    "selection session sharing",
+    "stages": "config errors evaluation export models progress records runs sampling scores "
+    "scoring selection session sharing",
     "experiments": "config data diagnosis errors evaluation metrics models progress records "
     "reporting.findings runs sampling scores scoring selection session stages toxicity",
     "pipeline": "config diagnosis errors experiments export models progress records reporting runs "

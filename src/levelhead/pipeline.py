@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from transformers import PreTrainedModel
 
 from levelhead import runs
 from levelhead.config import RunConfig, RunOptions
 from levelhead.diagnosis import diagnose_axes, read_by_seed
-from levelhead.errors import RunFolderError, SelectionError
+from levelhead.errors import ConfigError, RunFolderError, SelectionError
 from levelhead.experiments.agree import agree
 from levelhead.experiments.axes import axes
 from levelhead.experiments.bench_model import bench_model
@@ -28,11 +28,8 @@ from levelhead.experiments.glance import glance as heads
 from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
 from levelhead.experiments.tasks import tasks
-from levelhead.export.model import export_model
-from levelhead.models.checkpoint import Format, check_pruning, load, save_pruned
-from levelhead.models.folders import check_target
-from levelhead.models.loading import load_base, load_config
-from levelhead.models.surgery import prune_heads
+from levelhead.export.model import TARGETS, Target, export_model
+from levelhead.models.checkpoint import Format, load
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.reporting.formats import PLOTS, ReportFormat, check_format, render
@@ -41,8 +38,9 @@ from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
 from levelhead.session import Session
 from levelhead.sharing.hub import push
+from levelhead.sharing.run_card import write_card
 from levelhead.stages.evaluating import evaluate_stage
-from levelhead.stages.pruning import holds_pruned, prune_stage
+from levelhead.stages.pruning import holds_pruned, prune_stage, prune_to_file, prune_to_folder
 from levelhead.stages.scoring import Announce, score_stage, start
 from levelhead.stages.selecting import chosen_heads, read_selection, refuse_noise, select_stage
 
@@ -184,7 +182,7 @@ def prune(
     heads: str | Path | HeadSelection | None = None,
     *,
     out: str | Path | None = None,
-    format: Format = "compact",  # noqa: A002 - the flag's name
+    format: Format | Target = "compact",  # noqa: A002 - the flag's name
     revision: str | None = None,
     overwrite: bool = False,
     **options: Any,
@@ -195,10 +193,12 @@ def prune(
         model: a run folder, or the model to prune (none: the embedded one).
         heads: a selection, or a file in selection.json's form; none: the run folder's own.
         out: where to save; none: `model/` of the run folder, else nowhere.
-        format: compact, zeroed, uniform, remote-code or adapter; docs/formats.md tells which.
+        format: compact, zeroed, uniform, remote-code or adapter, with a model card in the folder;
+            or a file for another engine: onnx or gguf. docs/formats.md tells which.
         revision: of a model on the hub; a run folder has its own.
         overwrite: replace a model that is in `out` already.
-        options: of transformers' `save_pretrained`, such as max_shard_size="2GB".
+        options: of transformers' `save_pretrained`, such as max_shard_size="2GB"; of a file, those
+            of `export_model`.
 
     Returns:
         The pruned model.
@@ -207,27 +207,32 @@ def prune(
         SelectionError: no heads, or some that the model does not have.
         CheckpointError: a format that these heads or this family cannot have, a folder in the
             way, a full disk.
+        ConfigError: onnx or gguf without `out`.
+        MissingExtraError: the extra `onnx` or `gguf` is not installed.
     """
     folder = RunFolder.open(model) if model is not None and runs.is_run(Path(model)) else None
+    if format in TARGETS and out is None:
+        raise ConfigError(f"--format {format} writes one file: name it with --out FILE")
     if folder is not None and heads is None and out is None:
-        return prune_stage(Session(folder.config), folder, format, **options)
+        return prune_stage(Session(folder.config), folder, cast(Format, format), **options)
+    own = heads is None
     if heads is None:
         if folder is None:
             raise SelectionError("no heads given; name a file in selection.json's form (--heads)")
         heads = folder.require(runs.SELECTION, f"select {folder.path}")
     selection = heads if isinstance(heads, HeadSelection) else read_selection(Path(heads))
-    config = folder.config if folder else RunConfig(model=None if model is None else str(model))
-    base, revision = Session(config).base_path, config.revision if folder else revision
-    if out is not None:
-        check_target(Path(out), overwrite)
-    check_pruning(load_config(base, revision), selection.by_layer, format)
-    loaded = load_base(base, revision=revision, dtype="saved", need_tokenizer=False)
-    prune_heads(loaded.model, selection.by_layer)
-    if out is not None:
-        if format == "adapter":
-            options = {"revision": loaded.revision}
-        save_pruned(loaded.model, out, format, loaded.tokenizer, overwrite=overwrite, **options)
-    return loaded.model
+    session = Session(
+        folder.config
+        if folder
+        else RunConfig(model=None if model is None else str(model), revision=revision)
+    )
+    if format in TARGETS:
+        return prune_to_file(session, selection, str(out), format, overwrite=overwrite, **options)
+    form = cast(Format, format)
+    pruned = prune_to_folder(session, selection, out, form, overwrite=overwrite, **options)
+    if folder is not None and own and out is not None:
+        write_card(folder, Path(out))  # the run knows more about it
+    return pruned
 
 
 def evaluate(

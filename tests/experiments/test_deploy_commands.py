@@ -27,13 +27,24 @@ def invoke(*arguments: object, code: int = 0) -> Any:
 
 def test_tasks(run: Path, folder: Path) -> None:
     pytest.importorskip("lm_eval")
-    shown = invoke("tasks", run, "--tasks", "toy", "--include-path", folder, "--limit", 4)
+    shown = invoke("evaluate", run, "--tasks", "toy", "--include-path", folder, "--limit", 4)
     assert "pruned - base" in shown.stdout
     assert "toy" in shown.stdout
     assert "±" in shown.stdout
     assert "plan: toy, the first 4 items of each, with 2 models" in shown.stderr
-    told = invoke("tasks", run / "model", "--tasks", "toy,", "--include-path", folder, "--json")
+    told = invoke("evaluate", run / "model", "--tasks", "toy,", "--include-path", folder, "--json")
     assert json.loads(told.stdout)["tasks"]["toy"]["items"] == 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--limit", "4"], "--limit has no meaning without --tasks"),
+        (["--tasks", "toy", "--seed", "3"], "--seed has no meaning with --tasks"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(flags: list[str], message: str, run: Path) -> None:
+    assert message in invoke("evaluate", run, *flags, code=2).stderr
 
 
 def test_bench_model(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,14 +45,6 @@ def test_uneven_heads_in_onnxruntime_with_another_head_as_control(tmp_path: Path
     assert json.loads(found[HEADS]) == {"0": [0, 3], "1": [0, 1, 2, 3, 4, 5]}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["gpt2", "gemma3_text", "gpt_neox", "phi3"])
-def test_other_families(family: str, tmp_path: Path) -> None:
-    model = tiny_model(family, num_layers=2)
-    prune_heads(model, UNEVEN)
-    assert export_onnx(model, tmp_path / "x.onnx").difference < 1e-5
-
-
 def test_a_wrong_file_is_refused_and_not_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

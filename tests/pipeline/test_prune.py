@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import levelhead
 from levelhead import cli
-from levelhead.config import FORMATS
+from levelhead.config import EXPORTS, FORMATS
 from levelhead.errors import CheckpointError, ConfigError, SelectionError
 from levelhead.models.checksums import saved_heads
+from levelhead.models.loading import LoadedModel
 from levelhead.models.removed_heads import removed_heads
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
+from levelhead.stages import pruning
 from levelhead.testing import save_tiny_checkpoint
 
 EQUAL = [[0, 0], [0, 3], [1, 2], [1, 5], [2, 1], [2, 4]]
@@ -63,6 +67,44 @@ def test_lists_that_cannot_be(
     assert isinstance(result.exception, SelectionError | CheckpointError)
     assert message in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+def test_files_for_other_engines(
+    form: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pruned model in float32 goes to the writer of that format, which checks its file."""
+    written: list[tuple[Any, ...]] = []
+
+    def write(loaded: LoadedModel, to: str, out: Path, *, overwrite: bool) -> None:
+        written.append((removed_heads(loaded.model), loaded.model.dtype, to, Path(out), overwrite))
+
+    monkeypatch.setattr(pruning, "write_export", write)
+    out = tmp_path / f"out.{form}"
+    assert prune(model, EQUAL, out, "--format", form).exit_code == 0
+    gone = {0: (0, 3), 1: (2, 5), 2: (1, 4)}
+    assert written == [(gone, torch.float32, form, out, False)]
+    listed = HeadSelection.from_json({"heads": EQUAL})
+    with pytest.raises(ConfigError, match="name it with --out"):
+        levelhead.prune(model, listed, format=form)
+
+
+def test_a_real_onnx_file(model: Path, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    assert prune(model, EQUAL, tmp_path / "x.onnx", "--format", "onnx").exit_code == 0
+    assert runtime.InferenceSession(tmp_path / "x.onnx").get_outputs()[0].name == "logits"
+
+
+def test_a_card_says_what_is_gone_and_that_nothing_was_measured(
+    model: Path, tmp_path: Path
+) -> None:
+    assert prune(model, EQUAL, tmp_path / "out").exit_code == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "6 attention heads in 3 layers" in card
+    assert "- 1: 2, 5" in card
+    assert "Nothing yet" in card
+    assert str(model) not in card
 
 
 def test_what_is_in_the_way_is_said_before_the_model_is_read(tmp_path: Path) -> None:

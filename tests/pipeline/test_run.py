@@ -72,6 +72,22 @@ def test_the_folder_holds_what_is_promised(done: Path) -> None:
         assert {"prompt_id", "axis", "subgroup", "seed", "text", "toxicity"} <= set(row)
 
 
+def test_the_model_has_a_card_with_what_was_measured(
+    done: Path, tmp_path: Path, inputs: Path
+) -> None:
+    evaluation = json.loads((done / "evaluation.json").read_text())
+    said = evaluation["axes"]["gender"]["adjusted_difference"]["value"]
+    card = (done / "model" / "README.md").read_text()
+    assert f"{said:+.4f}" in card
+    assert str(inputs) not in card
+    assert levelhead.load(done / "model").num_parameters() > 0  # it is in no checksum
+    # Saved elsewhere, it says the same; with a list of one's own it cannot.
+    levelhead.prune(done, out=tmp_path / "own", format="zeroed")
+    assert f"{said:+.4f}" in (tmp_path / "own" / "README.md").read_text()
+    levelhead.prune(done, HeadSelection.from_json({"heads": [[0, 0]]}), out=tmp_path / "other")
+    assert f"{said:+.4f}" not in (tmp_path / "other" / "README.md").read_text()
+
+
 def test_a_run_says_how_far_it_can_be_relied_on(done: Path) -> None:
     details = json.loads((done / "details.json").read_text())
     axis = details["axes"]["gender"]

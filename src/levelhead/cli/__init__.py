@@ -4,7 +4,7 @@ Tables go to standard output, progress and messages to standard error. torch and
 imported when a command needs them, so that --help answers at once.
 """
 
-from levelhead.cli import agree, axes, deploy, experiments, report, sets, stages, tables
+from levelhead.cli import agree, axes, deploy, evaluate, experiments, report, sets, stages, tables
 from levelhead.cli.app import cli, main
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "axes",
     "cli",
     "deploy",
+    "evaluate",
     "experiments",
     "main",
     "report",

@@ -1,4 +1,4 @@
-"""Commands about the pruned model at work: other formats, standard tasks, speed, the hub."""
+"""Commands about the pruned model at work: other formats, speed, the hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from levelhead.config import DEVICES, DTYPES
 
 if TYPE_CHECKING:
     from levelhead.experiments.bench_model import BenchPlan
-    from levelhead.experiments.tasks import TasksPlan
     from levelhead.sharing.hub import PushPlan
 
 DEVICE = click.option(
@@ -58,48 +57,6 @@ def export(model: str | None, out: Path, **options: Any) -> None:
         f"{done.path}: {done.num_bytes:,} bytes; logits differ from torch by at most "
         f"{done.difference:.1e} of the largest"
     )
-
-
-@cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "--tasks",
-    "names",
-    required=True,
-    help="Names of tasks, separated by commas: hellaswag,arc_easy",
-)
-@click.option("--base", help="Model to compare with, where MODEL is no run folder.")
-@click.option(
-    "--include-path", type=click.Path(path_type=Path), help="A folder of task files (YAML)."
-)
-@click.option("--limit", type=click.IntRange(2), help="Only the first items of every task.")
-@click.option(
-    "--num-fewshot",
-    type=click.IntRange(0),
-    help="Examples before every item (default: the task's).",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Items per batch."
-)
-@DTYPE
-@DEVICE
-@JSON
-def tasks(model: Path, names: str, as_json: bool, **options: Any) -> None:
-    """Answer standard tasks with a pruned model and its base, through lm-eval.
-
-    MODEL is a run folder, whose base and pruned model are compared and which gets tasks.json; or a
-    model. Data of lm-eval's own tasks come from the hub; a task file may name local data.
-    """
-    from levelhead import pipeline
-    from levelhead.console.deploy import tasks_summary
-    from levelhead.console.progress import progress_bars
-
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    with progress_bars() as progress:
-        found = pipeline.tasks(
-            model, chosen, progress=progress, announce=_announce_tasks, **options
-        )
-    show(found, as_json, tasks_summary)
 
 
 @cli.command("bench-model")
@@ -156,15 +113,6 @@ def push(folder: Path, repo_id: str, private: bool) -> None:
     from levelhead import pipeline
 
     click.echo(pipeline.push(folder, repo_id, private=private, announce=_announce_push))
-
-
-def _announce_tasks(plan: TasksPlan) -> None:
-    limit = "" if plan.limit is None else f", the first {plan.limit} items of each"
-    click.echo(
-        f"plan: {', '.join(plan.tasks)}{limit}, with {len(plan.models)} "
-        f"model{'s' * (len(plan.models) != 1)}",
-        err=True,
-    )
 
 
 def _announce_bench(plan: BenchPlan) -> None:

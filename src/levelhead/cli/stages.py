@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, OUT, RUN, announce, given, options_of, show
-from levelhead.config import BOUNDARY, EVALUATE, FORMATS, METHODS, SCORE, SELECT
+from levelhead.cli.options import JSON, OUT, announce, given, options_of, show
+from levelhead.config import BOUNDARY, EVALUATE, EXPORTS, FORMATS, METHODS, SCORE, SELECT
 
 
 @cli.command()
@@ -114,10 +114,12 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 @click.option("--heads", type=click.Path(path_type=Path), help="A file in selection.json's form.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to save the pruned model.")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="compact", show_default=True,
+    "--format", "form", type=click.Choice([*FORMATS, *EXPORTS]), default="compact",
+    show_default=True,
     help="compact: smaller. zeroed: stock shapes, loads anywhere, no smaller. uniform: a stock "
     "config with fewer heads, as many in every layer. remote-code: compact with its own code. "
-    "adapter: a few hundred bytes, applied to the base model.",
+    "adapter: a few hundred bytes, applied to the base model. onnx, gguf: one file for another "
+    "engine.",
 )  # fmt: skip
 @click.option("--revision", help="Model revision on the hub.")
 @click.option("--max-shard-size", help="Split the weights into files of at most, say, 2GB.")
@@ -144,21 +146,3 @@ def prune(
         click.echo(f"warning: {warning.message}", err=True)
     where = out or Path(str(model)) / runs.MODEL
     click.echo(f"{where}: {pruned.num_parameters():,} parameters")
-
-
-@cli.command()
-@RUN
-@options_of(EVALUATE)
-@JSON
-def evaluate(folder: Path, as_json: bool, **options: Any) -> None:
-    """Compare a run's pruned model with its base on held-out prompts and text.
-
-    Options that are not given are those the run was started with.
-    """
-    from levelhead import pipeline
-    from levelhead.console.progress import progress_bars
-    from levelhead.console.summaries import evaluation_summary
-
-    with progress_bars() as progress:
-        evaluation = pipeline.evaluate(folder, progress=progress, **given(options))
-    show(evaluation, as_json, evaluation_summary)

@@ -27,4 +27,5 @@ PAPER: Mapping[str, Any] = {
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
+EXPORTS = ("onnx", "gguf")
 METHODS = ("fasp", "bias_only", "ppl_only", "magnitude", "mask_gradient", "random")

@@ -16,6 +16,7 @@ from levelhead.runs import RunFolder
 from levelhead.session import Session
 
 Target = Literal["onnx", "gguf"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 def export_model(
@@ -47,8 +48,8 @@ def export_model(
         CheckpointError: what the format cannot say, a file in the way, or other logits.
         ModelError, RunFolderError: as elsewhere.
     """
-    if to not in get_args(Target):
-        raise ConfigError(f"--to {to!r} is unknown; there are {', '.join(get_args(Target))}")
+    if to not in TARGETS:
+        raise ConfigError(f"--to {to!r} is unknown; there are {', '.join(TARGETS)}")
     if to == "onnx" and (dtype != "float32" or zero_fill):
         raise ConfigError("--dtype and --zero-fill are for --to gguf; ONNX files are float32")
     if model is not None and runs.is_run(Path(model)):

@@ -57,7 +57,7 @@ def export_onnx(model: PreTrainedModel, path: str | Path, *, overwrite: bool = F
             f"{model.device}; load it with dtype=torch.float32"
         )
     with new_file(Path(path), overwrite) as target:
-        with _eager_attention(model), _quiet():
+        with _plain_arithmetic(model), _quiet():
             program = _translated(model)
             program.model.metadata_props[HEADS] = json.dumps(removed_heads(model))
             program.save(target)
@@ -85,10 +85,6 @@ def _translated(model: PreTrainedModel) -> Any:
     ids = torch.ones(2, 9, dtype=torch.long)
     mask = torch.ones_like(ids)
     mask[1, :3] = 0
-    with torch.no_grad():
-        # Index maps of unequal groups are made on the first call: here, not while tracing, where
-        # they would be tracing's tensors ever after.
-        model(input_ids=ids, attention_mask=mask, use_cache=False)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     try:
         return torch.onnx.export(
@@ -124,14 +120,19 @@ def _runtime(path: Path) -> Any:
 
 
 @contextmanager
-def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Attention as plain arithmetic, which has a translation."""
-    own = model.config._attn_implementation
+def _plain_arithmetic(model: PreTrainedModel) -> Iterator[None]:
+    """Attention, and experts where there are any, as operators that have a translation."""
+    attention, experts = model.config._attn_implementation, model.config._experts_implementation
     model.set_attn_implementation("eager")
+    mixture = model._can_set_experts_implementation()
+    if mixture:
+        model.set_experts_implementation("batched_mm")
     try:
         yield
     finally:
-        model.set_attn_implementation(own)
+        model.set_attn_implementation(attention)
+        if mixture:
+            model.set_experts_implementation(experts)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from levelhead.models.load_failures import first_line
 from levelhead.models.plugin import OTHER_SHAPES, register
 from levelhead.models.remote_code import write_remote_code
 from levelhead.models.removed_heads import METHOD, LevelheadConfig, removed_heads
-from levelhead.models.surgery import Heads, check_heads
+from levelhead.models.surgery import Heads, check_heads, refuse_partial
 from levelhead.models.uniform import check_equal_counts, uniform_model
 from levelhead.models.zero_fill import zero_filled
 
@@ -108,7 +108,8 @@ def check_pruning(config: PreTrainedConfig, heads: Heads, form: Format) -> None:
         heads: {layer: heads} to be removed.
 
     Raises:
-        SelectionError: no head, or one that the model does not have.
+        SelectionError: no head, one that the model does not have, or a part of a layer of a family
+            that can lose whole layers only.
         CheckpointError: an unknown format, or unequal numbers of heads for `uniform`.
     """
     if form not in FORMATS:
@@ -117,6 +118,7 @@ def check_pruning(config: PreTrainedConfig, heads: Heads, form: Format) -> None:
     removed = check_heads(heads, num_layers, num_heads)
     if not removed:
         raise SelectionError("the list of heads is empty: there is nothing to prune")
+    refuse_partial(config, removed)
     if form == "uniform":
         check_equal_counts({layer: len(removed.get(layer, ())) for layer in range(num_layers)})
 

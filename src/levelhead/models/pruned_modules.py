@@ -97,6 +97,8 @@ class ExpandKeyValues:
 
     def on(self, device: torch.device) -> Tensor:
         """The index map as a tensor. Not a buffer: loading on meta devices would lose it."""
+        if torch.compiler.is_compiling():  # a tensor of the trace's, not to be kept
+            return torch.tensor(self.index, device=device)
         if device not in self._by_device:
             self._by_device[device] = torch.tensor(self.index, device=device)
         return self._by_device[device]

@@ -16,17 +16,21 @@ EMBEDDED_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_LICENCE = "apache-2.0"
 
 
-def write_card(folder: RunFolder, *, name: str | None = None) -> Path:
+def write_card(folder: RunFolder, at: Path | None = None, *, name: str | None = None) -> Path:
     """Write README.md into a run's model/, from what the run's files say now.
+
+    Args:
+        at: another folder with the run's pruned model.
+        name: of the pruned model; by default the base's with "-pruned".
 
     Raises:
         RunFolderError: nothing selected or pruned yet, the model lacks other heads than are
             selected, or a file cannot be read.
     """
-    model = folder.require(runs.MODEL, f"prune {folder.path}")
+    model = at or folder.require(runs.MODEL, f"prune {folder.path}")
     selection = runs.read_json(folder.require(runs.SELECTION, f"select {folder.path}"))
     manifest = _optional(model / "levelhead.json") or {}
-    _refuse_other_heads(folder, manifest, selection)
+    _refuse_other_heads(model, manifest, selection, folder.path)
     details = _optional(folder.path / runs.DETAILS)
     evaluation = _optional(folder.path / runs.EVALUATION)
     if evaluation is not None and evaluation.get("heads") != selection["heads"]:
@@ -71,15 +75,14 @@ def base_licence(name: str) -> str | None:
     return licence if isinstance(licence, str) and licence else None
 
 
-def _refuse_other_heads(folder: RunFolder, manifest: Any, selection: Any) -> None:
+def _refuse_other_heads(model: Path, manifest: Any, selection: Any, run: Path) -> None:
     held = manifest.get("removed_heads")
     if held is None:  # saved by an older levelhead
         return
     gone = sorted([int(layer), int(head)] for layer, heads in held.items() for head in heads)
     if gone != sorted(selection["heads"]):
         raise RunFolderError(
-            f"{folder.path / runs.MODEL} lacks other heads than {runs.SELECTION} names; "
-            f"run: levelhead prune {folder.path}"
+            f"{model} lacks other heads than {runs.SELECTION} names; run: levelhead prune {run}"
         )
 
 

@@ -13,6 +13,7 @@ from levelhead.models.removed_heads import removed_heads
 from levelhead.progress import Progress
 from levelhead.runs import RunFolder
 from levelhead.session import Session
+from levelhead.sharing.run_card import write_card
 from levelhead.stages.selecting import read_selection
 from levelhead.stages.versions import versions
 
@@ -46,4 +47,5 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
         data["warnings"] = list(dict.fromkeys(told))
     runs.write_continuations(folder.path / runs.CONTINUATIONS, continuations, keep="validation")
     runs.write_json(path, data)
+    write_card(folder)
     return data

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedModel
 
 from levelhead import runs
 from levelhead.errors import ConfigError
+from levelhead.export.model import Target, write_export
+from levelhead.models.architectures import head_counts
 from levelhead.models.checkpoint import Format, check_pruning, register, save_pruned
+from levelhead.models.folders import check_target
 from levelhead.models.loading import load_base, load_config
 from levelhead.models.removed_heads import removed_heads
-from levelhead.models.surgery import prune_heads
+from levelhead.models.surgery import check_heads, prune_heads
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.session import Session
+from levelhead.sharing.run_card import CARD, EMBEDDED_NAME, card_of_selection, write_card
 from levelhead.stages.selecting import read_selection
 
 
@@ -36,6 +41,62 @@ def prune_stage(
     )
     prune_heads(loaded.model, selection.by_layer)
     save_pruned(loaded.model, target, format, loaded.tokenizer, overwrite=True, **options)
+    write_card(folder)
+    return loaded.model
+
+
+def prune_to_folder(
+    session: Session,
+    selection: HeadSelection,
+    out: str | Path | None,
+    format: Format,  # noqa: A002 - the flag's name
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> PreTrainedModel:
+    """Prune a session's base model and save it, with a card that says it was not measured.
+
+    Args:
+        out: the folder; none: nothing is saved.
+        options: of `save_pruned`.
+    """
+    if out is not None:
+        check_target(Path(out), overwrite)
+    base, revision = session.base_path, session.config.revision
+    check_pruning(load_config(base, revision), selection.by_layer, format)
+    loaded = load_base(base, revision=revision, dtype="saved", need_tokenizer=False)
+    prune_heads(loaded.model, selection.by_layer)
+    if out is not None:
+        if format == "adapter":
+            options = {"revision": loaded.revision}
+        save_pruned(loaded.model, out, format, loaded.tokenizer, overwrite=overwrite, **options)
+        name = session.config.model or EMBEDDED_NAME
+        text = card_of_selection(selection.to_json(), name, loaded.revision, format)
+        runs.write_text(Path(out) / CARD, text)
+    return loaded.model
+
+
+def prune_to_file(
+    session: Session,
+    selection: HeadSelection,
+    out: str | Path,
+    to: Target,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> PreTrainedModel:
+    """Prune a session's base model and write it as one file for another engine.
+
+    Args:
+        options: of `write_export`.
+    """
+    base, revision = session.base_path, session.config.revision
+    check_heads(selection.by_layer, *head_counts(load_config(base, revision)))
+    loaded = load_base(
+        base, revision=revision, dtype="float32", device="cpu", need_tokenizer=to == "gguf"
+    )
+    prune_heads(loaded.model, selection.by_layer)
+    write_export(loaded, to, out, overwrite=overwrite, **options)
     return loaded.model
 
 
