@@ -19,15 +19,19 @@ LAYERS = {
     "config": "errors",
     "batching": "errors",
     "progress": "batching",
-    "scores": "errors",
+    "scores": "errors set_cost",
+    "set_cost": "",
     "sampling": "batching errors records",
-    "data": "errors records",
-    "toxicity": "data.cache errors",
+    "json_files": "errors",
+    "permissions": "",
+    "weight_files": "errors json_files permissions",
+    "data": "errors json_files records",
+    "toxicity": "data.cache errors permissions weight_files",
     "metrics": "errors records",
-    "models": "errors records",
+    "models": "errors json_files records weight_files",
     "scoring": "batching data.prompt_selection errors metrics models progress records sampling "
-    "scores toxicity",
-    "selection": "errors records scores",
+    "scores set_cost toxicity",
+    "selection": "errors records scores set_cost",
     "diagnosis": "errors metrics records scores selection",
     "reporting": "errors records scores",
     "session": "config data errors models records scoring toxicity",
@@ -35,17 +39,17 @@ LAYERS = {
     "sharing": "config errors records reporting.escape runs",
     "evaluation": "batching errors metrics models progress records sampling scoring session "
     "toxicity",
-    "runs": "config errors records",
+    "runs": "config errors json_files records",
     "stages": "config errors evaluation export models progress records runs sampling scores "
-    "scoring selection session sharing",
+    "scoring selection session set_cost sharing",
     "experiments": "config data diagnosis errors evaluation metrics models progress records "
     "reporting.findings runs sampling scores scoring selection session stages toxicity",
     "pipeline": "config diagnosis errors experiments export models progress records reporting runs "
     "scores session sharing stages",
     "console": "batching progress reporting.escape reporting.terminal runs scores",
-    "cli": "config console data.embedded errors experiments pipeline runs",
+    "cli": "config console data.embedded errors experiments permissions pipeline runs",
     "testing": "models",
-    "__init__": "experiments models.on_import pipeline",
+    "__init__": "experiments models.on_import permissions pipeline",
     "__main__": "cli",
 }
 HEAVY = {"torch", "transformers", "pandas", "scipy", "datasets", "gguf", "plotly"}

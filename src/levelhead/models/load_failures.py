@@ -1,6 +1,8 @@
 """What can go wrong when transformers loads a model, as errors that say what to do.
 
-Knows the exceptions of the hub client, of transformers and of safetensors; loads nothing.
+Knows the exceptions of the hub client and what they mean; loads nothing. A config or weights that
+somebody else wrote make transformers and torch raise anything at all, so everything else becomes
+"cannot be loaded" with the kind of exception, which stays the cause.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from huggingface_hub import errors as hub
-from safetensors import SafetensorError
 
 from levelhead.errors import LevelheadError, ModelError
 
@@ -23,7 +24,7 @@ def failure_reported(name: str) -> Iterator[None]:
         yield
     except LevelheadError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, SafetensorError) as error:
+    except Exception as error:
         causes = list(_causes(error))
         if any(isinstance(cause, hub.GatedRepoError) for cause in causes):
             what = "needs a licence that you accept on its page, and a login (hf auth login)"
@@ -37,7 +38,7 @@ def failure_reported(name: str) -> Iterator[None]:
                 f"(offline?); {OFFLINE_WAYS}"
             )
         else:
-            what = f"cannot be loaded: {first_line(error)}"
+            what = f"cannot be loaded: {described(error)}"
         if "safetensors" in what and "file named" in what:
             what += "; levelhead reads weights from safetensors or GGUF only"
         raise ModelError(f"{name} {what}") from error
@@ -52,6 +53,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def described(error: BaseException) -> str:
+    """The first line of an error, with its kind where the line alone would say little."""
+    if isinstance(error, OSError | ValueError) and str(error).strip():
+        return first_line(error)
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def first_line(error: BaseException) -> str:

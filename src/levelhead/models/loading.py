@@ -1,9 +1,9 @@
 """Load the model to be pruned (or one that was), ready for scoring, with its tokenizer.
 
-From the hub or a local folder; weights only from safetensors, never from pickles. (A GGUF file is
-converted to such a folder first: levelhead.data.gguf_files.) Everything that can be wrong is
-looked for before the weights are read, and becomes a ModelError. Knows nothing of the embedded
-model: it is a folder like any other.
+From the hub or a local folder; weights from safetensors, from pickles only within
+`permissions.pickles_allowed`. (A GGUF file is converted to such a folder first:
+levelhead.data.gguf_files.) Everything that can be wrong is looked for before the weights are read,
+and becomes a ModelError. Knows nothing of the embedded model: it is a folder like any other.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from levelhead.models.checksums import verify_folder
 from levelhead.models.identity import fingerprint
 from levelhead.models.load_failures import failure_reported, first_line
 from levelhead.models.removed_heads import removed_heads
+from levelhead.weight_files import Locate, check_config, check_weights, in_folder, no_conversion
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -65,11 +66,14 @@ def load_base(
         revision: branch, tag or commit on the hub.
         dtype: "auto" (float32 on the CPU, elsewhere as saved), "saved", or a key of DTYPES.
         device: "auto" takes cuda, then mps, then the CPU.
+        trust_remote_code: run code that the model brings (`auto_map` in its config.json). Without
+            it such a model loads with the code of transformers, or, where that has none, not.
         need_tokenizer: False gives `tokenizer=None` where there is none, instead of an error.
 
     Raises:
         UnsupportedArchitectureError: the family has no adapter; found before weights are read.
-        ModelError: no such model, no network, no safetensors, no tokenizer, or NaN outputs.
+        ModelError: no such model, no network, no safetensors, a config that names code or files
+            elsewhere, no tokenizer, or NaN outputs.
         CheckpointError: a pruned model of a newer format, or not as it was saved.
         ConfigError: an unknown dtype or device, or a device that this machine lacks.
     """
@@ -82,19 +86,22 @@ def load_base(
     auto_config: Any = AutoConfig
     auto_model: Any = AutoModelForCausalLM
 
+    locate = _locate(source)
     with failure_reported(name):
-        _refuse_unknown_family(source)
+        _refuse_unknown_family(source, name, locate)
         config = auto_config.from_pretrained(**source)
-    architecture_of(config)
-    removed_heads(config)  # a newer format is to be called that, not a damaged file
+        architecture_of(config)
+        removed_heads(config)  # a newer format is to be called that, not a damaged file
     if "revision" not in source:
+        check_weights(name, locate, ModelError)
         verify_folder(Path(source["pretrained_model_name_or_path"]))
     tokenizer = _load_tokenizer(name, source, need_tokenizer)
 
-    options: dict[str, Any] = {"dtype": weights_dtype, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": weights_dtype}
     if target.type != "cpu":
         options["device_map"] = {"": target}
-    with failure_reported(name):
+    with failure_reported(name), no_conversion():
+        options["use_safetensors"] = check_weights(name, locate, ModelError)
         model, report = auto_model.from_pretrained(**source, output_loading_info=True, **options)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -121,9 +128,9 @@ def load_config(name_or_path: str | Path, revision: str | None = None) -> PreTra
     source = _source(str(name_or_path), revision, trust_remote_code=False)
     auto: Any = AutoConfig
     with failure_reported(str(name_or_path)):
-        _refuse_unknown_family(source)
+        _refuse_unknown_family(source, str(name_or_path), _locate(source))
         config: PreTrainedConfig = auto.from_pretrained(**source)
-    architecture_of(config)
+        architecture_of(config)
     return config
 
 
@@ -199,11 +206,27 @@ def _commit(source: dict[str, Any]) -> str | None:
     return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
 
 
-def _refuse_unknown_family(source: dict[str, Any]) -> None:
+def _locate(source: dict[str, Any]) -> Locate:
+    """Where files of the model are; those on the hub are fetched."""
+    name = source["pretrained_model_name_or_path"]
+    if "revision" not in source:
+        return in_folder(Path(name))
+
+    def locate(file: str) -> Path | None:
+        found = cached_file(
+            name,
+            file,
+            revision=source["revision"],
+            _raise_exceptions_for_missing_entries=file == "config.json",
+        )
+        return None if found is None else Path(found)
+
+    return locate
+
+
+def _refuse_unknown_family(source: dict[str, Any], name: str, locate: Locate) -> None:
     """Before AutoConfig, whose own error for families that transformers lacks is another one."""
-    reader: Any = PreTrainedConfig
-    fields, _ = reader.get_config_dict(**source)
-    architecture_named(fields.get("model_type"))
+    architecture_named(check_config(name, locate, ModelError).get("model_type"))
 
 
 def _load_tokenizer(
