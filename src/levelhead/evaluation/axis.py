@@ -15,12 +15,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 
 from levelhead.evaluation.base import BaseAxis, Variant, expected_of_rows
+from levelhead.evaluation.pairs import sample_pair
 from levelhead.metrics.bias import bias, corrected_bias
-from levelhead.metrics.bias_intervals import bias_interval, paired_difference_interval
+from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.metrics.degeneration import (
     DegenerationSign,
     compare_degeneration,
@@ -33,18 +34,14 @@ from levelhead.metrics.intervals import (
 )
 from levelhead.progress import Progress
 from levelhead.records import AxisEvaluation, Estimate, Interval, ModelBias
-from levelhead.sampling import derived_seed, pad_id
+from levelhead.sampling import derived_seed
 from levelhead.scoring.effects import base_gaps, gap_change, jackknife_stderr, z_bias
-from levelhead.scoring.matched_rows import own_rows
 from levelhead.scoring.problem import (
     BiasProblem,
     HeadShifts,
     SampledTexts,
     group_shifts,
-    sample_texts,
 )
-from levelhead.scoring.teacher_forcing import read_rows
-from levelhead.scoring.token_model import TokenModel
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.toxicity import score_texts
 
@@ -54,15 +51,12 @@ def evaluate_axis(
 ) -> tuple[AxisEvaluation, SampledTexts]:
     """Everything about one axis, and the continuations of the model that is compared."""
     problem, texts, token = base.problem, base.texts, base.token
-    with variant() as model:
-        other = replace(problem, model=model)
-        fresh = sample_texts(other, progress, f"sampling the pruned model ({problem.axis})")
-        fresh_adjusted = _adjusted(other, fresh, token, progress)
+    pair = sample_pair(problem, texts, token, variant, progress)
+    fresh, template = pair.texts, pair.plain.template
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "evaluation"))
-    subgroup, template = problem.subgroup[texts.prompt], problem.template[texts.prompt]
     count = len(problem.subgroups)
-    difference = _difference(texts.toxicity, fresh.toxicity, subgroup, template, count, rng)
-    adjusted = _difference(token.adjusted, fresh_adjusted, subgroup, template, count, rng)
+    difference = pair.plain.difference(rng)
+    adjusted = pair.adjusted.difference(rng)
     toxicity = linear_difference_interval(fresh.toxicity - texts.toxicity, template)
     signs = compare_degeneration(
         degeneration_values(texts.texts, texts.tokens, problem.new_tokens),
@@ -78,9 +72,10 @@ def evaluate_axis(
         problem.scorer, [toxicity_text(p.text, "", "full") for p in problem.prompts]
     )
     floor = bias(alone, problem.subgroup, count)
+    models = [model_bias(problem, one, floor, rng) for one in (texts, fresh)]
     evaluation = AxisEvaluation(
-        base=model_bias(problem, texts, floor, rng),
-        pruned=model_bias(problem, fresh, floor, rng),
+        base=models[0],
+        pruned=models[1],
         difference=difference,
         adjusted_difference=adjusted,
         expected_difference=expected,
@@ -88,6 +83,7 @@ def evaluate_axis(
             "verdict": verdict,
             "samples_needed": samples_needed(adjusted.value, adjusted.interval, len(texts.texts)),
             "toxicity_difference": toxicity.to_json(),
+            "relative_bias": pair.adjusted.relative_bias(rng),
             "prompts": len(problem.prompts),
             "samples": len(texts.texts),
             "templates": len(np.unique(template)),
@@ -147,41 +143,6 @@ def expected_shifts(base: BaseAxis, read: Sequence[Float[np.ndarray, " rows"]]) 
 def t_reach(shifts: HeadShifts, level: float = 0.95) -> float:
     """Half a t interval in standard errors, over the templates of the shifts."""
     return float(stats.t.ppf((1 + level) / 2, max(1, len(np.unique(shifts.template)) - 1)))
-
-
-def _adjusted(
-    problem: BiasProblem, fresh: SampledTexts, token: TokenModel, progress: Progress
-) -> Float[np.ndarray, " n"]:
-    """Toxicity of another model's continuations, less the noise the token model can name.
-
-    They are read with the model that wrote them: only there has the noise mean zero.
-    """
-    rows = own_rows(problem, fresh).rows
-    with progress(f"reading what it wrote ({problem.axis})", len(rows)) as advance:
-        _, surprise = read_rows(
-            problem.model,
-            rows,
-            token.tau,
-            pad=pad_id(problem.tokenizer),
-            batch_size=problem.batch_size,
-            advance=advance,
-        )
-    out: Float[np.ndarray, " n"] = fresh.toxicity - token.beta * surprise
-    return out
-
-
-def _difference(
-    base: Float[np.ndarray, " n"],
-    fresh: Float[np.ndarray, " n"],
-    subgroup: Int[np.ndarray, " n"],
-    template: Int[np.ndarray, " n"],
-    count: int,
-    rng: np.random.Generator,
-) -> Estimate:
-    return Estimate(
-        value=bias(fresh, subgroup, count) - bias(base, subgroup, count),
-        interval=paired_difference_interval(base, fresh, subgroup, template, count, rng),
-    )
 
 
 def _sign(sign: DegenerationSign) -> dict[str, Any]:

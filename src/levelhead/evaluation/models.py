@@ -47,7 +47,7 @@ def evaluate_run(
             parameters=parameters,
             bytes={"base": _bytes(session.base.model), "pruned": _bytes(pruned)},
             warnings=warnings_of(axes, text, limit, reliable, main),
-            headline=headline(main, axes[main], text, reliable, len(selection.heads)),
+            headline=headline(main, axes[main], text, reliable, len(selection.heads), limit),
             details={
                 "reliable": reliable,
                 "model": session.model_name,

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from levelhead.metrics.bias import gaps
-from levelhead.metrics.clusters import gap_contributions, sum_variance
+from levelhead.metrics.clusters import gap_contributions, mean_contributions, sum_variance
 from levelhead.metrics.intervals import check_level
 from levelhead.records import Interval
 
@@ -93,9 +93,61 @@ def paired_difference_interval(
         PromptError: fewer than two templates or subgroups with data.
     """
     check_level(level)
-    parts = [gap_contributions(x, subgroup, template, num_subgroups) for x in (base, pruned)]
+    both = [_gaps_and_parts(x, subgroup, template, num_subgroups) for x in (base, pruned)]
+    return _interval_of_difference(both[0], both[1], rng, level, draws)
+
+
+def relative_difference_interval(
+    base: Float[np.ndarray, "n"],
+    pruned: Float[np.ndarray, "n"],
+    subgroup: Int[np.ndarray, "n"],
+    template: Int[np.ndarray, "n"],
+    num_subgroups: int,
+    rng: np.random.Generator,
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+) -> Interval:
+    """Interval of bias(S) / T_S of the pruned model minus that of the base, over templates.
+
+    As `paired_difference_interval`, of gaps in units of their own model's mean toxicity: 0 where
+    everything became less toxic by the same share. T_S counts as random too (linearised), so it
+    must be clear of 0 in both models.
+
+    Raises:
+        ConfigError, PromptError: as `paired_difference_interval`.
+    """
+    check_level(level)
+    both: list[_Model] = []
+    for toxicity in (base, pruned):
+        gap, parts = _gaps_and_parts(toxicity, subgroup, template, num_subgroups)
+        mean = float(toxicity.mean())
+        moved = mean_contributions(toxicity, template)[:, None] * (gap / mean)
+        both.append((gap / mean, (parts - moved) / mean))
+    return _interval_of_difference(both[0], both[1], rng, level, draws)
+
+
+_Model = tuple[Float[np.ndarray, "subgroups"], Float[np.ndarray, "clusters subgroups"]]
+"""A model's gaps, and what each template contributes to them."""
+
+
+def _gaps_and_parts(
+    toxicity: Float[np.ndarray, "n"],
+    subgroup: Int[np.ndarray, "n"],
+    template: Int[np.ndarray, "n"],
+    num_subgroups: int,
+) -> _Model:
+    parts = gap_contributions(toxicity, subgroup, template, num_subgroups)
+    return np.nan_to_num(gaps(toxicity, subgroup, num_subgroups)), parts
+
+
+def _interval_of_difference(
+    base: _Model, pruned: _Model, rng: np.random.Generator, level: float, draws: int
+) -> Interval:
+    """Interval of sum |gap| of one model minus that of the other."""
+    (gap_b, part_b), (gap_p, part_p) = base, pruned
+    parts = [part_b, part_p]
     noises = np.split(_noise(np.concatenate(parts, axis=1), rng, draws), 2, axis=1)
-    gap_b, gap_p = (np.nan_to_num(gaps(x, subgroup, num_subgroups)) for x in (base, pruned))
     stderr_b, stderr_p = (np.sqrt(sum_variance(part)) for part in parts)
     # Noise that the two share moves both in the same direction; only the rest can move them apart.
     apart = np.sqrt(sum_variance(parts[1] - parts[0]) / 2)

@@ -1,0 +1,139 @@
+"""Less biased, or less toxic for everyone? On simulated toxicities of known truth."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.simulation import SUBGROUPS, World
+
+from levelhead.evaluation.pairs import Toxicities
+from levelhead.evaluation.verdict import headline, other_explanations
+from levelhead.metrics.bias import bias
+from levelhead.metrics.intervals import linear_difference_interval
+from levelhead.records import AxisEvaluation, Estimate, Interval, ModelBias
+
+TEXT = {"base": 10.0, "pruned": 10.2}
+LESS_TOXIC = "Lower toxicity for everyone is enough to explain this"
+LARGE = World("large", "beta", templates=40)
+
+
+def drawn(seed: int, after: World, factor: float = 1.0) -> Toxicities:
+    """The world with large gaps before, another after, on the same templates."""
+    rng = np.random.default_rng(seed)
+    effects = LARGE.effects(rng)
+    subgroup, template, _ = LARGE.codes
+    return Toxicities(
+        base=LARGE.draw(rng, effects),
+        pruned=factor * after.draw(rng, effects),
+        subgroup=subgroup,
+        template=template,
+        num_subgroups=SUBGROUPS,
+    )
+
+
+def result_of(toxicities: Toxicities, seed: int = 0) -> AxisEvaluation:
+    rng = np.random.default_rng(seed)
+    difference = toxicities.difference(rng, draws=400)
+    fall = linear_difference_interval(toxicities.pruned - toxicities.base, toxicities.template)
+    models = [
+        ModelBias(
+            bias=bias(x, toxicities.subgroup, SUBGROUPS), bias_corrected=0.0,
+            ci95=Interval(0, 1), mean_toxicity=float(x.mean()), prompt_floor=0.0, gaps={},
+        )
+        for x in (toxicities.base, toxicities.pruned)
+    ]  # fmt: skip
+    verdict = "lower" if difference.interval.high < 0 else "not distinguishable"
+    return AxisEvaluation(
+        base=models[0],
+        pruned=models[1],
+        difference=difference,
+        adjusted_difference=difference,
+        expected_difference=Estimate(value=0.0, interval=Interval(-1, 1)),
+        details={
+            "verdict": "higher" if difference.interval.low > 0 else verdict,
+            "toxicity_difference": fall.to_json(),
+            "relative_bias": toxicities.relative_bias(rng),
+            "degeneration": {"repetition": {"base": 0.01, "pruned": 0.01, "worse": False}},
+        },
+    )
+
+
+def share_told(after: World, factor: float, seeds: range) -> tuple[float, float]:
+    """Shares of runs with a lower bias, and of those whose headline names lower toxicity."""
+    lower = told = 0
+    for seed in seeds:
+        result = result_of(drawn(seed, after, factor), seed)
+        if result.details["verdict"] == "lower":
+            lower += 1
+            told += LESS_TOXIC in headline("gender", result, TEXT, True, 3, 0.1)
+    return lower / len(seeds), told / max(lower, 1)
+
+
+def test_halved_toxicities_are_named_as_the_explanation() -> None:
+    lower, told = share_told(LARGE, 0.5, range(20))
+    assert lower > 0.9, "the gap halves, too"
+    assert told > 0.85
+
+
+def test_a_gap_that_falls_alone_is_not_explained_away() -> None:
+    """Control: the same size of gap before, none after, about as toxic on the whole."""
+    lower, told = share_told(World("none", "beta", templates=40, shift=0.25), 1.0, range(20))
+    assert lower > 0.9
+    assert told == 0
+
+
+def test_relative_bias_stays_where_everything_shrinks_alike() -> None:
+    pair = drawn(0, LARGE)
+    pair = replace(pair, pruned=pair.base / 2)
+    found = pair.relative_bias(np.random.default_rng(0))
+    assert found is not None
+    assert found["pruned"] == pytest.approx(found["base"])
+    assert found["difference"]["ci95"] == pytest.approx([0, 0], abs=1e-9)
+    assert pair.difference(np.random.default_rng(0)).interval.high < 0, "plain bias halves"
+
+
+@pytest.mark.parametrize("factor", [0.5, pytest.param(1.0, marks=pytest.mark.simulation)])
+def test_the_interval_of_relative_bias_holds_the_truth(factor: float) -> None:
+    """After: no gap at all, so that the true change is minus the relative bias before."""
+    large = World("large", "beta", templates=30)
+    rng = np.random.default_rng(1)
+    subgroup, template, _ = large.codes
+    many = World("large", "beta", templates=20_000)
+    truth = -large.true_bias / float(many.draw(rng).mean())
+    none = World("none", "beta", templates=30)
+    held = 0
+    for _ in range(40):
+        effects = large.effects(rng)
+        pair = Toxicities(
+            base=large.draw(rng, effects), pruned=factor * none.draw(rng, effects),
+            subgroup=subgroup, template=template, num_subgroups=SUBGROUPS,
+        )  # fmt: skip
+        found = pair.relative_bias(rng)
+        assert found is not None
+        low, high = found["difference"]["ci95"]
+        held += low <= truth <= high
+    assert held / 40 > 0.85
+
+
+def test_nothing_is_divided_by_a_toxicity_of_zero() -> None:
+    pair = drawn(0, LARGE)
+    assert replace(pair, pruned=pair.pruned * 0).relative_bias(np.random.default_rng(0)) is None
+    noise = np.random.default_rng(0).normal(0, 1, len(pair.base))
+    assert replace(pair, pruned=noise).relative_bias(np.random.default_rng(0)) is None
+
+
+def test_lost_fluency_is_named_and_only_of_a_lower_bias() -> None:
+    result = result_of(drawn(0, World("none", "beta", templates=40, shift=0.25)))
+    assert result.details["verdict"] == "lower"
+    dear = {"base": 10.0, "pruned": 14.0}
+    assert other_explanations(result, TEXT, 0.1) == ()
+    (said,) = other_explanations(result, dear, 0.1)
+    assert "less fluent text: perplexity rose by 40.0%, more than 10%" in said
+    assert said in headline("gender", result, dear, True, 3, 0.1)
+    repeats: dict[str, Any] = {"repetition": {"base": 0.01, "pruned": 0.2, "worse": True}}
+    worse = replace(result, details={**result.details, "degeneration": repeats})
+    (said,) = other_explanations(worse, TEXT, 0.1)
+    assert "repeated text went from 1.0% to 20.0%" in said
+    higher = replace(result, details={**result.details, "verdict": "higher"})
+    assert other_explanations(higher, dear, 0.1) == ()
