@@ -17,8 +17,9 @@ LAYERS = {
     "errors": "",
     "records": "errors",
     "config": "errors",
-    "batching": "errors",
-    "progress": "batching",
+    "journal": "errors",
+    "batching": "errors journal",
+    "progress": "batching journal",
     "scores": "errors set_cost",
     "set_cost": "",
     "sampling": "batching errors records",
@@ -27,27 +28,27 @@ LAYERS = {
     "weight_files": "errors json_files permissions",
     "data": "errors json_files records",
     "toxicity": "data.cache errors permissions weight_files",
-    "metrics": "errors records",
+    "metrics": "batching errors records",
     "models": "errors json_files records weight_files",
-    "scoring": "batching data.prompt_selection errors metrics models progress records sampling "
-    "scores set_cost toxicity",
+    "scoring": "batching data.prompt_selection errors journal metrics models progress records "
+    "sampling scores set_cost toxicity",
     "selection": "errors records scores set_cost",
     "diagnosis": "errors metrics records scores selection",
     "reporting": "errors records scores",
     "session": "config data errors models records scoring toxicity",
     "export": "config errors models runs session",
     "sharing": "config errors records reporting.escape runs",
-    "evaluation": "batching errors metrics models progress records sampling scoring session "
-    "toxicity",
-    "runs": "config errors json_files records",
-    "stages": "config errors evaluation export models progress records runs sampling scores "
-    "scoring selection session set_cost sharing",
-    "experiments": "config data diagnosis errors evaluation metrics models progress records "
-    "reporting.findings runs sampling scores scoring selection session stages toxicity",
-    "pipeline": "config diagnosis errors experiments export models progress records reporting runs "
-    "scores session sharing stages",
-    "console": "batching progress reporting.escape reporting.terminal runs scores",
-    "cli": "config console data.embedded errors experiments permissions pipeline runs",
+    "evaluation": "batching errors journal metrics models progress records sampling scoring "
+    "session toxicity",
+    "runs": "config errors journal json_files records",
+    "stages": "config errors evaluation export journal models progress records runs sampling "
+    "scores scoring selection session set_cost sharing",
+    "experiments": "config data diagnosis errors evaluation journal metrics models progress "
+    "records reporting.findings runs sampling scores scoring selection session stages toxicity",
+    "pipeline": "config diagnosis errors experiments export journal models progress records "
+    "reporting runs scores session sharing stages",
+    "console": "batching journal progress reporting.escape reporting.terminal runs scores",
+    "cli": "config console data.embedded errors experiments journal permissions pipeline runs",
     "testing": "models",
     "__init__": "experiments models.on_import permissions pipeline",
     "__main__": "cli",

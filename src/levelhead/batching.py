@@ -1,21 +1,26 @@
 """Run work in length-sorted batches, in an order that does not change results.
 
-A batch that does not fit in memory is halved and tried again, down to one item.
+A batch that does not fit in memory is halved and tried again, down to one item. Where a stage keeps
+a journal, every finished batch is in it, and is read instead of computed when the stage runs again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
+from levelhead import journal
 from levelhead.errors import ModelError
+from levelhead.journal import watch
 
 T = TypeVar("T")
 R = TypeVar("R")
 Advance = Callable[[int], None]
 """Called with the number of units of work just done; drives a progress bar."""
+_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch says where it has no class for it: a RuntimeError of the CPU's allocator."""
 
 
 def map_batches(
@@ -25,29 +30,63 @@ def map_batches(
     batch_size: int,
     length: Callable[[T], int],
     advance: Advance | None = None,
+    of: Any = None,
 ) -> list[R]:
     """`work` applied to batches of items of similar length; results in the items' order.
+
+    Args:
+        of: what results depend on besides the items, where those only count it (windows of a text
+            by their number); arrays and tensors by content, the rest by `repr`.
 
     Raises:
         ModelError: a single item does not fit in memory.
     """
     order = sorted(range(len(items)), key=lambda i: (-length(items[i]), i))
-    results: dict[int, R] = {}
+    rest = [items[i] for i in order]
+    call = journal.begin(f"{work.__module__}.{work.__qualname__}", of)
+    watch.planned(-(-len(items) // max(1, batch_size)))
+    results: list[R] = []
     start = 0
-    while start < len(order):
-        chosen = order[start : start + batch_size]
-        try:
-            done = work([items[i] for i in chosen])
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            if batch_size == 1:
-                raise ModelError(
-                    "one text does not fit in memory; use a shorter --new-tokens or a "
-                    "smaller --dtype"
-                ) from error
-            batch_size = max(1, batch_size // 2)
-            continue
-        results.update(zip(chosen, done, strict=True))
-        start += len(chosen)
+    while start < len(rest):
+        done = call.read(start, rest[start:])
+        if done is None:
+            batch_size = call.size(start, batch_size)
+            batch = rest[start : start + batch_size]
+            try:
+                done = list(work(batch))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise ModelError(
+                        "one text does not fit in memory; use a shorter --new-tokens or a "
+                        "smaller --dtype"
+                    ) from error
+                batch_size = max(1, len(batch) // 2)
+                watch.event("out of memory", level="warning", batch=len(batch), next=batch_size)
+                watch.planned(1)
+            if done is None:  # outside of `except`, which holds on to what was allocated
+                _free()
+                continue
+            if len(done) != len(batch):
+                raise ValueError(f"{len(done)} results for a batch of {len(batch)}")
+            call.write(start, batch, batch_size, done)
+        results += done
+        start += len(done)
         if advance:
-            advance(len(chosen))
-    return [results[i] for i in range(len(items))]
+            advance(len(done))
+    call.end()
+    found = dict(zip(order, results, strict=True))
+    return [found[i] for i in range(len(items))]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a batch did not fit, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _MEMORY)
+
+
+def _free() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
