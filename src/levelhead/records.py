@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from levelhead.errors import SelectionError
 
@@ -12,6 +13,10 @@ Split = Literal["validation", "test"]
 ToxicityInput = Literal["continuation", "full"]
 Head = tuple[int, int]
 """(layer, head), both counted from 0."""
+Unit = Literal["head", "neuron", "layer"]
+"""What is scored and pruned: attention heads, MLP neurons, or whole attention layers."""
+MOST_UNITS = 1_000_000
+"""Of one layer: a limit against damaged files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +65,46 @@ class Interval:
     level: float = 0.95
 
 
+def ranges_text(numbers: Iterable[int]) -> str:
+    """Whole numbers from 0 as text, runs of them as ranges: "0-3,17"; of `ranges_of`."""
+    found: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+
+
+def ranges_of(text: str) -> tuple[int, ...]:
+    """The numbers that `ranges_text` wrote, ascending.
+
+    Raises:
+        SelectionError: not such a text, a number twice, or one above `MOST_UNITS`.
+    """
+    found: list[int] = []
+    for part in text.split(",") if text else ():
+        first, _, last = part.partition("-")
+        ends = (first, last or first)
+        if not all(end.isascii() and end.isdigit() and len(end) <= 9 for end in ends):
+            raise SelectionError(f"{part!r} is neither a whole number from 0 nor a range of them")
+        low, high = map(int, ends)
+        if high >= MOST_UNITS or low > high or (found and low <= found[-1]):
+            raise SelectionError(
+                f"{part!r} does not ascend, or exceeds {MOST_UNITS - 1}, in a list of ranges"
+            )
+        found.extend(range(low, high + 1))
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadSelection:
-    """The heads to prune and the rule that chose them (`selection.json`).
+    """The units to prune and the rule that chose them (`selection.json`).
 
-    `heads` are sorted (layer, head) pairs. `details` holds what the rule wants to be remembered
-    for (axis, protected heads, reliability); it never changes what is pruned.
+    `heads` are sorted (layer, head) pairs, or (layer, neuron) where `unit` is "neuron"; of unit
+    "layer" they are all heads of the layers, so that nothing after the selection is different for
+    it. `details` holds what the rule wants to be remembered for (axis, protected heads,
+    reliability); it never changes what is pruned.
     """
 
     heads: tuple[Head, ...]
@@ -73,13 +112,14 @@ class HeadSelection:
     gamma: float | None = None
     alpha: float | None = None
     details: Mapping[str, Any] | None = None
+    unit: Unit = "head"
 
     @classmethod
     def of(cls, heads: Iterable[Iterable[int]], **fields: Any) -> HeadSelection:
         """A selection of these heads, in any order; a head listed twice is an error."""
         pairs = [(int(layer), int(head)) for layer, head in heads]
         if len(set(pairs)) != len(pairs):
-            twice = sorted({p for p in pairs if pairs.count(p) > 1})
+            twice = sorted(p for p, times in Counter(pairs).items() if times > 1)
             raise SelectionError(f"heads listed more than once: {twice}; list each head once")
         return cls(heads=tuple(sorted(pairs)), **fields)
 
@@ -97,27 +137,57 @@ class HeadSelection:
             "method": self.method,
             "gamma": self.gamma,
             "alpha": self.alpha,
-            "heads": [list(head) for head in self.heads],
+            **({} if self.unit == "head" else {"unit": self.unit}),
+            **self.chosen_json(),
         }
         return out | dict(self.details or {})
+
+    def chosen_json(self) -> dict[str, Any]:
+        """What is chosen: {"heads": [[layer, head], ...]}, or {"neurons": {layer: ranges}}."""
+        if self.unit == "neuron":
+            gone = {str(layer): ranges_text(numbers) for layer, numbers in self.by_layer.items()}
+            return {"neurons": gone}
+        return {"heads": [list(head) for head in self.heads]}
+
+    @property
+    def described(self) -> str:
+        """How much is chosen, for people: "27 heads", "1,200 neurons", "3 attention layers"."""
+        count = len(self.by_layer) if self.unit == "layer" else len(self.heads)
+        name = "attention layer" if self.unit == "layer" else self.unit
+        return f"{count:,} {name}" + ("" if count == 1 else "s")
 
     @classmethod
     def from_json(cls, data: Any) -> HeadSelection:
         """Read what `to_json` wrote, or any object with a "heads" list of [layer, head] pairs."""
+        if isinstance(data, dict) and "neurons" in data:
+            data = data | {"heads": _neuron_pairs(data["neurons"])}
         if not isinstance(data, dict) or not isinstance(data.get("heads"), list):
             raise SelectionError('expected an object with "heads": [[layer, head], ...]')
         for pair in data["heads"]:
             ok = isinstance(pair, list) and len(pair) == 2
             if not ok or not all(type(i) is int and i >= 0 for i in pair):
                 raise SelectionError(f"not a [layer, head] pair of whole numbers from 0: {pair!r}")
-        known = {"method", "gamma", "alpha", "heads"}
+        known = {"method", "gamma", "alpha", "heads", "unit", "neurons"}
+        unit = data.get("unit", "neuron" if "neurons" in data else "head")
+        if unit not in get_args(Unit) or (unit == "neuron") != ("neurons" in data):
+            raise SelectionError(f"unit {unit!r} does not fit what is listed")
         return cls.of(
             data["heads"],
+            unit=unit,
             method=str(data.get("method", "listed")),
             gamma=data.get("gamma"),
             alpha=data.get("alpha"),
             details={k: v for k, v in data.items() if k not in known} or None,
         )
+
+
+def _neuron_pairs(stored: Any) -> list[list[int]]:
+    """[[layer, neuron], ...] of {"<layer>": ranges}."""
+    if not isinstance(stored, dict) or not all(isinstance(t, str) for t in stored.values()):
+        raise SelectionError('expected "neurons": {"<layer>": "0-3,17", ...}')
+    if wrong := [layer for layer in stored if not layer.isdigit()]:
+        raise SelectionError(f"{wrong[0]!r} is not the number of a layer")
+    return [[int(layer), neuron] for layer, text in stored.items() for neuron in ranges_of(text)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,6 +194,12 @@ def head_counts(model_or_config: PreTrainedModel | PreTrainedConfig) -> tuple[in
     return int(config.num_hidden_layers), int(config.num_attention_heads)
 
 
+def key_value_heads(model_or_config: PreTrainedModel | PreTrainedConfig) -> int:
+    """Key/value heads per layer of the unpruned model: as many as query heads if none is shared."""
+    config = text_config(model_or_config)
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
 def kept_heads(model: PreTrainedModel) -> list[tuple[int, ...]]:
     """For every layer the query heads it has, numbered as in the unpruned model."""
     num_layers, num_heads = head_counts(model)

@@ -38,16 +38,25 @@ from levelhead.models.folders import new_folder
 from levelhead.models.load_failures import first_line
 from levelhead.models.plugin import OTHER_SHAPES, register
 from levelhead.models.remote_code import write_remote_code
-from levelhead.models.removed_heads import METHOD, LevelheadConfig, removed_heads
+from levelhead.models.removed_heads import (
+    METHOD,
+    LevelheadConfig,
+    removed_heads,
+    removed_neurons,
+)
 from levelhead.models.surgery import Heads, check_heads, refuse_partial
 from levelhead.models.uniform import check_equal_counts, uniform_model
 from levelhead.models.zero_fill import zero_filled
+from levelhead.records import ranges_text
 
 __all__ = ["FORMATS", "Format", "check_pruning", "load", "register", "save_pruned"]
 
 Format = Literal["compact", "zeroed", "uniform", "remote-code", "adapter"]
+NEURON_FORMATS = ("compact", "zeroed")
+"""Those that can hold a model whose MLPs lost neurons."""
 PROVENANCE = "levelhead_zeroed_heads"
 """Where the config.json of a zeroed checkpoint says which heads are zero; nothing reads it."""
+NEURON_PROVENANCE = "levelhead_zeroed_neurons"
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 Writer = Callable[..., None]
@@ -83,9 +92,11 @@ def save_pruned(
     """
     if format not in FORMATS:
         raise CheckpointError(f"format={format!r} is unknown; there are {', '.join(FORMATS)}")
-    heads = removed_heads(model)
-    if not heads:
+    heads, neurons = removed_heads(model), removed_neurons(model)
+    if not heads and not neurons:
         raise CheckpointError("the model is whole: prune_heads(model, heads) comes before saving")
+    if neurons:
+        check_neuron_format(format)
     if not any(kept_heads(model)):
         warnings.warn(
             "every head of every layer is removed: the model no longer sees other tokens",
@@ -96,7 +107,7 @@ def save_pruned(
         FORMATS[format](model, folder, **options)
         if tokenizer is not None and format != "adapter":
             tokenizer.save_pretrained(folder)
-        write_manifest(folder, format, heads)
+        write_manifest(folder, format, heads, neurons)
     return target
 
 
@@ -174,6 +185,15 @@ def load(
     return loaded
 
 
+def check_neuron_format(form: str) -> None:
+    """Raise CheckpointError for a format that cannot say that MLP neurons are gone."""
+    if form not in NEURON_FORMATS:
+        raise CheckpointError(
+            f"format={form!r} knows attention heads only, but MLP neurons are removed; save it as "
+            + " or ".join(NEURON_FORMATS)
+        )
+
+
 class _Checkpoint:
     """The files of a checkpoint, in a folder or in the cache of the hub."""
 
@@ -243,6 +263,9 @@ def _write_zeroed(model: PreTrainedModel, folder: Path, **options: Any) -> None:
     whole, weights = zero_filled(model)
     gone = {str(layer): list(heads) for layer, heads in removed_heads(model).items()}
     setattr(whole.config, PROVENANCE, gone)
+    if neurons := removed_neurons(model):
+        texts = {str(layer): ranges_text(gone) for layer, gone in neurons.items()}
+        setattr(whole.config, NEURON_PROVENANCE, texts)
     whole.save_pretrained(folder, state_dict=weights, **options)
 
 

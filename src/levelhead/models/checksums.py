@@ -14,14 +14,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from levelhead.errors import CheckpointError
+from levelhead.errors import CheckpointError, SelectionError
+from levelhead.json_files import read_json
 from levelhead.models.removed_heads import LayerHeads
+from levelhead.records import ranges_of, ranges_text
 
 MANIFEST = "levelhead.json"
 FORMAT_VERSION = 1
+MAX_BYTES = 10_000_000
 _COMPARED = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.py")
 """What decides what the model computes. Cards and tokenizers may be edited."""
 _TEXT = (".json", ".py")
@@ -32,7 +35,9 @@ _known: dict[tuple[str, int, int, int], str] = {}
 """Digests by path, inode, size and time of change: a model loaded twice is read once."""
 
 
-def write_manifest(folder: Path, form: str, heads: LayerHeads) -> None:
+def write_manifest(
+    folder: Path, form: str, heads: LayerHeads, neurons: LayerHeads | None = None
+) -> None:
     """Write `levelhead.json` for the files that are in a folder: the last thing to be written."""
     files = sorted({path for pattern in _COMPARED for path in folder.glob(pattern)})
     manifest = {
@@ -41,6 +46,8 @@ def write_manifest(folder: Path, form: str, heads: LayerHeads) -> None:
         "removed_heads": {str(layer): list(gone) for layer, gone in heads.items()},
         "sha256": {path.name: file_digest(path) for path in files},
     }
+    if neurons:
+        manifest["removed_neurons"] = {str(n): ranges_text(gone) for n, gone in neurons.items()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -59,6 +66,15 @@ def saved_heads(folder: Path) -> LayerHeads:
     try:
         return {int(layer): tuple(int(head) for head in gone) for layer, gone in stored.items()}
     except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged; save the model again") from error
+
+
+def saved_neurons(folder: Path) -> LayerHeads:
+    """The MLP neurons that `levelhead.json` says are gone; {} without that file."""
+    stored = (read_manifest(folder) or {}).get("removed_neurons", {})
+    try:
+        return {int(layer): ranges_of(text) for layer, text in stored.items()}
+    except (AttributeError, TypeError, ValueError, SelectionError) as error:
         raise CheckpointError(f"{folder / MANIFEST} is damaged; save the model again") from error
 
 
@@ -117,11 +133,12 @@ def file_digest(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    manifest = read_json(path, CheckpointError, max_bytes=MAX_BYTES)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
         version, sums = manifest["format_version"], manifest["sha256"]
-        good = type(version) is int and all(Path(file).name == file for file in sums)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        # A plain name: a checksum of a file elsewhere would tell what is in it.
+        good = type(version) is int and all(PurePath(file).name == file for file in sums)
+    except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged; copy or download the model again") from error
     if not good or not isinstance(sums, dict):
         raise CheckpointError(f"{path} is damaged; copy or download the model again")

@@ -1,7 +1,8 @@
 """Teach transformers' own `from_pretrained` to read compact checkpoints.
 
 transformers lets a "quantizer" change a model's modules before weights arrive. This one removes
-heads; nothing is quantised. It knows config.json and the checksums beside it, and saves nothing.
+heads and neurons; nothing is quantised. It knows config.json and the checksums beside it, and
+saves nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from transformers.quantizers.base import HfQuantizer
 from levelhead.errors import CheckpointError, SelectionError
 from levelhead.models.architectures import head_counts
 from levelhead.models.checksums import verify_folder
+from levelhead.models.neuron_layouts import down_projections
+from levelhead.models.neurons import remove_neurons
 from levelhead.models.removed_heads import METHOD, LevelheadConfig
+from levelhead.models.slicing import input_width
 from levelhead.models.surgery import check_heads, remove_heads
 
 OTHER_SHAPES = "the tensors have other shapes than config.json says"
@@ -68,11 +72,18 @@ class LevelheadQuantizer(HfQuantizer):
         config: Any = self.quantization_config
         try:
             heads = check_heads(config.by_layer, *head_counts(model))
+            neurons = config.neurons_by_layer
+            if neurons:
+                # The config says already that they are gone, the modules still have them.
+                widths = [input_width(down) for down in down_projections(model)]
+                check_heads(neurons, len(widths), max(widths), "neuron")
         except SelectionError as error:
             raise CheckpointError(
-                f"the checkpoint's config names heads wrongly: {error}"
+                f"the checkpoint's config names heads or neurons wrongly: {error}"
             ) from error
         remove_heads(model, heads)
+        if neurons:
+            remove_neurons(model, neurons)
 
     def is_serializable(self, *_: Any, **__: Any) -> bool:
         """Pruned models are saved as they are."""

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from levelhead import __version__
 from levelhead.models.architectures import Architecture, architecture_of
-from levelhead.models.removed_heads import FORMAT_VERSION
+from levelhead.models.removed_heads import HEADS_ONLY_VERSION
 from levelhead.models.source_bundle import bundle
 from levelhead.models.surgery import remove_heads
 
@@ -104,7 +104,7 @@ def modelling_code(model: PreTrainedModel) -> str:
     tail = _TAIL.format(
         architecture=f"Architecture(\n{arguments},\n)",
         stock=stock,
-        format_version=FORMAT_VERSION,
+        format_version=HEADS_ONLY_VERSION,
     )
     return f"{head}{code}\n\n\n{tail}"
 

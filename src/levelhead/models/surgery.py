@@ -7,6 +7,7 @@ modules; files are checkpoint.py's business.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from numbers import Integral
 
@@ -21,8 +22,8 @@ from levelhead.models.architectures import (
     decoder_layers,
     head_counts,
     head_dim,
+    key_value_heads,
     output_projections,
-    text_config,
 )
 from levelhead.models.pruned_modules import HeadlessAttention
 from levelhead.models.quantised import refuse_quantised
@@ -33,8 +34,8 @@ Heads = Mapping[int, Collection[int]]
 """{layer: heads}, both counted from 0."""
 
 
-def check_heads(heads: Heads, num_layers: int, num_heads: int) -> LayerHeads:
-    """Heads as ascending tuples by ascending layer, without empty layers.
+def check_heads(heads: Heads, num_layers: int, num_heads: int, what: str = "head") -> LayerHeads:
+    """Heads (or neurons) as ascending tuples by ascending layer, without empty layers.
 
     Raises:
         SelectionError: a layer or head out of range, or a head listed twice.
@@ -48,13 +49,13 @@ def check_heads(heads: Heads, num_layers: int, num_heads: int) -> LayerHeads:
         wrong = [head for head in chosen if not _is_index(head, num_heads)]
         if wrong:
             raise SelectionError(
-                f"head {wrong[0]!r} of layer {layer} does not exist: "
-                f"the model has heads 0 to {num_heads - 1}"
+                f"{what} {wrong[0]!r} of layer {layer} does not exist: "
+                f"the model has {what}s 0 to {num_heads - 1}"
             )
         if len(set(chosen)) != len(chosen):
-            twice = sorted({head for head in chosen if list(chosen).count(head) > 1})
+            twice = sorted(one for one, times in Counter(chosen).items() if times > 1)
             raise SelectionError(
-                f"heads {twice} of layer {layer} are listed twice; list each head once"
+                f"{what}s {twice} of layer {layer} are listed twice; list each {what} once"
             )
         if chosen:
             checked[int(layer)] = tuple(sorted(int(head) for head in chosen))
@@ -171,7 +172,7 @@ def slice_attention(
         kept = KeptHeads(
             heads=heads,
             num_heads=num_heads,
-            num_key_value_heads=getattr(text_config(model), "num_key_value_heads", num_heads),
+            num_key_value_heads=key_value_heads(model),
             head_dim=width,
         )
         architecture.slice_heads(attention, kept)

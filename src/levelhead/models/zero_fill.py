@@ -1,4 +1,4 @@
-"""The stock-shaped weights of a pruned model, with zeros where heads were.
+"""The stock-shaped weights of a pruned model, with zeros where heads or neurons were.
 
 Works for every family without a rule of its own: number the weights of a whole attention module,
 slice that, and the numbers that remain say where each remaining weight belongs.
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from levelhead.models.architectures import architecture_of, attention_modules, kept_heads
-from levelhead.models.removed_heads import removed_heads
+from levelhead.models.neurons import fill_neurons
+from levelhead.models.removed_heads import removed_heads, removed_neurons
 from levelhead.models.surgery import slice_attention
 
 
@@ -38,6 +39,8 @@ def zero_filled(model: PreTrainedModel) -> tuple[PreTrainedModel, dict[str, Tens
                 index = places[name].detach().long().flatten()
                 full.view(-1)[index] = weights[key].detach().to(full).flatten()
             weights[key] = full
+    if removed_neurons(model):
+        fill_neurons(model, whole, weights)
     return whole, weights
 
 
