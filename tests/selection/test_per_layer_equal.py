@@ -93,3 +93,28 @@ def test_halves_are_compared_by_the_same_rule(table: ScoreTable) -> None:
     shuffled = np.random.default_rng(0).permuted(z["bias:gender"], axis=1)
     halves["bias:gender"] = np.stack([np.stack([z["bias:gender"], shuffled])])
     assert split_half_agreement(halves, "gender", "fasp", 0.2, 0.2, 0, True)["overlap"] < 1
+
+
+def test_every_group_loses_as_many(table: ScoreTable) -> None:
+    chosen = select_heads(
+        table, axis="gender", gamma=0.2, alpha=0.2, per_layer_equal=True, groups=2
+    )
+    kept, bias = protected_heads(table, 0.2), table.ranking("bias:gender")
+    for layer in range(LAYERS):
+        for group in (range(5), range(5, 10)):
+            free = [head for head in group if not kept[layer, head]]
+            best = max(free, key=lambda head: bias[layer, head])
+            assert [head for head in chosen.by_layer[layer] if head in group] == [best]
+    whole = select_heads(table, axis="gender", gamma=0.2, alpha=0.2, per_layer_equal=True)
+    assert whole.heads != chosen.heads  # control: a layer's two best are not one of each group
+
+
+def test_groups_too_small_for_alpha_or_protected_are_named(table: ScoreTable) -> None:
+    message = r"none of the 5 heads that share a key/value head \(2 groups a layer\).*0\.2000"
+    with pytest.raises(SelectionError, match=message):
+        select_heads(table, axis="gender", alpha=0.1, per_layer_equal=True, groups=2)
+    ppl = np.full((2, 4), 10.0)
+    ppl[1, 2:] = [20, 21]
+    small = ScoreTable.build({"ppl_without": ppl, "bias_without_gender": 0.1}, 2, 4)
+    with pytest.raises(SelectionError, match=r"leaves 0 unprotected in a group of layer 1; lower"):
+        select_heads(small, axis="gender", gamma=0.25, alpha=0.5, per_layer_equal=True, groups=2)

@@ -23,6 +23,7 @@ from levelhead.models.architectures import (
     head_counts,
     head_dim,
     kept_heads,
+    key_value_heads,
     text_config,
 )
 from levelhead.models.slicing import KeptHeads, plan_key_values
@@ -85,7 +86,7 @@ def check_equal_counts(removed: Mapping[int, int]) -> None:
 def _equal_groups(model: PreTrainedModel, kept: Sequence[tuple[int, ...]]) -> int:
     """The number of key/value heads that every layer keeps."""
     _, num_heads = head_counts(model)
-    grouped = getattr(text_config(model), "num_key_value_heads", None) or num_heads
+    grouped = key_value_heads(model)
     found: dict[int, list[int]] = {}
     for layer, heads in enumerate(kept):
         shape = KeptHeads(

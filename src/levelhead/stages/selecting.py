@@ -11,6 +11,8 @@ import numpy as np
 from levelhead import runs
 from levelhead.config import RunConfig
 from levelhead.errors import SelectionError, UnreliableScoresError
+from levelhead.models.architectures import head_counts, key_value_heads
+from levelhead.models.loading import load_config
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable, bias_metric
@@ -18,6 +20,7 @@ from levelhead.scoring.score_table import unreliable
 from levelhead.selection import select_heads
 from levelhead.selection.agreement import agreement_warnings, split_half_agreement
 from levelhead.selection.rules import protected_heads, ranked_by
+from levelhead.session import Session
 
 
 def chosen_heads(
@@ -28,6 +31,7 @@ def chosen_heads(
     alpha: float,
     seed: int,
     per_layer_equal: bool = False,
+    groups: int = 1,
 ) -> HeadSelection:
     if axis is None:
         if not table.axes:
@@ -41,6 +45,7 @@ def chosen_heads(
         alpha=alpha,
         seed=seed,
         per_layer_equal=per_layer_equal,
+        groups=groups,
     )
 
 
@@ -63,7 +68,8 @@ def select_stage(
 ) -> HeadSelection:
     table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {folder.path}"))
     axis = config.axis[0]
-    shares = (config.method, config.gamma, config.alpha, config.seed, per_layer_equal)
+    groups = _groups(config) if per_layer_equal else 1
+    shares = (config.method, config.gamma, config.alpha, config.seed, per_layer_equal, groups)
     chosen = chosen_heads(table, axis, *shares)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     protects = config.method == "fasp"
@@ -86,6 +92,14 @@ def select_stage(
     )
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
     return selection
+
+
+def _groups(config: RunConfig) -> int:
+    """How many groups of query heads share a key/value head; 1 where none shares one."""
+    model = load_config(Session(config).base_path, config.revision)
+    _, num_heads = head_counts(model)
+    groups = key_value_heads(model)
+    return groups if groups < num_heads else 1
 
 
 def _raced_for(folder: RunFolder, config: RunConfig, details: dict[str, Any]) -> list[str]:
