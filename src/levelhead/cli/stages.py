@@ -135,11 +135,12 @@ def prune(
     import warnings
 
     from levelhead import pipeline, runs
+    from levelhead.console.progress import progress_bars
 
     is_run = model is not None and runs.is_run(Path(model))
     if (heads is not None or not is_run) and (heads is None or out is None):
         raise click.UsageError("a MODEL that is not a run folder needs --heads FILE and --out DIR")
-    with warnings.catch_warnings(record=True) as told:
+    with progress_bars(), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         pruned = pipeline.prune(model, heads, out=out, format=form, **given(options))
     for warning in (w for w in told if "levelhead" in Path(w.filename).parts):
