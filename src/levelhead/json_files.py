@@ -64,7 +64,7 @@ def parse_json(text: str, source: str, error: type[UserError], *, finite: bool =
     except RecursionError as problem:
         raise error(f"{source} nests deeper than {MAX_DEPTH} levels, the limit") from problem
     except ValueError as problem:  # of JSON, or of a number with thousands of digits
-        raise error(f"{source} is not valid JSON: {problem}") from problem
+        raise error(f"{source} is damaged: not valid JSON: {problem}") from problem
     _check(value, source, error, finite)
     return value
 

@@ -96,7 +96,7 @@ def check_weights(name: str, locate: Locate, error: type[UserError]) -> bool | N
     if locate(SAFE) is not None:
         return True
     if (index := locate(SAFE_INDEX)) is not None:
-        _check_index(index, ".safetensors", error)
+        shards(index, ".safetensors", error)
         return True
     index = locate(PICKLE_INDEX)
     if index is None and locate(PICKLE) is None:
@@ -111,7 +111,7 @@ def check_weights(name: str, locate: Locate, error: type[UserError]) -> bool | N
             "trust it: --allow-pickle"
         )
     if index is not None:
-        _check_index(index, ".bin", error)
+        shards(index, ".bin", error)
     return None
 
 
@@ -132,17 +132,24 @@ def no_conversion() -> Iterator[None]:
             os.environ[_CONVERSION] = before
 
 
-def _check_index(path: Path, suffix: str, error: type[UserError]) -> None:
+def shards(path: Path, suffix: str, error: type[UserError]) -> list[str]:
+    """The names of the files that an index of weights lists, ascending.
+
+    Raises:
+        UserError: of the kind `error`: no index, or one that names other files than those of this
+            suffix beside it.
+    """
     data = read_json(path, error, max_bytes=MAX_INDEX_BYTES)
-    shards = data.get("weight_map") if isinstance(data, dict) else None
-    if not isinstance(shards, dict) or not shards or not isinstance(data.get("metadata"), dict):
+    named = data.get("weight_map") if isinstance(data, dict) else None
+    if not isinstance(named, dict) or not named or not isinstance(data.get("metadata"), dict):
         raise error(f"{path} is not an index of weights: no weight_map, or no metadata")
-    for shard in shards.values():
+    for shard in named.values():
         if not _is_plain(shard, (suffix,)):
             raise error(
                 f"{path} names {shard!r} as a file of weights; only {suffix} files beside it are "
                 "read"
             )
+    return sorted(set(named.values()))
 
 
 def _is_plain(name: object, suffixes: tuple[str, ...]) -> bool:

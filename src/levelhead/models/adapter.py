@@ -27,17 +27,22 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from levelhead.errors import CheckpointError, SelectionError
+from levelhead.json_files import read_json
 from levelhead.models.architectures import head_counts
 from levelhead.models.checksums import Locate
 from levelhead.models.identity import VOLATILE
 from levelhead.models.removed_heads import LayerHeads, removed_heads
 from levelhead.models.surgery import check_heads, prune_heads
+from levelhead.weight_files import SAFE, SAFE_INDEX, shards
 
 ADAPTER = "levelhead_adapter.json"
 FORMAT_VERSION = 1
 _KIND = "levelhead-adapter"
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _HUB_OPTIONS = ("token", "cache_dir", "local_files_only")
+MAX_BYTES = 1_000_000
+MAX_HEADER_BYTES = 100_000_000
+"""Of a safetensors file, as its own library allows."""
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _SAMPLED = 64
 """Bytes at the start and in the middle of every tensor."""
 
@@ -126,9 +131,14 @@ def read_adapter(path: Path) -> Adapter:
         CheckpointError: it is none, damaged, or of a newer format.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path, CheckpointError, max_bytes=MAX_BYTES)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path} is not an adapter of levelhead, or damaged: {error}"
+        ) from error
+    try:
         kind, version = data["format"], data["format_version"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is not an adapter of levelhead, or damaged") from error
     if kind != _KIND or type(version) is not int:
         raise CheckpointError(f"{path} is not an adapter of levelhead, or damaged")
@@ -141,6 +151,8 @@ def read_adapter(path: Path) -> Adapter:
         heads = {int(layer): tuple(int(h) for h in gone) for layer, gone in data["heads"].items()}
         names = ("base", "revision", "base_config", "base_weights")
         adapter = Adapter(heads=heads, **{name: data[name] for name in names})
+        if not _is_place(adapter.base) or not isinstance(adapter.revision, str | None):
+            raise ValueError("base or revision")
         intact = json.loads(_dump(adapter))["checksum"] == data["checksum"]
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r}") from error
@@ -200,7 +212,9 @@ def base_hashes(base: str, hub: Mapping[str, Any]) -> tuple[str, str]:
     Raises:
         CheckpointError: no such model, or one without safetensors.
     """
-    config = json.loads(_file(base, "config.json", hub).read_text(encoding="utf-8"))
+    config = read_json(_file(base, "config.json", hub), CheckpointError, finite=False)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"config.json of the base model {base} is damaged")
     stable = {key: value for key, value in config.items() if key not in VOLATILE}
     return _digest(json.dumps(stable, sort_keys=True).encode()), _weights_digest(base, hub)
 
@@ -212,11 +226,14 @@ def _weights_digest(base: str, hub: Mapping[str, Any]) -> str:
 
 
 def _weight_files(base: str, hub: Mapping[str, Any]) -> list[Path]:
-    try:
-        index = json.loads(_file(base, _INDEX, hub).read_text(encoding="utf-8"))
-        names = sorted(set(index["weight_map"].values()))
-    except CheckpointError:
-        names = [_SINGLE]
+    def locate(name: str) -> Path | None:
+        try:
+            return _file(base, name, hub)
+        except CheckpointError:
+            return None
+
+    index = locate(SAFE_INDEX)
+    names = [SAFE] if index is None else shards(index, ".safetensors", CheckpointError)
     return [_file(base, name, hub) for name in names]
 
 
@@ -224,16 +241,23 @@ def _tensor_lines(path: Path) -> Iterator[bytes]:
     """One line per tensor of a safetensors file: its name, form and a sample of its bytes."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            start, end = entry["data_offsets"]
-            sample = b""
-            for place in (start, (start + end) // 2):
-                file.seek(8 + length + place)
-                sample += file.read(min(_SAMPLED, end - place))
-            yield f"{name} {entry['dtype']} {entry['shape']} {sample.hex()}\n".encode()
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(
+                f"{path} says its header has {length:,} bytes; {MAX_HEADER_BYTES:,} are allowed"
+            )
+        try:
+            header = json.loads(file.read(length))
+            for name, entry in header.items():
+                if name == "__metadata__":
+                    continue
+                start, end = entry["data_offsets"]
+                sample = b""
+                for place in (start, (start + end) // 2):
+                    file.seek(8 + length + place)
+                    sample += file.read(max(0, min(_SAMPLED, end - place)))
+                yield f"{name} {entry['dtype']} {entry['shape']} {sample.hex()}\n".encode()
+        except _DAMAGE as error:
+            raise CheckpointError(f"{path} is damaged: {error!r}") from error
 
 
 def _file(base: str, name: str, hub: Mapping[str, Any]) -> Path:
@@ -254,6 +278,11 @@ def _file(base: str, name: str, hub: Mapping[str, Any]) -> Path:
             f"{str(error).splitlines()[0]}"
         ) from error
     return Path(str(found))
+
+
+def _is_place(base: object) -> bool:
+    """A folder or a name on the hub, not a server's share: opening one sends it a login."""
+    return isinstance(base, str) and base != "" and not base.startswith(("\\\\", "//"))
 
 
 def _dump(adapter: Adapter) -> str:
