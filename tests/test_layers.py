@@ -41,16 +41,18 @@ LAYERS = {
     "evaluation": "batching errors journal metrics models progress records sampling scoring "
     "session toxicity",
     "runs": "config errors journal json_files records",
+    "verification": "config data errors evaluation metrics models progress records runs sampling "
+    "scoring session sharing stages toxicity",
     "stages": "config errors evaluation export journal models progress records runs sampling "
     "scores scoring selection session set_cost sharing",
     "experiments": "config data diagnosis errors evaluation journal metrics models progress "
     "records reporting.findings runs sampling scores scoring selection session stages toxicity",
     "pipeline": "config diagnosis errors experiments export journal models progress records "
-    "reporting runs scores session sharing stages",
+    "reporting runs scores session sharing stages verification",
     "console": "batching journal progress reporting.escape reporting.terminal runs scores",
     "cli": "config console data.embedded errors experiments journal permissions pipeline runs",
     "testing": "models",
-    "__init__": "experiments models.on_import permissions pipeline",
+    "__init__": "experiments models.on_import pipeline",
     "__main__": "cli",
 }
 HEAVY = {"torch", "transformers", "pandas", "scipy", "datasets", "gguf", "plotly"}
@@ -60,7 +62,16 @@ AT_THE_TOP = {
     "metrics/": {"scipy"},
     **dict.fromkeys(("batching", "models/", "sampling", "testing", "session"), HEAVY),
     **dict.fromkeys(
-        ("scoring/", "evaluation/", "export/", "stages/", "pipeline", "experiments/"), HEAVY
+        (
+            "scoring/",
+            "evaluation/",
+            "export/",
+            "stages/",
+            "pipeline",
+            "experiments/",
+            "verification/",
+        ),
+        HEAVY,
     ),
     "scores": {"pandas"},
     "diagnosis/": {"pandas", "scipy"},

@@ -6,6 +6,9 @@ the effect), `M_low` and `M_high` (its 95% interval); the effect on each signed 
 (`gap_effect_AXIS_SUBGROUP`: with head minus without), `fisher`, and method scores. The effect
 z = base - without (arXiv 2312.15398, eq. 3 and 4), so an unknown base changes no ranking. The
 table knows nothing of how its numbers were estimated.
+
+Of MLP neurons the second column is `neuron`; a table of whole attention layers has none, and a
+column `heads`: how many heads each layer has.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,6 +25,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from levelhead.errors import ScoreTableError
+from levelhead.set_cost import SetCost
 
 MAX_BYTES = 200_000_000
 ALIASES = {
@@ -56,6 +60,11 @@ class ScoreTable:
     frame: pd.DataFrame
     num_layers: int
     num_heads: int
+    cost: SetCost | None = None
+    """What sets of heads cost; None: unknown (a bare CSV, or a run of an older levelhead)."""
+    unit: str = "head"
+    """What a row is of: "head", "neuron" or "layer" (`records.Unit`). In `frame` neurons stand in
+    the column `head`, and layers have a single head; the CSV has `neuron`, or `layer` alone."""
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, source: str = "score table") -> ScoreTable:
@@ -65,6 +74,7 @@ class ScoreTable:
             ScoreTableError: columns missing, heads missing or twice, values that are not finite.
         """
         frame = frame.rename(columns=ALIASES)
+        frame, unit = _by_unit(frame)
         missing = [c for c in ("layer", "head") if c not in frame.columns]
         if missing:
             raise ScoreTableError(
@@ -92,7 +102,7 @@ class ScoreTable:
                 f"{source}: no row for layer {absent[0]}, head {absent[1]}; a table needs every "
                 f"head of {num_layers} layers x {num_heads} heads"
             )
-        return cls(frame, num_layers, num_heads)
+        return cls(frame, num_layers, num_heads, unit=unit)
 
     @classmethod
     def build(
@@ -120,15 +130,42 @@ class ScoreTable:
         """Read a CSV in this module's form, such as the tables published with the paper."""
         return cls.from_frame(read_frame(path), str(path))
 
+    def with_cost(self, cost: SetCost | None) -> ScoreTable:
+        """The same table, with what sets of heads cost.
+
+        Raises:
+            ScoreTableError: the cost is of another number of heads.
+        """
+        heads = self.num_layers * self.num_heads
+        if cost is not None and len(cost.slope) != heads:
+            raise ScoreTableError(
+                f"the Fisher matrix is of {len(cost.slope)} heads, the score table of {heads}; "
+                "score the model again"
+            )
+        return replace(self, cost=cost)
+
     def to_csv(self) -> str:
         """The table as CSV text, every float with the digits that read back to the same bits."""
-        return self.frame.to_csv(index=False, lineterminator="\n")
+        frame = self.frame
+        if self.unit == "neuron":
+            frame = frame.rename(columns={"head": "neuron"})
+        elif self.unit == "layer":
+            frame = frame.drop(columns="head")
+        return frame.to_csv(index=False, lineterminator="\n")
 
     @property
     def axes(self) -> tuple[str, ...]:
         """Axes that the table has a bias for."""
         prefix = "bias_without_"
         return tuple(str(c)[len(prefix) :] for c in self.frame.columns if c.startswith(prefix))
+
+    def subgroups(self, axis: str) -> tuple[str, ...]:
+        """Subgroups of an axis that the table has a base gap and signed effects for."""
+        prefix = f"gap_base_{axis}_"
+        # Another axis may have a name that goes on where this one ends.
+        longer = tuple(f"gap_base_{a}_" for a in self.axes if a.startswith(f"{axis}_"))
+        found = [str(c) for c in self.frame.columns if c.startswith(prefix)]
+        return tuple(c[len(prefix) :] for c in found if not (longer and c.startswith(longer)))
 
     def grid(self, name: str) -> Float[np.ndarray, "layers heads"]:
         """One column as [layers, heads].
@@ -175,6 +212,17 @@ class ScoreTable:
         return ""
 
 
+def _by_unit(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A frame as one of heads, and what its rows are of: neurons, layers, or heads."""
+    if "head" in frame.columns or "layer" not in frame.columns:
+        return frame, "head"
+    if "neuron" in frame.columns:
+        return frame.rename(columns={"neuron": "head"}), "neuron"
+    if "heads" in frame.columns:
+        return frame.assign(head=0), "layer"
+    return frame, "head"
+
+
 def read_frame(path: str | Path) -> pd.DataFrame:
     """A CSV file as a frame of text, for `finite_numbers` to read: Python's float() then gives
     back the very bits that to_csv wrote.
@@ -207,6 +255,10 @@ def finite_numbers(values: pd.Series, name: str, source: str) -> Float[np.ndarra
     if len(values) == 0:
         raise ScoreTableError(f"{source} has no rows")
     whole = name in ("layer", "head")
+    if values.dtype.kind in "iuf" and np.isfinite(values).all():  # tables of many neurons
+        plain: Float[np.ndarray, " rows"] = values.to_numpy(dtype=float)
+        if not whole or all(map(_index, plain)):
+            return plain
     numbers = np.empty(len(values))
     for row, value in enumerate(values):
         try:

@@ -10,6 +10,16 @@ BOUNDARY = "boundary"
 """Not a stage: what scoring needs where it works hardest on heads near the selection's edge."""
 BIAS_ESTIMATORS = ("token-gradient", "finite", "hybrid", "ablate")
 PROTECT = ("curvature", "exact")
+UNITS = ("head", "neuron", "layer")
+UNIT_ESTIMATORS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "neuron": (("token-gradient",), ("curvature",)),
+    "layer": (("finite", "token-gradient"), ("exhaustive",)),
+}
+"""For units that not every estimator can score: those of bias, and those of perplexity."""
+UNIT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "layer": {"estimator": "finite", "exhaustive": True}
+}
+"""What `unit` sets: layers are few, so that each is ablated."""
 TOXICITY_INPUTS = ("continuation", "full")
 TEXT_WINDOWS = ("every-token", "paper")
 PROTOCOLS = ("default", "paper")
@@ -28,4 +38,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
 EXPORTS = ("onnx", "gguf")
-METHODS = ("fasp", "bias_only", "ppl_only", "magnitude", "mask_gradient", "random")
+METHODS = (
+    "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient", "random",
+)  # fmt: skip

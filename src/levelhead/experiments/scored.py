@@ -28,6 +28,7 @@ from levelhead.metrics.attenuation import (
 from levelhead.records import Estimate
 from levelhead.runs import RunFolder
 from levelhead.scores import PPL, ScoreTable, bias_metric, column, read_frame
+from levelhead.stages.tables import scored_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def differing(first: Scored, other: Scored, options: Sequence[str]) -> list[str]
 
 
 def _of_run(folder: RunFolder) -> Scored:
-    table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {folder.path}"))
+    table = scored_table(folder)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     halves = runs.read_arrays(folder.path / runs.HALVES)
     metrics = _metrics(table)

@@ -137,16 +137,34 @@ def perplexity(
         TextError: a text, window or overlap that cannot be used.
         ModelError: the model yields NaN or infinite log-likelihoods.
     """
-    limit = context_length(model.config)
+    bos = bos_token_id is not None
+    todo = every_token_windows(
+        len(token_ids), model.config, bos=bos, window=window, overlap=overlap
+    )
+    return _read(model, token_ids, todo, batch_size, bos_token_id, advance)
+
+
+def every_token_windows(
+    num_tokens: int,
+    config: Any,
+    *,
+    bos: bool,
+    window: int | None = None,
+    overlap: int | None = None,
+) -> list[Window]:
+    """The windows that `perplexity` reads, for the same arguments.
+
+    Raises:
+        TextError: a text, window or overlap that cannot be used.
+    """
+    limit = context_length(config)
     window = min(limit, LONGEST_WINDOW) if window is None else window
     if not 2 <= window <= limit:
         raise TextError(
             f"perplexity window of {window} tokens; it must be from 2 to the model's {limit}"
         )
-    bos = bos_token_id is not None
     overlap = max(window // 4, 0 if bos else 1) if overlap is None else overlap
-    todo = windows(len(token_ids), window, overlap, bos=bos)
-    return _read(model, token_ids, todo, batch_size, bos_token_id, advance)
+    return windows(num_tokens, window, overlap, bos=bos)
 
 
 STRIDE = 512

@@ -22,6 +22,7 @@ cannot follow: they are clipped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,13 +39,14 @@ from levelhead.models.architectures import head_counts, kept_heads, output_proje
 from levelhead.models.gates import gated
 from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
+from levelhead.scoring.fisher import Stretches, clipped, fisher_matrix
 from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
+from levelhead.set_cost import SetCost
 
 LABEL_DRAWS = 2
 """Sampled label sets per window: each costs one backward pass."""
 STRETCH = 16
 """Positions whose derivatives by a gate are summed before they are squared."""
-CLIP_QUANTILE = 0.9
 CALIBRATION_HEADS = 12
 CALIBRATION_WINDOWS = 2
 BATCH_SIZE = 1
@@ -62,6 +64,8 @@ class Derivatives:
     """dNLL/dg: of the mean NLL per token, by the gate."""
     fisher: PerWindow
     """Per token, at least 0."""
+    stretches: Stretches
+    """What it is the sum of squares of: derivatives of log p by the gate, by stretch of text."""
 
     def changes(self, c: float) -> PerWindow:
         """dNLL of every window; their mean is the estimate, clipped and shrunk."""
@@ -72,13 +76,22 @@ class Derivatives:
     @property
     def clipped_fisher(self) -> PerWindow:
         """Without the rare windows of enormous values."""
-        out: PerWindow = np.minimum(self.fisher, np.quantile(self.fisher, CLIP_QUANTILE, axis=0))
-        return out
+        return clipped(self.fisher)
+
+    def cost(self, c: float, slope: Grid | None = None) -> SetCost:
+        """The cost of sets of heads; `slope`: of single heads, where it is known better."""
+        if slope is None:
+            slope = shrunk(self.gradient, self.clipped_fisher.mean(0)).mean(0)
+        matrix = fisher_matrix(self.stretches, self.fisher)
+        return SetCost(fisher=matrix, slope=slope.reshape(-1), calibration=c)
 
     def part(self, windows: Int[np.ndarray, " part"]) -> Derivatives:
         """Those of some of the windows alone."""
         return Derivatives(
-            nll=self.nll[windows], gradient=self.gradient[windows], fisher=self.fisher[windows]
+            nll=self.nll[windows],
+            gradient=self.gradient[windows],
+            fisher=self.fisher[windows],
+            stretches=self.stretches[windows],
         )
 
 
@@ -123,6 +136,7 @@ def curvature(
         nll_change=scored.changes(c),
         of_part=lambda part: scored.part(part).changes(c).mean(0),
         fisher=fisher,
+        cost=scored.cost(c),
         diagnostics={
             "estimator": "curvature",
             "tokens": windows[:-held].numel(),
@@ -148,14 +162,15 @@ def derivatives(
             log_p = logits.log_softmax(-1)
             nll = -log_p.gather(-1, ids[:, 1:, None])[..., 0].mean(1)
             by_position = _gate_derivatives(model, nll.sum(), written)
-            gradient, fisher = by_position.sum(1), torch.zeros_like(by_position[:, 0])
+            gradient, sums = by_position.sum(1), []
             for draw in range(LABEL_DRAWS):
                 labels = _sampled_labels(log_p.detach(), batch, seed, draw)
                 score = log_p.gather(-1, labels[..., None]).sum()
                 stretches = torch.split(_gate_derivatives(model, score, written), STRETCH, 1)
-                fisher += sum(s.sum(1) ** 2 for s in stretches) / tokens / LABEL_DRAWS
+                sums += [stretch.sum(1) for stretch in stretches]
+            found = torch.stack(sums, 1) / math.sqrt(tokens * LABEL_DRAWS)
         return [
-            (nll[i].item(), gradient[i].double().cpu().numpy(), fisher[i].double().cpu().numpy())
+            (nll[i].item(), gradient[i].double().cpu().numpy(), found[i].float().cpu().numpy())
             for i in range(len(ids))
         ]
 
@@ -167,10 +182,12 @@ def derivatives(
             length=lambda _: windows.shape[1],
             advance=advance,
         )
+    stretches = np.stack([found for _, _, found in done])
     return Derivatives(
         nll=np.array([nll for nll, _, _ in done]),
         gradient=np.stack([gradient for _, gradient, _ in done]),
-        fisher=np.stack([fisher for _, _, fisher in done]),
+        fisher=(stretches.astype(np.float64) ** 2).sum(1),
+        stretches=stretches,
     )
 
 

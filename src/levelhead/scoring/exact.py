@@ -18,9 +18,11 @@ from levelhead.models.architectures import head_counts
 from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
 from levelhead.scores import head_count
-from levelhead.scoring.curvature import derivatives
+from levelhead.scoring.curvature import Derivatives, derivatives
+from levelhead.scoring.fisher import PerWindow
 from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
 from levelhead.scoring.racing import ERROR, race_top
+from levelhead.set_cost import SetCost
 
 
 def exact(
@@ -56,11 +58,13 @@ def exact(
             count,
             np.random.default_rng(derived_seed(seed, "order of windows")),
         )
+    change = found.values.reshape(-1, num_layers, num_heads)
     return PerplexityEffects(
         base_nll=screen.nll,
-        nll_change=found.values.reshape(-1, num_layers, num_heads),
+        nll_change=change,
         change_stderr=found.stderr.reshape(num_layers, num_heads),
         fisher=screen.clipped_fisher.mean(0),
+        cost=_cost(screen, change),
         diagnostics={
             "estimator": "exact",
             "tokens": windows.numel(),
@@ -85,11 +89,19 @@ def exhaustive(
     """
     num_layers, num_heads = head_counts(model)
     heads = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
-    fisher = derivatives(model, windows, progress, seed).clipped_fisher.mean(0)
-    base, change = ablated_nll(model, windows, heads, progress)
+    screen = derivatives(model, windows, progress, seed)
+    base, found = ablated_nll(model, windows, heads, progress)
+    change = found.reshape(len(windows), num_layers, num_heads)
     return PerplexityEffects(
         base_nll=base,
-        nll_change=change.reshape(len(windows), num_layers, num_heads),
-        fisher=fisher,
+        nll_change=change,
+        fisher=screen.clipped_fisher.mean(0),
+        cost=_cost(screen, change),
         diagnostics={"estimator": "exhaustive", "tokens": windows.numel()},
     )
+
+
+def _cost(screen: Derivatives, change: PerWindow) -> SetCost:
+    """The cost of sets, such that single heads cost what was measured."""
+    slope = screen.clipped_fisher.mean(0) / 2 - change.mean(0)
+    return screen.cost(1.0, slope)

@@ -26,6 +26,7 @@ from levelhead.models.gates import HeadGates
 from levelhead.models.resume import captured_layer_inputs, resumed_at
 from levelhead.progress import Progress
 from levelhead.records import Head
+from levelhead.set_cost import SetCost
 
 WINDOW = 512
 """Tokens per window of scoring text (fewer where the model's context is shorter)."""
@@ -52,6 +53,8 @@ class PerplexityEffects:
     """dNLL as the estimator finds it from these windows alone; None: their mean."""
     fisher: Grid | None = None
     """Mean squared derivative of log p(token) by the head's gate, per token."""
+    cost: SetCost | None = None
+    """What sets of heads cost."""
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
     @property

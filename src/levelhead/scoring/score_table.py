@@ -36,6 +36,10 @@ def score_table(
         columns[column(metric, "without")] = axis.bias - axis.effect
         columns[column(metric, "base")] = axis.bias
         columns |= _with_error(metric, axis.effect, axis.stderr, axis.clusters)
+        base = zip(axis.subgroups, axis.gap, axis.gap_stderr, strict=True)
+        for name, gap, stderr in base:
+            columns[f"gap_base_{axis.axis}_{name}"] = float(gap)
+            columns[f"gap_base_se_{axis.axis}_{name}"] = float(stderr)
         signed = zip(axis.subgroups, axis.gap_effect, axis.gap_effect_stderr, strict=True)
         for name, effect, stderr in signed:
             columns[f"gap_effect_{axis.axis}_{name}"] = effect

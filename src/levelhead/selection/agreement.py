@@ -14,7 +14,7 @@ from jaxtyping import Float
 from levelhead.errors import SelectionError
 from levelhead.records import HeadSelection
 from levelhead.scores import PPL, ScoreTable, bias_metric, head_count
-from levelhead.selection.rules import protected_heads, ranked_by, select_heads
+from levelhead.selection.rules import SETS, protected_heads, ranked_by, select_heads
 
 MIN_PROTECTED_OVERLAP = 0.8
 """Below it the perplexity text is too short to say which heads language modelling needs."""
@@ -30,6 +30,7 @@ def split_half_agreement(
     alpha: float,
     seed: int,
     per_layer_equal: bool = False,
+    groups: int = 1,
 ) -> dict[str, Any]:
     """Shares of heads that two halves of the run have in common, and what chance would give.
 
@@ -42,16 +43,18 @@ def split_half_agreement(
         gamma: share of heads protected.
         alpha: share of heads pruned.
         seed: of method `random`.
-        per_layer_equal: as in `select_heads`.
+        per_layer_equal, groups: as in `select_heads`.
 
     Returns:
         `overlap` of the pruned sets and `overlap_chance` (a draw from the heads that may be
         pruned); `protected_overlap` and its `protected_chance`, for methods that protect.
         Only what the halves allow: none without both metrics, or for a method
-        that ranks by neither.
+        that ranks by neither or chooses sets as a whole.
     """
     metric = bias_metric(axis)
     if PPL not in halves or metric not in halves or not ranked_by(method, axis):
+        return {}
+    if method in SETS:
         return {}
     pruned, protected, chance = [], [], []
     for z_ppl, z_bias in zip(halves[PPL], halves[metric], strict=False):
@@ -68,6 +71,7 @@ def split_half_agreement(
                     alpha=alpha,
                     seed=seed,
                     per_layer_equal=per_layer_equal,
+                    groups=groups,
                 )
                 for table in tables
             ]
@@ -77,8 +81,10 @@ def split_half_agreement(
         kept = [protected_heads(table, gamma) for table in tables]
         most = max(1, max(int(k.sum()) for k in kept))
         protected.append(float((kept[0] & kept[1]).sum() / most))
-        per_layer = (~kept[0] if method == "fasp" else np.ones_like(kept[0])).sum(axis=1)
-        chance.append(float((head_count(alpha, kept[0].shape[1]) / per_layer.clip(1)).mean()))
+        free = ~kept[0] if method == "fasp" else np.ones_like(kept[0])
+        size = free.shape[1] // groups
+        left = free.reshape(-1, size).sum(axis=1)
+        chance.append(float((head_count(alpha, size) / left.clip(1)).mean()))
     if not pruned:
         return {}
     total = halves[PPL].shape[-1] * halves[PPL].shape[-2]

@@ -1,13 +1,15 @@
 """FASP and the baselines it is compared with (arXiv 2312.15398, section 3), as pure functions.
 
-A method says in which order heads go, and which may go at all; how many is the same for all. They
-know a table of head scores and nothing of models, prompts or how scores were estimated.
+A method says in which order heads go, and which may go at all; or, in `SETS`, it chooses a set as a
+whole. How many is the same for all. They know a table of head scores and nothing of models, prompts
+or how scores were estimated.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -15,6 +17,15 @@ from jaxtyping import Bool, Float
 from levelhead.errors import SelectionError
 from levelhead.records import Head, HeadSelection
 from levelhead.scores import PPL, ScoreTable, bias_metric, head_count
+from levelhead.selection.joint import (
+    JOINT,
+    JointOptions,
+    SetChoice,
+    cheapest_set,
+    joint_set,
+    pairs_of,
+)
+from levelhead.selection.set_search import SetSpace
 
 Grid = Float[np.ndarray, "layers heads"]
 Order = tuple[Grid, Bool[np.ndarray, "layers heads"]]
@@ -43,13 +54,21 @@ def largest(score: Grid, count: int, allowed: Bool[np.ndarray, "layers heads"]) 
     return [(int(i) // score.shape[1], int(i) % score.shape[1]) for i in order]
 
 
-def largest_per_layer(
-    score: Grid, count: int, allowed: Bool[np.ndarray, "layers heads"]
+def largest_per_group(
+    score: Grid, count: int, allowed: Bool[np.ndarray, "layers heads"], groups: int
 ) -> list[Head]:
-    """Of every layer the `count` allowed heads with the largest score, ties to the smaller head."""
-    masked = np.where(allowed, score, -np.inf)
+    """Of every group of a layer's heads the `count` allowed ones with the largest score.
+
+    Ties go to the smaller head. With one group a layer is ranked as a whole.
+    """
+    size = score.shape[1] // groups
+    masked = np.where(allowed, score, -np.inf).reshape(-1, size)
     order = np.argsort(-masked, axis=1, kind="stable")[:, :count]
-    return [(layer, int(head)) for layer, heads in enumerate(order) for head in heads]
+    return [
+        (group // groups, group % groups * size + int(head))
+        for group, heads in enumerate(order)
+        for head in heads
+    ]
 
 
 def _fasp(table: ScoreTable, axis: str, gamma: float, seed: int) -> Order:
@@ -89,7 +108,7 @@ def _any_head(table: ScoreTable) -> Bool[np.ndarray, "layers heads"]:
 
 Rule = Callable[[ScoreTable, str, float, int], Order]
 """(table, axis, gamma, seed) -> the order."""
-METHODS: dict[str, Rule] = {
+RANKINGS: dict[str, Rule] = {
     "fasp": _fasp,
     "bias_only": _bias_only,
     "ppl_only": _ppl_only,
@@ -99,10 +118,22 @@ METHODS: dict[str, Rule] = {
 }
 
 
+SetRule = Callable[[ScoreTable, str, SetSpace, JointOptions], tuple[SetChoice, dict[str, Any]]]
+"""(table, axis, what sets are allowed, options) -> the set, and what to remember of the choice."""
+SETS: dict[str, SetRule] = {"joint": joint_set, "fisher_only": cheapest_set}
+METHODS = (
+    "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient", "random",
+)  # fmt: skip
+"""All methods by name: of `RANKINGS` and of `SETS`."""
+PROTECTING = ("fasp", "joint")
+"""Methods that never take a head that gamma protects."""
+
+
 def ranked_by(method: str, axis: str) -> tuple[str, ...]:
     """The metrics a method ranks heads by; none for those that ask no sampled effect."""
     ranked: dict[str, tuple[str, ...]] = {
         "fasp": (PPL, bias_metric(axis)),
+        "joint": (PPL, bias_metric(axis)),
         "bias_only": (bias_metric(axis),),
         "ppl_only": (PPL,),
     }
@@ -118,6 +149,8 @@ def select_heads(
     alpha: float = 0.1,
     seed: int = 0,
     per_layer_equal: bool = False,
+    groups: int = 1,
+    joint: JointOptions = JOINT,
 ) -> HeadSelection:
     """The heads to prune.
 
@@ -125,11 +158,14 @@ def select_heads(
         table: scores of every head.
         axis: the social axis whose bias is to be reduced.
         method: a name in `METHODS`.
-        gamma: share of heads protected for language modelling, 0 to 1 (`fasp` only).
+        gamma: share of heads protected for language modelling, 0 to 1 (`fasp`, `joint`).
         alpha: share of heads pruned, 0 to 1.
         seed: of method `random`.
         per_layer_equal: of every layer floor(alpha * heads per layer), each layer ranked by
             itself; which heads are protected is decided over the whole model all the same.
+        groups: with `per_layer_equal`, how many groups of heads (those that share a key/value
+            head) a layer has: floor(alpha * heads per group) go from each.
+        joint: further options of method `joint`.
 
     Raises:
         SelectionError: an unknown method, gamma or alpha out of range or together too large (for
@@ -138,36 +174,52 @@ def select_heads(
     """
     total = table.num_layers * table.num_heads
     check_shares(method, gamma, alpha, total)
-    score, allowed = METHODS[method](table, axis, gamma, seed)
-    if not per_layer_equal:
+    if method in SETS:
+        allowed = ~protected_heads(table, gamma) if method in PROTECTING else _any_head(table)
+    else:
+        score, allowed = RANKINGS[method](table, axis, gamma, seed)
+    if per_layer_equal:
+        each = head_count(alpha, table.num_heads // groups)
+        _check_groups(alpha, gamma, each, allowed, groups)
+    details: dict[str, Any] = {"per_layer_equal": True} if per_layer_equal else {}
+    if method in SETS:
+        cells = table.num_layers * groups if per_layer_equal else 1
+        count = each * cells if per_layer_equal else head_count(alpha, total)
+        space = SetSpace(count=count, allowed=allowed.reshape(-1), cells=cells)
+        choice, found = SETS[method](table, axis, space, joint)
+        heads, details = pairs_of(choice.heads, table.num_heads), details | found
+    elif per_layer_equal:
+        heads = largest_per_group(score, each, allowed, groups)
+    else:
         heads = largest(score, head_count(alpha, total), allowed)
-        return HeadSelection.of(heads, method=method, gamma=gamma, alpha=alpha)
-    count = head_count(alpha, table.num_heads)
-    _check_layers(alpha, gamma, count, allowed)
-    heads = largest_per_layer(score, count, allowed)
-    details = {"per_layer_equal": True}
-    return HeadSelection.of(heads, method=method, gamma=gamma, alpha=alpha, details=details)
+    return HeadSelection.of(heads, method=method, gamma=gamma, alpha=alpha, details=details or None)
 
 
-def _check_layers(
-    alpha: float, gamma: float, count: int, allowed: Bool[np.ndarray, "layers heads"]
+def _check_groups(
+    alpha: float, gamma: float, count: int, allowed: Bool[np.ndarray, "layers heads"], groups: int
 ) -> None:
-    """Raise SelectionError unless `count` heads may go in every layer, and at least one."""
-    num_heads = allowed.shape[1]
+    """Raise SelectionError unless `count` heads may go in every group, and at least one."""
+    size = allowed.shape[1] // groups
+    where = (
+        "of a layer" if groups == 1 else f"that share a key/value head ({groups} groups a layer)"
+    )
     if count == 0:
         raise SelectionError(
-            f"alpha={alpha} prunes none of the {num_heads} heads of a layer; with equal numbers "
-            f"per layer use at least {math.ceil(1e4 / num_heads) / 1e4:.4f}"
+            f"alpha={alpha} prunes none of the {size} heads {where}; with equal numbers "
+            f"per layer use at least {math.ceil(1e4 / size) / 1e4:.4f}"
         )
-    left = allowed.sum(axis=1)
-    short = [int(layer) for layer in np.flatnonzero(left < count)]
+    left = allowed.reshape(-1, size).sum(axis=1)
+    short = sorted({int(group) // groups for group in np.flatnonzero(left < count)})
     if short:
         others = f" (too few in {len(short) - 1} other layers, too)" if len(short) > 1 else ""
-        most = math.floor(1e4 * int(left.min()) / num_heads) / 1e4
+        most = math.floor(1e4 * int(left.min()) / size) / 1e4
         remedy = f", or alpha to {most:.4f} at most" if most else ""
+        part, of = ("layer", "") if groups == 1 else ("group of heads", " a group")
+        least = left.reshape(-1, groups)[short[0]].min()
         raise SelectionError(
-            f"alpha={alpha} prunes {count} of {num_heads} heads in every layer, but gamma={gamma} "
-            f"leaves {left[short[0]]} unprotected in layer {short[0]}{others}; lower gamma{remedy}"
+            f"alpha={alpha} prunes {count} of {size} heads in every {part}, but gamma={gamma} "
+            f"leaves {least} unprotected in{of and of + ' of'} layer {short[0]}{others}; lower "
+            f"gamma{remedy}"
         )
 
 
@@ -188,7 +240,7 @@ def check_shares(method: str, gamma: float, alpha: float, total: int | None = No
             f"alpha={alpha} prunes none of {total} heads; use at least {1 / total:.4f}"
         )
     left = total - head_count(gamma, total)
-    if method == "fasp" and count > left:
+    if method in PROTECTING and count > left:
         raise SelectionError(
             f"alpha={alpha} prunes {count} heads but gamma={gamma} leaves {left} unprotected; "
             "lower one of them"

@@ -1,0 +1,133 @@
+"""Base against other models on the same text, window by window: NLL of each, and KL per token.
+
+    KL(base || other) = mean over positions of  sum_v p(v) (log p(v) - log q(v))
+
+The base is read once for however many models are compared: its logits of a window are kept while
+the others read it. Perplexities are those of `text_perplexity`, on the same windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+
+from levelhead.errors import ModelError
+from levelhead.evaluation.base import Variant
+from levelhead.metrics.clusters import sum_variance
+from levelhead.metrics.perplexity import (
+    PerplexityResult,
+    Window,
+    context_length,
+    every_token_windows,
+    strided_windows,
+)
+from levelhead.progress import Progress
+from levelhead.records import Estimate, Interval, Split
+from levelhead.session import Session
+
+_ROWS = 256  # positions at a time: their logits are copied to float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextComparison:
+    """One model beside its base on one text."""
+
+    base: PerplexityResult
+    other: PerplexityResult
+    block_kl: Float[np.ndarray, " windows"]
+    """Sum over the scored tokens of each window, nats."""
+
+    @property
+    def kl(self) -> Estimate:
+        """Mean KL per token with its interval; windows as in `relative_increase`."""
+        per_token, weight = self.block_kl / self.base.block_tokens, self.base.block_weight
+        mean = float(per_token @ weight)
+        error = float(np.sqrt(sum_variance((per_token - mean) * weight)))
+        reach = error * float(stats.t.ppf(0.975, max(1, len(weight) - 1)))
+        interval = Interval(max(0.0, mean - reach), mean + reach)
+        return Estimate(value=mean, stderr=error, interval=interval)
+
+    @property
+    def nll_increase(self) -> float:
+        """Of the mean NLL per token, nats."""
+        return self.other.mean_nll - self.base.mean_nll
+
+
+def compare_on_text(
+    session: Session,
+    base: PreTrainedModel,
+    variants: Sequence[Variant],
+    split: Split,
+    progress: Progress,
+    limit: int | None = None,
+) -> list[TextComparison]:
+    """Each variant beside the base on the first `limit` (all) tokens of a split's text.
+
+    Raises:
+        TextError: a text that is too short for the windows.
+        ModelError: a model yields NaN or infinite log-likelihoods.
+    """
+    ids = session.text_ids(split)[:limit]
+    paper = session.config.text_windows == "paper"
+    bos = None if paper else session.tokenizer.bos_token_id
+    if paper:
+        todo = strided_windows(len(ids), context_length(base.config))
+    else:
+        todo = every_token_windows(len(ids), base.config, bos=bos is not None)
+    stream = torch.tensor(ids, dtype=torch.long)
+    prefix = stream.new_tensor([] if bos is None else [bos])
+    sums = np.zeros((len(variants), 3, len(todo)))
+    with progress("reading text with both models", len(ids) * len(variants)) as advance:
+        for number, window in enumerate(todo):
+            tokens = torch.cat([prefix, stream[window.start : window.stop]])[None]
+            scored = window.stop - window.scored
+            logits = _logits(base, tokens, scored)
+            for place, variant in enumerate(variants):
+                with variant() as model:
+                    other = _logits(model, tokens, scored)
+                sums[place, :, number] = _sums(logits, other, tokens[0, -scored:])
+                advance(scored)
+    if not np.isfinite(sums).all():
+        raise ModelError("a model yields NaN on the perplexity text; try --dtype float32")
+    return [_comparison(todo, found, weighted=not paper) for found in sums]
+
+
+def _comparison(
+    todo: Sequence[Window], sums: Float[np.ndarray, "3 windows"], *, weighted: bool
+) -> TextComparison:
+    count = np.array([window.stop - window.scored for window in todo])
+    base = PerplexityResult(block_nll=sums[0], block_tokens=count, weighted=weighted)
+    return TextComparison(base=base, other=replace(base, block_nll=sums[1]), block_kl=sums[2])
+
+
+@torch.inference_mode()
+def _logits(model: PreTrainedModel, tokens: Tensor, scored: int) -> Float[Tensor, "scored vocab"]:
+    """Of the positions that predict the last `scored` tokens."""
+    ids: Any = tokens[:, :-1].to(model.device)
+    out: Float[Tensor, "scored vocab"] = model(input_ids=ids, use_cache=False).logits[0, -scored:]
+    return out
+
+
+@torch.inference_mode()
+def _sums(
+    base: Float[Tensor, "scored vocab"], other: Float[Tensor, "scored vocab"], targets: Tensor
+) -> tuple[float, float, float]:
+    """(NLL of the base, NLL of the other, KL), summed over positions."""
+    found = torch.zeros(3, dtype=torch.float64)
+    for start in range(0, len(base), _ROWS):
+        part = slice(start, start + _ROWS)
+        log_p = base[part].float().log_softmax(-1)
+        log_q = other[part].to(log_p.device).float().log_softmax(-1)
+        at = targets[part, None].to(log_p.device)
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+        rows = (-log_p.gather(-1, at)[:, 0], -log_q.gather(-1, at)[:, 0], kl)
+        found += torch.stack([row.double().sum() for row in rows]).cpu()
+    return float(found[0]), float(found[1]), float(found[2])
