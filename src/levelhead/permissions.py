@@ -1,6 +1,6 @@
 """What only the person at the keyboard may allow, never a file: reading weights from pickles.
 
-    with pickles_allowed():
+    with levelhead.permissions.pickles_allowed():
         levelhead.score("folder-with-pytorch_model.bin", out="runs/x")
 
 The command line's `--allow-pickle` does just that. It is no option of a run: config.json of a run

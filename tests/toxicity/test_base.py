@@ -63,7 +63,7 @@ def test_a_broken_scorer_is_named_with_the_first_text(of_texts, said):
 
 
 def test_registry_holds_factories_and_names_the_scorers_it_knows(monkeypatch):
-    monkeypatch.setitem(SCORERS, "fake", lambda device, allow_pickle: Fake(lengths))
+    monkeypatch.setitem(SCORERS, "fake", lambda device: Fake(lengths))
     assert load_scorer("fake") is not load_scorer("fake")
 
     def unreachable(*args, **kwargs):

@@ -32,7 +32,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def words(monkeypatch):
-    monkeypatch.setitem(registry.SCORERS, "words", lambda device, allow_pickle: Words())
+    monkeypatch.setitem(registry.SCORERS, "words", lambda device: Words())
 
 
 def test_over_is_the_share_over_one_half() -> None:

@@ -6,7 +6,9 @@ imported when a command needs them, so that --help answers at once.
 
 from levelhead.cli import agree, axes, deploy, evaluate, experiments, report, sets, stages, tables
 from levelhead.cli.app import cli, main
+from levelhead.cli.permissions import add_permissions
 
+add_permissions(cli)
 __all__ = [
     "agree",
     "axes",

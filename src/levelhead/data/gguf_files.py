@@ -108,7 +108,12 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    # Files beside a GGUF file may name code; it is not run, and nobody is asked whether to.
+    source: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(gguf.parent),
+        "gguf_file": gguf.name,
+        "trust_remote_code": False,
+    }
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(**source)

@@ -204,7 +204,11 @@ def _read_back(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     """
     auto_model: Any = AutoModelForCausalLM
     auto_tokenizer: Any = AutoTokenizer
-    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    source: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(path.parent),
+        "gguf_file": path.name,
+        "trust_remote_code": False,
+    }
     try:
         with _quiet():
             read = auto_model.from_pretrained(**source, dtype=torch.float32)

@@ -194,7 +194,8 @@ def apply_adapter(
         )
     auto: Any = AutoModelForCausalLM  # its methods have no types
     revision = {"revision": adapter.revision} if adapter.revision else {}
-    model: PreTrainedModel = auto.from_pretrained(adapter.base, **{**options, **revision})
+    safe = {"use_safetensors": True}  # base_hashes has found these
+    model: PreTrainedModel = auto.from_pretrained(adapter.base, **{**options, **revision, **safe})
     try:
         prune_heads(model, check_heads(adapter.heads, *head_counts(model)))
     except SelectionError as error:

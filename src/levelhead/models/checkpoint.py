@@ -13,7 +13,6 @@ Knows nothing of why heads were removed.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
@@ -30,12 +28,12 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
-from levelhead.errors import CheckpointError, SelectionError
+from levelhead.errors import CheckpointError, LevelheadError, SelectionError
 from levelhead.models.adapter import apply_adapter, find_adapter, write_adapter
 from levelhead.models.architectures import head_counts, kept_heads
 from levelhead.models.checksums import verify, verify_folder, write_manifest
 from levelhead.models.folders import new_folder
-from levelhead.models.load_failures import first_line
+from levelhead.models.load_failures import described
 from levelhead.models.plugin import OTHER_SHAPES, register
 from levelhead.models.remote_code import write_remote_code
 from levelhead.models.removed_heads import (
@@ -48,6 +46,7 @@ from levelhead.models.surgery import Heads, check_heads, refuse_partial
 from levelhead.models.uniform import check_equal_counts, uniform_model
 from levelhead.models.zero_fill import zero_filled
 from levelhead.records import ranges_text
+from levelhead.weight_files import check_config, check_weights, no_conversion
 
 __all__ = ["FORMATS", "Format", "check_pruning", "load", "register", "save_pruned"]
 
@@ -151,7 +150,9 @@ def load(
         device_map: as in transformers; by default the CPU.
         revision: branch, tag or commit on the hub.
         base: for an adapter whose base model has moved: where it is now.
-        kwargs: passed on to `AutoModelForCausalLM.from_pretrained`.
+        kwargs: passed on to `AutoModelForCausalLM.from_pretrained`. Code that the model brings is
+            run with `trust_remote_code=True` only; weights come from safetensors, or, within
+            `levelhead.permissions.pickles_allowed()`, from pickles.
 
     Returns:
         The model, in eval mode.
@@ -161,7 +162,7 @@ def load(
             adapter of another base model.
     """
     register()
-    options: dict[str, Any] = {"use_safetensors": True, **kwargs}
+    options: dict[str, Any] = {"trust_remote_code": False, **kwargs}
     given = {"dtype": dtype, "device_map": device_map, "revision": revision}
     options |= {name: value for name, value in given.items() if value is not None}
     located = _Checkpoint(path, options)
@@ -173,8 +174,11 @@ def load(
     if base is not None:
         raise CheckpointError(f"{path} is not an adapter; base= is for adapters only")
     located.check()
+    if located.locate("config.json") is not None:  # else transformers says why
+        safe = check_weights(str(path), located.locate, CheckpointError)
+        options.setdefault("use_safetensors", safe)
     auto: Any = AutoModelForCausalLM  # its methods have no types
-    with _damage_reported(path):
+    with _damage_reported(path), no_conversion():
         model, report = auto.from_pretrained(path, output_loading_info=True, **options)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -224,18 +228,14 @@ class _Checkpoint:
             raise CheckpointError(
                 f"{self.path} is neither the folder of a saved model nor an adapter"
             )
-        if self.path.is_dir() and not (self.path / "config.json").is_file():
-            raise CheckpointError(
-                f"{self.path} has no config.json: not the folder of a saved model"
-            )
         with _damage_reported(self._name):
-            found = self.locate("config.json")
-            if found is not None:
-                # A newer format is to be called that, not a damaged file.
-                config = json.loads(found.read_text(encoding="utf-8"))
-                stored = config.get("quantization_config") if isinstance(config, dict) else None
-                if isinstance(stored, dict) and stored.get("quant_method") == METHOD:
-                    LevelheadConfig(**stored)
+            if not self.path.is_dir() and self.locate("config.json") is None:
+                return
+            config = check_config(self._name, self.locate, CheckpointError)
+            # A newer format is to be called that, not a damaged file.
+            stored = config.get("quantization_config")
+            if isinstance(stored, dict) and stored.get("quant_method") == METHOD:
+                LevelheadConfig(**stored)
             if self.path.is_dir():
                 verify_folder(self.path)
             else:
@@ -247,12 +247,13 @@ def _damage_reported(path: str | Path) -> Iterator[None]:
     """Turn what transformers and safetensors raise for unusable files into CheckpointError."""
     try:
         yield
-    except (OSError, EOFError, SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
-    except RuntimeError as error:
-        if "mismatched" not in str(error):
-            raise
-        raise CheckpointError(f"{path} is damaged: {OTHER_SHAPES}") from error
+    except (LevelheadError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged or hostile config makes transformers raise anything
+        what = "cannot be read: " + described(error)
+        if isinstance(error, RuntimeError) and "mismatched" in str(error):
+            what = f"is damaged: {OTHER_SHAPES}"
+        raise CheckpointError(f"{path} {what}") from error
 
 
 def _write_compact(model: PreTrainedModel, folder: Path, **options: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from huggingface_hub import errors as hub
 
 from levelhead.errors import LevelheadError, ModelError
@@ -22,7 +23,7 @@ def failure_reported(name: str) -> Iterator[None]:
     """Turn what transformers, the hub and safetensors raise into a ModelError with a remedy."""
     try:
         yield
-    except LevelheadError:
+    except (LevelheadError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         causes = list(_causes(error))

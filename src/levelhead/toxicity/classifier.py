@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from levelhead.errors import ScorerError
+from levelhead.errors import LevelheadError, ScorerError
 from levelhead.toxicity.base import ScorerCost
 from levelhead.toxicity.labels import ToxicOutput, find_toxic_output
+from levelhead.weight_files import Locate, check_config, check_weights, in_folder, no_conversion
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,6 @@ def load_classifier(
     name: str,
     *,
     device: str = "cpu",
-    allow_pickle: bool = False,
     other_names: Sequence[str] = (),
 ) -> SequenceClassifier:
     """The sequence classifier `MODEL[@REVISION][#LABEL]`, MODEL a hub id or a local folder.
@@ -104,19 +104,19 @@ def load_classifier(
     Args:
         name: the model, optionally a hub revision, optionally the label that means "toxic".
         device: where it runs.
-        allow_pickle: also load weights that exist only as `pytorch_model.bin`.
         other_names: scorers to name in the error where there is no such model.
 
     Raises:
-        ScorerError: the model cannot be found or reached, is not a sequence classifier, has no
-            safetensors weights, or does not show which of its labels means "toxic".
+        ScorerError: the model cannot be found or reached, is not a sequence classifier, needs code
+            of its own, has no safetensors weights (pickles are read within
+            `permissions.pickles_allowed` only), or does not show which of its labels means "toxic".
     """
     from transformers import AutoConfig, AutoTokenizer
 
     model_name, revision, label = _parse(name)
     try:
-        config = AutoConfig.from_pretrained(model_name, revision=revision)
-    except (OSError, ValueError) as err:
+        config = AutoConfig.from_pretrained(model_name, revision=revision, trust_remote_code=False)
+    except Exception as err:  # a config that somebody wrote makes transformers raise anything
         known = ", ".join(other_names)
         raise ScorerError(
             f"no toxicity scorer {name!r}: it is none of the built-in names ({known}) and no "
@@ -125,11 +125,14 @@ def load_classifier(
     # One commit for weights and tokenizer; transformers also takes weights from an open pull
     # request of a repository, but only where the revision is a branch.
     revision = getattr(config, "_commit_hash", None) or revision
+    check_config(model_name, _locate(model_name, revision), ScorerError)
     output = find_toxic_output(model_name, config.id2label, config.problem_type, label)
-    model = _load_model(model_name, revision, allow_pickle).to(device)
+    model = _load_model(model_name, revision).to(device)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_name, revision=revision)
-    except (OSError, ValueError) as err:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model_name, revision=revision, trust_remote_code=False
+        )
+    except Exception as err:
         raise ScorerError(
             f"toxicity scorer {name!r} has no usable tokenizer: {_first_line(err)}"
         ) from err
@@ -156,26 +159,42 @@ def _parse(name: str) -> tuple[str, str | None, str | None]:
     return model, revision or None, label or None
 
 
-def _load_model(name: str, revision: str | None, allow_pickle: bool) -> Any:
+def _locate(name: str, revision: str | None) -> Locate:
+    """Where files of the classifier are; those on the hub are fetched."""
+    from transformers.utils.hub import cached_file
+
+    if Path(name).is_dir():
+        return in_folder(Path(name))
+
+    def locate(file: str) -> Path | None:
+        missing = file == "config.json"
+        found = cached_file(
+            name, file, revision=revision, _raise_exceptions_for_missing_entries=missing
+        )
+        return None if found is None else Path(found)
+
+    return locate
+
+
+def _load_model(name: str, revision: str | None) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name,
-            revision=revision,
-            use_safetensors=None if allow_pickle else True,
-            dtype="float32",
-            output_loading_info=True,
-        )
-    except (OSError, ValueError) as err:
-        remedy = (
-            _ELSEWHERE
-            if allow_pickle
-            else "only safetensors weights are loaded, since a pickle can run code; if you trust "
-            "it, save it once as safetensors (load_scorer(..., allow_pickle=True) reads it)"
-        )
+        with no_conversion():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                revision=revision,
+                use_safetensors=check_weights(name, _locate(name, revision), ScorerError),
+                dtype="float32",
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+    except LevelheadError:
+        raise
+    except Exception as err:
         raise ScorerError(
-            f"cannot load the weights of toxicity scorer {name!r}: {_first_line(err)} ({remedy})"
+            f"cannot load the weights of toxicity scorer {name!r}: {_first_line(err)} "
+            f"({_ELSEWHERE})"
         ) from err
     if info["missing_keys"]:
         raise ScorerError(

@@ -10,43 +10,41 @@ DETOXIFY = "unitary/unbiased-toxic-roberta#toxicity"
 """The paper's classifier (arXiv 2312.15398, section 4: "unbiased-toxic-roberta" of Detoxify)."""
 
 
-def _profanity_check(device: str, allow_pickle: bool) -> ToxicityScorer:
+def _profanity_check(device: str) -> ToxicityScorer:
     from levelhead.toxicity.profanity import ProfanityCheck
 
     return ProfanityCheck()
 
 
-def _toxicityclassifier(device: str, allow_pickle: bool) -> ToxicityScorer:
+def _toxicityclassifier(device: str) -> ToxicityScorer:
     from levelhead.toxicity.char_ngrams import CharNgrams
 
     return CharNgrams()
 
 
-def _sentiment(device: str, allow_pickle: bool) -> ToxicityScorer:
+def _sentiment(device: str) -> ToxicityScorer:
     from levelhead.toxicity.sentiment import Sentiment
 
     return Sentiment()
 
 
-def _detoxify(device: str, allow_pickle: bool) -> ToxicityScorer:
-    return _classifier(DETOXIFY, device, allow_pickle)
+def _detoxify(device: str) -> ToxicityScorer:
+    return _classifier(DETOXIFY, device)
 
 
-def _classifier(name: str, device: str, allow_pickle: bool) -> ToxicityScorer:
+def _classifier(name: str, device: str) -> ToxicityScorer:
     from levelhead.toxicity.classifier import load_classifier
 
-    return load_classifier(
-        name, device=device, allow_pickle=allow_pickle, other_names=scorer_names()
-    )
+    return load_classifier(name, device=device, other_names=scorer_names())
 
 
-SCORERS: dict[str, Callable[[str, bool], ToxicityScorer]] = {
+SCORERS: dict[str, Callable[[str], ToxicityScorer]] = {
     "profanity-check": _profanity_check,
     "toxicityclassifier": _toxicityclassifier,
     "sentiment": _sentiment,
     "detoxify": _detoxify,
 }
-"""Name to factory(device, allow_pickle). Every other name is a hub id or a folder."""
+"""Name to factory(device). Every other name is a hub id or a folder."""
 
 
 def scorer_names() -> tuple[str, ...]:
@@ -54,9 +52,7 @@ def scorer_names() -> tuple[str, ...]:
     return (*SCORERS, *(f"{prefix}:NAME" for prefix in COMPOSITES))
 
 
-def load_scorer(
-    name: str, device: str = "cpu", *, allow_pickle: bool = False, terms: Sequence[str] = ()
-) -> ToxicityScorer:
+def load_scorer(name: str, device: str = "cpu", *, terms: Sequence[str] = ()) -> ToxicityScorer:
     """The toxicity scorer of this name.
 
     Args:
@@ -64,8 +60,6 @@ def load_scorer(
             is a Hugging Face hub id or a local folder and LABEL the output that means "toxic".
             In front of it may stand `over-0.5:` and `masked:` (`levelhead.toxicity.composites`).
         device: where a classifier runs ("cpu", "cuda", "mps"); the others ignore it.
-        allow_pickle: load a classifier whose weights exist only as a pickle. Unpickling can run
-            code: only for files you trust.
         terms: identity words, for `masked:`.
 
     Raises:
@@ -76,8 +70,8 @@ def load_scorer(
     if prefix in COMPOSITES:
         if not rest:
             raise ScorerError(f"no toxicity scorer {name!r}: name one after {prefix}:")
-        inner = load_scorer(rest, device, allow_pickle=allow_pickle, terms=terms)
+        inner = load_scorer(rest, device, terms=terms)
         return COMPOSITES[prefix](inner, terms)
     if factory := SCORERS.get(name):
-        return factory(device, allow_pickle)
-    return _classifier(name, device, allow_pickle)
+        return factory(device)
+    return _classifier(name, device)
