@@ -25,7 +25,13 @@ from levelhead.selection.set_objective import AxisGaps, AxisObjective, SetObject
 from levelhead.selection.set_search import Heads, SetSpace, search, value_of
 from levelhead.set_cost import SetCost
 
-KEPT = 1.0
+SHRINK = 0.6
+"""What sets of a tenth of the heads change, as a share of the sum of their heads' changes.
+
+First-order effects of many heads saturate together: 0.44 to 0.7 on SmolLM2-135M, where the sums
+keep their direction (correlation over subgroups 0.99).
+"""
+KEPT = 0.95
 """Of the predicted reduction of FASP's set at the same gamma and alpha: what joint must keep."""
 SWEEP = 24
 """Weights of KL on the frontier, besides 0."""
@@ -46,6 +52,8 @@ class JointOptions:
     objective: AxisObjective = "weighted"
     kl_weight: float | None = None
     """lambda; None: swept."""
+    shrink: float = SHRINK
+    """Of the summed effects on gaps: measured where finalists are read, else the default."""
 
 
 JOINT = JointOptions()
@@ -99,8 +107,10 @@ def cost_of(table: ScoreTable) -> SetCost:
     return table.cost
 
 
-def axis_gaps(table: ScoreTable, axis: str, weight: float = 1.0) -> AxisGaps:
-    """The gaps of an axis and every head's signed effects on them.
+def axis_gaps(
+    table: ScoreTable, axis: str, weight: float = 1.0, shrink: float = SHRINK
+) -> AxisGaps:
+    """The gaps of an axis and every head's signed effects on them, as they count in a set.
 
     Raises:
         ScoreTableError: the table lacks them.
@@ -116,7 +126,7 @@ def axis_gaps(table: ScoreTable, axis: str, weight: float = 1.0) -> AxisGaps:
     error = np.array([table.grid(f"gap_base_se_{axis}_{name}")[0, 0] for name in names])
     effect = np.stack([table.grid(f"gap_effect_{axis}_{name}").reshape(-1) for name in names])
     limit = float(np.abs(gap).sum() + REACH * np.sqrt((error**2).sum()))
-    return AxisGaps(axis=axis, gap=gap, change=-effect, limit=limit, weight=weight)
+    return AxisGaps(axis=axis, gap=gap, change=-shrink * effect, limit=limit, weight=weight)
 
 
 def objective_of(
@@ -124,6 +134,7 @@ def objective_of(
     axes: Sequence[str],
     weights: Sequence[float] = (),
     objective: AxisObjective = "weighted",
+    shrink: float = SHRINK,
 ) -> SetObjective:
     """The objective over these axes; the table's other axes are held to their limits.
 
@@ -138,9 +149,9 @@ def objective_of(
             "number above 0 for each axis, in the same order"
         )
     cost = cost_of(table)
-    found = [axis_gaps(table, axis, weight) for axis, weight in zip(axes, given, strict=True)]
+    found = [axis_gaps(table, axis, w, shrink) for axis, w in zip(axes, given, strict=True)]
     others = [axis for axis in table.axes if axis not in axes and table.subgroups(axis)]
-    found += [axis_gaps(table, axis, 0.0) for axis in others]
+    found += [axis_gaps(table, axis, 0.0, shrink) for axis in others]
     return SetObjective(axes=found, cost=cost, objective=objective)
 
 
@@ -222,7 +233,7 @@ def joint_frontier(
         SelectionError, ScoreTableError: as `objective_of`.
     """
     axes = options.axes or (axis,)
-    objective = objective_of(table, axes, options.weights, options.objective)
+    objective = objective_of(table, axes, options.weights, options.objective, options.shrink)
     plain = described(objective, _top(table, axes[0], space), 0.0)
     weights = () if options.kl_weight is None else (options.kl_weight,)
     return frontier(objective, space, kl_weights=weights, start=plain.heads), plain
