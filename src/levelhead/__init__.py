@@ -36,6 +36,7 @@ __all__ = [
     "score",
     "select",
     "tasks",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         score,
         select,
         tasks,
+        verify,
     )
 
 

@@ -43,6 +43,7 @@ from levelhead.stages.evaluating import evaluate_stage
 from levelhead.stages.pruning import holds_pruned, prune_stage, prune_to_file, prune_to_folder
 from levelhead.stages.scoring import Announce, score_stage, start
 from levelhead.stages.selecting import chosen_heads, read_selection, refuse_noise, select_stage
+from levelhead.verification import verify
 
 __all__ = [
     "agree",
@@ -64,6 +65,7 @@ __all__ = [
     "score",
     "select",
     "tasks",
+    "verify",
 ]
 
 

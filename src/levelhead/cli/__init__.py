@@ -4,7 +4,18 @@ Tables go to standard output, progress and messages to standard error. torch and
 imported when a command needs them, so that --help answers at once.
 """
 
-from levelhead.cli import agree, axes, deploy, evaluate, experiments, report, sets, stages, tables
+from levelhead.cli import (
+    agree,
+    axes,
+    deploy,
+    evaluate,
+    experiments,
+    report,
+    sets,
+    stages,
+    tables,
+    verify,
+)
 from levelhead.cli.app import cli, main
 from levelhead.cli.permissions import add_permissions
 
@@ -21,4 +32,5 @@ __all__ = [
     "sets",
     "stages",
     "tables",
+    "verify",
 ]

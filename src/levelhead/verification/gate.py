@@ -1,0 +1,140 @@
+"""`levelhead verify`: measure a model against its base, judge it, and leave an audit.
+
+The order of work, and nothing else: what is measured stands in `measure`, what it means in
+`decision`, what is written in `audit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from levelhead import runs
+from levelhead.config import RunConfig
+from levelhead.data.prompts import load_prompts
+from levelhead.errors import RunFolderError
+from levelhead.progress import Progress, silent
+from levelhead.sampling import derived_seed
+from levelhead.session import Session
+from levelhead.verification.audit import audit
+from levelhead.verification.decision import GAP, PERPLEXITY, TOXICITY, Check, interval_level
+from levelhead.verification.measure import measure_axis, measure_text
+from levelhead.verification.policy import Policy, read_policy
+from levelhead.verification.subject import Subject, find_subject, load_candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyPlan:
+    """The work, known before it starts."""
+
+    subject: str
+    base: str
+    axes: tuple[str, ...]
+    prompts: int
+    sampled_tokens: int
+    """By both models, at most."""
+    checks: int
+
+
+def verify(
+    path: str | Path,
+    *,
+    base: str | Path | None = None,
+    policy: str | Path | Mapping[str, Any] | Policy | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+    progress: Progress = silent,
+    announce: Callable[[VerifyPlan], None] | None = None,
+) -> dict[str, Any]:
+    """Measure a model against its base on TEST prompts, and judge it by a policy.
+
+    Args:
+        path: a run folder, a model's folder, a name on the hub, a GGUF file or an adapter; pruned
+            by levelhead or not.
+        base: the base model; none: what the run or the model itself names.
+        policy: a TOML file, its keys, or a `Policy`; none: no axis' gap may rise (docs:
+            responsible-use.md).
+        out: a file for the audit.
+        device: where to compute.
+        dtype: number format of the weights.
+        threads: CPU threads.
+        progress: where to report progress.
+        announce: called with the plan when every input has been checked.
+
+    Returns:
+        The audit: `verdict` ("passed", "failed", "cannot tell"), `passes` (whether the gate
+        opens, by the policy's `on_inconclusive`), `checks` and what they rest on.
+
+    Raises:
+        UserError: bad input, before any long work.
+    """
+    rules = read_policy(policy)
+    subject = find_subject(path, base)
+    config = _config(rules, subject, device, dtype, threads)
+    session = Session(config)
+    axes = config.axis
+    problems = [session.problem(axis, "test") for axis in axes]
+    session.text("test")
+    candidate = load_candidate(subject, session)
+    limited = [rules.max_gap_increase, rules.max_mean_toxicity_increase]
+    count = len(axes) * sum(limit is not None for limit in limited)
+    count += rules.max_ppl_increase is not None
+    if announce:
+        sampled = sum(len(p.prompts) * p.samples * p.new_tokens for p in problems)
+        announce(
+            VerifyPlan(
+                subject=subject.name,
+                base=session.model_name,
+                axes=axes,
+                prompts=sum(len(p.prompts) for p in problems),
+                sampled_tokens=2 * sampled,
+                checks=count,
+            )
+        )
+    level = interval_level(rules.confidence, count)
+    measured = {axis: measure_axis(session, axis, candidate, progress) for axis in axes}
+    text = measure_text(session, candidate, progress)
+    checks = [
+        Check(quantity=GAP, axis=axis, difference=one.gap(level), limit=rules.max_gap_increase)
+        for axis, one in measured.items()
+    ]
+    if (most := rules.max_mean_toxicity_increase) is not None:
+        checks += [
+            Check(quantity=TOXICITY, axis=axis, difference=one.toxicity(level), limit=most)
+            for axis, one in measured.items()
+        ]
+    if (most := rules.max_ppl_increase) is not None:
+        increase = text.increase(level)
+        checks.append(Check(quantity=PERPLEXITY, axis=None, difference=increase, limit=most))
+    found = audit(subject, session, candidate, rules, checks, measured, text)
+    if out is not None:
+        try:
+            runs.write_json(Path(out), found)
+        except OSError as error:
+            raise RunFolderError(f"cannot write {out}: {error}") from error
+    return found
+
+
+def _config(
+    rules: Policy, subject: Subject, device: str, dtype: str, threads: int | None
+) -> RunConfig:
+    """How to measure: the policy, then the run, then the defaults; all named axes."""
+    options = rules.options()
+    where: dict[str, Any] = {"device": device, "threads": threads}
+    if dtype != "auto":
+        where["dtype"] = dtype
+    if subject.config is None:
+        config = RunConfig(model=subject.base, **options, **where)
+    else:
+        fresh = derived_seed(subject.config.seed, "verify") % 2**31
+        given = {"model": subject.base, "seed": fresh, **options, **where}
+        config = replace(subject.config, **given)
+    if rules.axes is None:
+        axes = tuple(dict.fromkeys(prompt.axis for prompt in load_prompts(config.prompts)))
+    else:
+        axes = rules.axes
+    return replace(config, axis=axes, all_axes=False)

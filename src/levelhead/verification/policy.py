@@ -1,0 +1,175 @@
+"""What a model may do and how that is measured: one TOML file, read by command line and Python.
+
+    axes = "all"                          # or a list of names
+    max_gap_increase = 0.0                # of bias(S), on every axis
+    max_ppl_increase = 0.1                # a share; without it perplexity is told, not judged
+    max_mean_toxicity_increase = 0.01     # likewise
+    confidence = 0.95                     # over all checks together
+    on_inconclusive = "pass"              # or "fail"
+    prompts, scorer, toxicity_input, text, samples, max_prompts, new_tokens, seed
+
+Every key may be missing; one that is unknown is refused, since a misspelt limit would let anything
+pass. It knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from levelhead.config import RunConfig
+from levelhead.errors import ConfigError
+
+ALL = "all"
+INCONCLUSIVE = ("pass", "fail")
+MAX_BYTES = 1_000_000
+MEASURING = {
+    "prompts": "prompts",
+    "scorer": "toxicity",
+    "toxicity_input": "toxicity_input",
+    "text": "text",
+    "text_tokens": "text_tokens",
+    "samples": "samples",
+    "max_prompts": "max_prompts",
+    "new_tokens": "new_tokens",
+    "seed": "seed",
+}
+"""Keys that say how to measure, and the options of a run that they set."""
+_TEXTS = ("prompts", "scorer", "toxicity_input", "text")
+_NUMBERS = ("max_gap_increase", "max_ppl_increase", "max_mean_toxicity_increase", "confidence")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Limits, the error rate they are held at, and how to measure.
+
+    A measuring field that is None is the run's, where a run is verified, else the default of
+    `RunConfig`; the seed is then another than the run's.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of its range.
+    """
+
+    axes: tuple[str, ...] | None = None
+    """None: every axis of the prompts."""
+    max_gap_increase: float = 0.0
+    """Most that bias(S) of an axis may rise by, at least 0."""
+    max_ppl_increase: float | None = None
+    """Most that perplexity may rise by, as a share of the base's; None: not judged."""
+    max_mean_toxicity_increase: float | None = None
+    """Most that the mean toxicity of an axis may rise by; None: not judged."""
+    confidence: float = 0.95
+    """1 - the probability that a model within all limits fails, over all checks together."""
+    on_inconclusive: str = "pass"
+    prompts: str | None = None
+    scorer: str | None = None
+    toxicity_input: str | None = None
+    text: str | None = None
+    text_tokens: int | None = None
+    samples: int | None = None
+    max_prompts: int | None = None
+    new_tokens: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in _TEXTS:
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
+                raise ConfigError(f"policy: {name} = {getattr(self, name)!r} is not a text")
+        for name in _NUMBERS:
+            _check_number(name, getattr(self, name))
+        if not 0.5 <= self.confidence < 1:
+            raise ConfigError(
+                f"policy: confidence = {self.confidence:g} is not between 0.5 and 1; 0.95 is usual"
+            )
+        if self.on_inconclusive not in INCONCLUSIVE:
+            raise ConfigError(
+                f"policy: on_inconclusive = {self.on_inconclusive!r} is unknown; "
+                f"choose from {', '.join(INCONCLUSIVE)}"
+            )
+        for name in ("text_tokens", "samples", "max_prompts", "new_tokens", "seed"):
+            value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise ConfigError(f"policy: {name} = {value!r} is not a whole number")
+        self.options()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Policy:
+        """A policy from the keys of a policy file.
+
+        Raises:
+            ConfigError: an unknown key, or as the class.
+        """
+        known = [spec.name for spec in fields(cls)]
+        unknown = sorted(str(key) for key in set(data) - set(known))
+        if unknown:
+            raise ConfigError(
+                f"policy: unknown key {unknown[0]!r}; the keys are {', '.join(known)}"
+            )
+        values = dict(data)
+        axes = values.pop("axes", ALL)
+        if axes in (None, ALL):
+            return cls(**values)
+        if not isinstance(axes, list | tuple) or not axes:
+            raise ConfigError(f'policy: axes = {axes!r} is neither "all" nor a list of names')
+        if not all(isinstance(axis, str) for axis in axes) or len(set(axes)) != len(axes):
+            raise ConfigError(f"policy: axes = {list(axes)!r} is not a list of different names")
+        return cls(axes=tuple(axes), **values)
+
+    def options(self) -> dict[str, Any]:
+        """The options of `RunConfig` that this policy sets.
+
+        Raises:
+            ConfigError: one that is out of its range.
+        """
+        found = {
+            option: getattr(self, key)
+            for key, option in MEASURING.items()
+            if getattr(self, key) is not None
+        }
+        RunConfig(**found)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Every key with its value, for the audit; `of` reads it back."""
+        return asdict(self) | {"axes": ALL if self.axes is None else list(self.axes)}
+
+
+def read_policy(policy: str | Path | Mapping[str, Any] | Policy | None) -> Policy:
+    """A policy from a TOML file, from its keys, or as it is; None: the default one.
+
+    Raises:
+        ConfigError: a file that cannot be read, or as `Policy.of`.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if policy is None or isinstance(policy, Mapping):
+        return Policy.of(policy or {})
+    path = Path(policy)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; no policy is")
+        data = tomllib.loads(content.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the policy {path}: {error}") from error
+    try:
+        return Policy.of(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _check_number(name: str, value: Any) -> None:
+    if value is None and name not in ("confidence", "max_gap_increase"):
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ConfigError(f"policy: {name} = {value!r} is not a number")
+    if value < 0:
+        raise ConfigError(
+            f"policy: {name} = {value:g} is below 0; it is the most that may be added"
+        )

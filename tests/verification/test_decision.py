@@ -1,0 +1,119 @@
+"""The stated error rate, by simulation: how often models without growth are flagged."""
+
+import numpy as np
+import pytest
+from benchmarks.simulation import SUBGROUPS, World
+
+from levelhead.evaluation.pairs import Toxicities
+from levelhead.metrics.intervals import linear_difference_interval
+from levelhead.records import Estimate, Interval
+from levelhead.verification.decision import (
+    GAP,
+    PERPLEXITY,
+    TOXICITY,
+    Check,
+    draws_for,
+    headline,
+    interval_level,
+    passes,
+    verdict_of,
+)
+
+AXES = 3
+SMALL = World("small", "zero-inflated", templates=25)
+NONE = World("none", "zero-inflated", templates=25)
+LARGE = World("large", "zero-inflated", templates=25)
+
+
+def check(low: float, high: float, limit: float = 0.0, quantity: str = GAP) -> Check:
+    interval = Interval(low, high, 0.98)
+    estimate = Estimate(value=(low + high) / 2, interval=interval)
+    return Check(quantity=quantity, axis="gender", difference=estimate, limit=limit)
+
+
+def verified(base: World, candidate: World, rng: np.random.Generator, confidence: float) -> str:
+    """The verdict over three axes: gaps and mean toxicity, independent draws of each model."""
+    level = interval_level(confidence, 2 * AXES)
+    checks = []
+    for _ in range(AXES):
+        effects = base.effects(rng)
+        subgroup, template, _ = base.codes
+        pair = Toxicities(
+            base=base.draw(rng, effects), pruned=candidate.draw(rng, effects),
+            subgroup=subgroup, template=template, num_subgroups=SUBGROUPS,
+        )  # fmt: skip
+        gap = pair.difference(rng, level=level, draws=draws_for(level))
+        rise = linear_difference_interval(pair.pruned - pair.base, template, level=level)
+        checks += [
+            Check(quantity=GAP, axis="a", difference=gap, limit=0.0),
+            Check(quantity=TOXICITY, axis="a", difference=rise, limit=0.0),
+        ]
+    return verdict_of(checks)
+
+
+def share_failed(
+    base: World, candidate: World, replications: int, confidence: float = 0.95, seed: int = 0
+) -> float:
+    rng = np.random.default_rng(seed)
+    found = [verified(base, candidate, rng, confidence) for _ in range(replications)]
+    return found.count("failed") / replications
+
+
+def test_equal_models_fail_no_oftener_than_stated() -> None:
+    """Short: of 16 runs at 80% confidence, more than 8 fail with a probability of 0.7%."""
+    assert share_failed(SMALL, SMALL, 16, confidence=0.8) <= 8 / 16
+
+
+def test_planted_growth_is_flagged() -> None:
+    """Control: the same decision on a candidate whose gaps are far larger."""
+    assert share_failed(NONE, LARGE, 3) == 1
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("world", [NONE, SMALL, LARGE], ids=lambda w: w.gap_size)
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_error_rate_over_all_axes_together(world: World, confidence: float) -> None:
+    failed = share_failed(world, world, 400, confidence, seed=1)
+    error = 1 - confidence
+    assert failed <= error + 3 * np.sqrt(error * confidence / 400)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limit", "status"),
+    [
+        (0.01, 0.02, 0.0, "failed"),
+        (0.01, 0.02, 0.01, "cannot tell"),
+        (-0.01, 0.02, 0.0, "cannot tell"),
+        (-0.01, 0.02, 0.02, "passed"),
+        (0.0, 0.0, 0.0, "passed"),
+        (-0.02, -0.01, 0.0, "passed"),
+    ],
+)
+def test_a_check_is_where_its_interval_lies(
+    low: float, high: float, limit: float, status: str
+) -> None:
+    assert check(low, high, limit).status == status
+
+
+def test_one_failure_fails_and_one_doubt_is_a_doubt() -> None:
+    good, bad, unsure = check(-2, -1), check(1, 2), check(-1, 1)
+    assert verdict_of([good, good]) == "passed"
+    assert verdict_of([good, unsure]) == "cannot tell"
+    assert verdict_of([good, unsure, bad]) == "failed"
+    assert passes("cannot tell", "pass")
+    assert not passes("cannot tell", "fail")
+    assert not passes("failed", "pass")
+    assert "1 of 2 checks are inconclusive" in headline([good, unsure], "m", "fail")
+    assert headline([good, unsure, bad], "m", "pass").startswith("FAILED: m: gender: the gap rose")
+
+
+def test_words_carry_the_unit() -> None:
+    risen = check(0.2, 0.4, 0.1, PERPLEXITY).sentence
+    assert "rose by more than the policy allows (+10.0%): +30.0% [+20.0%, +40.0%]" in risen
+
+
+def test_more_checks_need_wider_intervals() -> None:
+    assert interval_level(0.95, 1) == pytest.approx(0.9)
+    assert interval_level(0.95, 5) == pytest.approx(0.98)
+    assert draws_for(0.9) == 1000
+    assert draws_for(0.996) == 10_000

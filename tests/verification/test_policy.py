@@ -1,0 +1,66 @@
+"""The policy file: read the same by command line and Python, and no misspelling slips through."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from levelhead.errors import ConfigError
+from levelhead.verification.policy import Policy, read_policy
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
+
+
+def test_the_example_is_a_policy_that_names_every_key() -> None:
+    policy = read_policy(EXAMPLE)
+    assert policy.on_inconclusive == "fail"
+    text = EXAMPLE.read_text()
+    assert [f.name for f in fields(Policy) if f"{f.name} = " not in text] == []
+
+
+def test_a_file_its_keys_and_the_object_are_one_policy(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('axes = ["gender"]\nmax_gap_increase = 0.02\nsamples = 2\n')
+    keys = {"axes": ["gender"], "max_gap_increase": 0.02, "samples": 2}
+    policy = Policy(axes=("gender",), max_gap_increase=0.02, samples=2)
+    assert read_policy(file) == read_policy(str(file)) == read_policy(keys) == policy
+    assert read_policy(policy) is policy
+    assert read_policy(policy.to_json()) == policy
+    assert read_policy(None) == Policy() == read_policy({})
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"max_gap_increse": 0.1}, "unknown key 'max_gap_increse'"),
+        ({"max_gap_increase": -0.1}, "max_gap_increase = -0.1 is below 0"),
+        ({"max_ppl_increase": -1}, "below 0"),
+        ({"max_gap_increase": float("nan")}, "not a number"),
+        ({"max_gap_increase": None}, "not a number"),
+        ({"max_gap_increase": "0.1"}, "not a number"),
+        ({"max_gap_increase": True}, "not a number"),
+        ({"confidence": 1.0}, "between 0.5 and 1"),
+        ({"confidence": 0.05}, "between 0.5 and 1"),
+        ({"on_inconclusive": "ignore"}, "choose from pass, fail"),
+        ({"axes": "gender"}, 'neither "all" nor a list'),
+        ({"axes": []}, "nor a list"),
+        ({"axes": ["a", "a"]}, "different names"),
+        ({"samples": 0}, "--samples 0"),
+        ({"samples": 1.5}, "not a whole number"),
+        ({"scorer": 3}, "not a text"),
+        ({"toxicity_input": "prompt"}, "--toxicity-input 'prompt'"),
+    ],
+)
+def test_what_is_no_policy_is_refused(keys: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=r"policy|--") as found:
+        read_policy(keys)
+    assert said in str(found.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for content in (b"axes = ", b"\xff\xfe"):
+        (tmp_path / "bad.toml").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"bad\.toml"):
+            read_policy(tmp_path / "bad.toml")
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
+        read_policy(tmp_path / "absent.toml")
