@@ -13,8 +13,9 @@ Knows nothing of why heads were removed.
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -56,6 +57,8 @@ NEURON_FORMATS = ("compact", "zeroed")
 PROVENANCE = "levelhead_zeroed_heads"
 """Where the config.json of a zeroed checkpoint says which heads are zero; nothing reads it."""
 NEURON_PROVENANCE = "levelhead_zeroed_neurons"
+OBJECTIVE = "levelhead_objective"
+"""Where a config.json with a stock form says by which rule; nothing reads it."""
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 Writer = Callable[..., None]
@@ -69,6 +72,7 @@ def save_pruned(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     overwrite: bool = False,
+    objective: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Path:
     """Save a model that `prune_heads` has pruned, with its generation config and tokenizer.
@@ -79,6 +83,8 @@ def save_pruned(
     Args:
         format: see the module's docstring.
         overwrite: replace `path` where it holds a model already.
+        objective: by which rule its heads were chosen, for the record in config.json and
+            levelhead.json; nothing reads it to load the model.
         options: of transformers' `save_pretrained`, such as max_shard_size="2GB"; for an adapter
             `revision`, the base's on the hub.
 
@@ -106,7 +112,9 @@ def save_pruned(
         FORMATS[format](model, folder, **options)
         if tokenizer is not None and format != "adapter":
             tokenizer.save_pretrained(folder)
-        write_manifest(folder, format, heads, neurons)
+        if objective:
+            _record_objective(folder / "config.json", objective)
+        write_manifest(folder, format, heads, neurons, objective)
     return target
 
 
@@ -272,6 +280,22 @@ def _write_zeroed(model: PreTrainedModel, folder: Path, **options: Any) -> None:
 
 def _write_uniform(model: PreTrainedModel, folder: Path, **options: Any) -> None:
     uniform_model(model).save_pretrained(folder, **options)
+
+
+def _record_objective(path: Path, objective: Mapping[str, Any]) -> None:
+    """Into config.json: beside the removed heads where it names them, else as a field of its own.
+
+    An adapter has no config.json of its own.
+    """
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    stored = config.get("quantization_config")
+    if isinstance(stored, dict) and stored.get("quant_method") == METHOD:
+        stored["objective"] = dict(objective)
+    else:
+        config[OBJECTIVE] = dict(objective)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 FORMATS: dict[Format, Writer] = {

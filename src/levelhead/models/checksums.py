@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -36,7 +36,11 @@ _known: dict[tuple[str, int, int, int], str] = {}
 
 
 def write_manifest(
-    folder: Path, form: str, heads: LayerHeads, neurons: LayerHeads | None = None
+    folder: Path,
+    form: str,
+    heads: LayerHeads,
+    neurons: LayerHeads | None = None,
+    objective: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `levelhead.json` for the files that are in a folder: the last thing to be written."""
     files = sorted({path for pattern in _COMPARED for path in folder.glob(pattern)})
@@ -48,6 +52,8 @@ def write_manifest(
     }
     if neurons:
         manifest["removed_neurons"] = {str(n): ranges_text(gone) for n, gone in neurons.items()}
+    if objective:
+        manifest["objective"] = dict(objective)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

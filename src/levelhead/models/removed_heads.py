@@ -41,6 +41,7 @@ class LevelheadConfig(QuantizationConfigMixin):  # type: ignore[no-untyped-call,
         format_version: of the checkpoint; CheckpointError if newer than this levelhead reads.
             None: the oldest that can say what is removed.
         neurons: {layer: numbers and ranges of MLP neurons}, as `records.ranges_text` writes them.
+        objective: by which rule they were chosen (`sharing.record`), for the record.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class LevelheadConfig(QuantizationConfigMixin):  # type: ignore[no-untyped-call,
         heads: Mapping[Any, Iterable[int]] | None = None,
         format_version: int | None = None,
         neurons: Mapping[Any, str] | None = None,
+        objective: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
         if format_version is None:
@@ -70,6 +72,8 @@ class LevelheadConfig(QuantizationConfigMixin):  # type: ignore[no-untyped-call,
             raise CheckpointError(
                 f"heads={heads!r} in the checkpoint's config is not {{layer: [head, ...]}}"
             ) from error
+        if isinstance(objective, Mapping):
+            self.objective = dict(objective)
         if neurons:  # not an empty field in checkpoints that older versions read
             try:
                 self.neurons = {
