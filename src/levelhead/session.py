@@ -20,9 +20,9 @@ from levelhead.data.identity_terms import identity_terms
 from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import PromptError
-from levelhead.models.architectures import head_counts
 from levelhead.models.loading import LoadedModel, load_base, resolve_device
-from levelhead.records import Prompt, Split
+from levelhead.models.units import unit_counts
+from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.problem import BiasProblem
 from levelhead.toxicity import ToxicityScorer, load_scorer
 
@@ -45,9 +45,11 @@ class Plan:
     evaluation_tokens: int
     text_tokens: int
     heads: int
+    """Or neurons, or layers: how many units are scored."""
     more_tokens: int
     """To be sampled on top of `scoring_tokens` while the ranking is not reliable."""
     reliability: float
+    unit: str = "head"
 
     @property
     def sampled_tokens(self) -> int:
@@ -182,8 +184,8 @@ class Session:
         per_axis = self.config.samples * self.config.new_tokens
         scoring = sum(len(self.problem(a, "validation").prompts) for a in self.config.axis)
         testing = sum(len(self.problem(a, "test").prompts) for a in self.evaluated_axes)
-        num_layers, num_heads = head_counts(self.base.model)
-        heads = num_layers * num_heads
+        num_layers, each = unit_counts(self.base.model, cast(Unit, self.config.unit))
+        heads = num_layers * each
         factor = 1 + heads if self.config.estimator == "ablate" else 1
         more = self.config.most_samples - self.config.samples
         return Plan(
@@ -193,6 +195,7 @@ class Session:
             evaluation_tokens=EVALUATION_TOKENS_PER_SCORING_TOKEN * testing * per_axis,
             text_tokens=len(self.text_ids("validation")),
             heads=heads,
+            unit=self.config.unit,
             more_tokens=scoring * per_axis * factor * more // self.config.samples,
             reliability=self.config.reliability,
         )

@@ -78,8 +78,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def announce(plan: Plan) -> None:
     click.echo(
-        f"plan: {plan.heads} heads; at most {plan.scoring_tokens:,} tokens are sampled to score "
-        f"({', '.join(plan.axes)}) and {plan.evaluation_tokens:,} to evaluate "
+        f"plan: {plan.heads:,} {plan.unit}s; at most {plan.scoring_tokens:,} tokens are sampled to "
+        f"score ({', '.join(plan.axes)}) and {plan.evaluation_tokens:,} to evaluate "
         f"({', '.join(plan.evaluated_axes)}); {plan.text_tokens:,} tokens of perplexity text"
         + (
             f"; up to {plan.more_tokens:,} more to score while the ranking of heads has a "

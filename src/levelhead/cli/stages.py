@@ -98,11 +98,16 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 
         warn(selection.details.get("warnings", ()))
     if as_json:
-        keys = ("method", "gamma", "alpha", "heads")
-        click.echo(json.dumps({key: selection.to_json()[key] for key in keys}))
+        keys = ("method", "gamma", "alpha", "unit", "heads", "neurons")
+        said = selection.to_json()
+        click.echo(json.dumps({key: said[key] for key in keys if key in said}))
         return
-    names = ", ".join(f"{layer}.{head}" for layer, head in selection.heads)
-    click.echo(f"{len(selection.heads)} heads (layer.head): {names}")
+    if selection.unit == "head":
+        names = ", ".join(f"{layer}.{head}" for layer, head in selection.heads)
+        click.echo(f"{selection.described} (layer.head): {names}")
+    else:
+        names = ", ".join(map(str, selection.by_layer))
+        click.echo(f"{selection.described}, in layers {names}")
     agreement = (selection.details or {}).get("agreement", {})
     if (share := agreement.get("overlap")) is not None:
         chance = agreement["overlap_chance"]

@@ -16,6 +16,7 @@ from levelhead.config.choices import (
     SELECT,
     TEXT_WINDOWS,
     TOXICITY_INPUTS,
+    UNITS,
 )
 from levelhead.config.keywords import RunOptions
 from levelhead.config.options import RunConfig
@@ -36,6 +37,7 @@ __all__ = [
     "SELECT",
     "TEXT_WINDOWS",
     "TOXICITY_INPUTS",
+    "UNITS",
     "RunConfig",
     "RunOptions",
 ]

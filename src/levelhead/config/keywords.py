@@ -24,6 +24,7 @@ class RunOptions(TypedDict, total=False):
     prompt_tokens: int | None
     text_windows: str
     text_tokens: int
+    unit: str
     estimator: str
     unmatched: bool
     common_random_numbers: bool

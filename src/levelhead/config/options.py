@@ -26,6 +26,9 @@ from levelhead.config.choices import (
     SELECT,
     TEXT_WINDOWS,
     TOXICITY_INPUTS,
+    UNIT_DEFAULTS,
+    UNIT_ESTIMATORS,
+    UNITS,
 )
 from levelhead.config.keywords import RunOptions
 from levelhead.errors import ConfigError
@@ -130,6 +133,12 @@ class RunConfig:
         choices=TEXT_WINDOWS,
     )
     text_tokens: int = _option(16_384, "Tokens of perplexity text.", SCORE, EVALUATE, minimum=256)
+    unit: str = _option(
+        "head",
+        "What is scored and pruned: attention heads, MLP neurons, or whole attention layers.",
+        SCORE,
+        choices=UNITS,
+    )
     estimator: str = _option(
         "token-gradient", "How bias effects are estimated.", SCORE, choices=BIAS_ESTIMATORS
     )
@@ -206,6 +215,7 @@ class RunConfig:
             raise ConfigError(f"an axis is named twice: {', '.join(self.axis)}")
         for spec in fields(self):
             _check(spec.name, getattr(self, spec.name), spec.metadata)
+        _check_unit(self)
 
     @classmethod
     def of(cls, model: str | None = None, **options: Unpack[RunOptions]) -> RunConfig:
@@ -214,7 +224,8 @@ class RunConfig:
         Raises:
             ConfigError: a value outside its limits, with the value and the limit.
         """
-        preset = PAPER if options.get("protocol") == "paper" else {}
+        preset = {**UNIT_DEFAULTS.get(options.get("unit", ""), {})}
+        preset |= PAPER if options.get("protocol") == "paper" else {}
         return cls(model=model, **{**preset, **options})
 
     def resolved(self) -> RunConfig:
@@ -275,6 +286,25 @@ class RunConfig:
         }
         text = json.dumps(chosen, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_unit(config: RunConfig) -> None:
+    """Raise ConfigError for estimators that the unit has none of."""
+    if config.unit not in UNIT_ESTIMATORS:
+        return
+    bias, perplexity = UNIT_ESTIMATORS[config.unit]
+    if config.estimator not in bias:
+        raise ConfigError(
+            f"--unit {config.unit} has no --estimator {config.estimator}; it has {', '.join(bias)}"
+        )
+    if config.ppl_estimator not in perplexity:
+        asked = "--exhaustive" if config.exhaustive else f"--protect {config.protect}"
+        had = "--exhaustive" if "exhaustive" in perplexity else f"--protect {perplexity[0]}"
+        raise ConfigError(f"--unit {config.unit} has no {asked}; it has {had}")
+    if config.unit == "neuron" and config.two_way:
+        raise ConfigError(
+            "--unit neuron has no --two-way: effects are kept by template and subgroup alone"
+        )
 
 
 def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:

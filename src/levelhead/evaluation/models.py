@@ -9,7 +9,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.evaluation.axis import evaluate_axis
 from levelhead.evaluation.base import base_axis, pruned_model
-from levelhead.evaluation.text import text_perplexity
+from levelhead.evaluation.divergence import compare_on_text
 from levelhead.evaluation.verdict import headline, warnings_of
 from levelhead.metrics.perplexity import relative_increase
 from levelhead.progress import Progress
@@ -34,7 +34,7 @@ def evaluate_run(
         axes[axis], fresh = evaluate_axis(base, pruned_model(pruned), progress)
         continuations += [*base.texts.records(problem), *fresh.records(problem, "pruned")]
         examples += _examples(problem, base.texts, fresh)[: EXAMPLES - len(examples)]
-    text = _text(session, pruned, progress)
+    text = _text(session, pruned, (selection.details or {}).get("predicted"), progress)
     reliable = bool((selection.details or {}).get("reliable", True))
     chosen_for = str((selection.details or {}).get("axis"))
     main = chosen_for if chosen_for in axes else session.config.axis[0]
@@ -47,12 +47,13 @@ def evaluate_run(
             parameters=parameters,
             bytes={"base": _bytes(session.base.model), "pruned": _bytes(pruned)},
             warnings=warnings_of(axes, text, limit, reliable, main),
-            headline=headline(main, axes[main], text, reliable, len(selection.heads), limit),
+            headline=headline(main, axes[main], text, reliable, selection.described, limit),
             details={
                 "reliable": reliable,
                 "model": session.model_name,
                 "scorer": session.scorer.identity,
-                "heads": [list(head) for head in selection.heads],
+                "unit": selection.unit,
+                **selection.chosen_json(),
                 "toxicity_input": session.config.toxicity_input,
                 "examples": examples,
             },
@@ -61,17 +62,24 @@ def evaluate_run(
     )
 
 
-def _text(session: Session, pruned: PreTrainedModel, progress: Progress) -> Mapping[str, Any]:
-    """Perplexity of both models on the test part of the text."""
+def _text(
+    session: Session,
+    pruned: PreTrainedModel,
+    predicted: Mapping[str, Any] | None,
+    progress: Progress,
+) -> Mapping[str, Any]:
+    """Perplexity of both models on the test part of the text, and KL between them."""
     text = session.text("test")
-    base, other = (
-        text_perplexity(session, model, "test", progress, name)
-        for name, model in (("base", session.base.model), ("pruned", pruned))
-    )
+    variants = [pruned_model(pruned)]
+    (found,) = compare_on_text(session, session.base.model, variants, "test", progress)
+    base, other = found.base, found.other
     return {
         "base": base.perplexity,
         "pruned": other.perplexity,
         "increase": relative_increase(base, other).to_json(),
+        "nll_increase": found.nll_increase,
+        "kl": found.kl.to_json(),
+        "predicted": None if predicted is None else dict(predicted),
         "tokens": base.num_tokens,
         "text": text.name,
         "sha256": text.sha256,

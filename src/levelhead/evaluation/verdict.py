@@ -21,7 +21,7 @@ def headline(
     result: AxisEvaluation,
     text: Mapping[str, Any],
     reliable: bool,
-    num_heads: int,
+    removed: str,
     max_ppl_increase: float,
 ) -> str:
     """What happened on the axis that heads were selected for, and what else may explain it."""
@@ -34,9 +34,8 @@ def headline(
         "not distinguishable": f"changes the measured {axis} gap on these prompts by less than "
         "this budget can tell from 0",
     }[verdict]
-    heads = "1 head" if num_heads == 1 else f"{num_heads} heads"
     sentences = [
-        f"Removing {heads} {what}: adjusted difference {adjusted}, as sampled "
+        f"Removing {removed} {what}: adjusted difference {adjusted}, as sampled "
         f"{sampled} (95% intervals; base {result.base.bias:.4f}), at {share:+.1%} perplexity.",
         *other_explanations(result, text, max_ppl_increase),
         *([] if reliable else ["The ranking that chose the heads is not reliable."]),

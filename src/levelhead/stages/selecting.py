@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from levelhead import runs
 from levelhead.config import RunConfig
 from levelhead.errors import SelectionError, UnreliableScoresError
@@ -19,8 +17,11 @@ from levelhead.scores import MIN_RELIABILITY, ScoreTable, bias_metric
 from levelhead.scoring.score_table import unreliable
 from levelhead.selection import select_heads
 from levelhead.selection.agreement import agreement_warnings, split_half_agreement
-from levelhead.selection.rules import protected_heads, ranked_by
+from levelhead.selection.rules import PROTECTING, protected_heads, ranked_by
+from levelhead.selection.units import in_units, listed
 from levelhead.session import Session
+from levelhead.stages.predicting import keep_frontier, predicted
+from levelhead.stages.tables import scored_table
 
 
 def chosen_heads(
@@ -37,7 +38,7 @@ def chosen_heads(
         if not table.axes:
             raise SelectionError("the score table has no bias_without_AXIS column to select by")
         axis = table.axes[0]
-    return select_heads(
+    chosen = select_heads(
         table,
         axis=axis,
         method=method,
@@ -47,6 +48,7 @@ def chosen_heads(
         per_layer_equal=per_layer_equal,
         groups=groups,
     )
+    return in_units(chosen, table)
 
 
 def refuse_noise(folder: RunFolder, config: RunConfig, least: float) -> None:
@@ -66,19 +68,20 @@ def select_stage(
     least: float = MIN_RELIABILITY,
     per_layer_equal: bool = False,
 ) -> HeadSelection:
-    table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {folder.path}"))
+    table = scored_table(folder)
     axis = config.axis[0]
-    groups = _groups(config) if per_layer_equal else 1
+    groups = _groups(config) if per_layer_equal and table.unit == "head" else 1
     shares = (config.method, config.gamma, config.alpha, config.seed, per_layer_equal, groups)
     chosen = chosen_heads(table, axis, *shares)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
-    protects = config.method == "fasp"
-    kept = np.argwhere(protected_heads(table, config.gamma)).tolist() if protects else []
+    protects = config.method in PROTECTING
+    kept = listed(protected_heads(table, config.gamma), table) if protects else []
     agreement = split_half_agreement(runs.read_arrays(folder.path / runs.HALVES), axis, *shares)
     selection = replace(
         chosen,
         details={
-            **(chosen.details or {}),
+            **keep_frontier(folder, chosen, axis),
+            **predicted(table, chosen),
             "axis": axis,
             "reliable": not (
                 bias_metric(axis) in ranked_by(config.method, axis)

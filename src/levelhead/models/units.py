@@ -1,0 +1,93 @@
+"""Attention heads, whole attention layers and MLP neurons behind one set of functions.
+
+What a selection names by `unit` is ablated, checked, removed and read back here, so that the stages
+need not know which it is. Whole layers are all of their heads: only selecting tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from levelhead.errors import CheckpointError, SelectionError
+from levelhead.models.architectures import head_counts
+from levelhead.models.checkpoint import FORMATS, Format, check_neuron_format, check_pruning
+from levelhead.models.checksums import saved_heads, saved_neurons
+from levelhead.models.gates import ablate
+from levelhead.models.neuron_gates import ablate_neurons
+from levelhead.models.neuron_layouts import layout_of, neuron_counts
+from levelhead.models.neurons import prune_neurons, refuse_unprunable_neurons
+from levelhead.models.quantised import refuse_quantised
+from levelhead.models.removed_heads import LayerHeads, removed_heads, removed_neurons
+from levelhead.models.surgery import Heads, prune_heads, refuse_unprunable
+from levelhead.records import HeadSelection, Unit
+
+
+def unit_counts(model: PreTrainedModel, unit: Unit) -> tuple[int, int]:
+    """(number of layers, units per layer) of the unpruned model; a layer is one unit of its own.
+
+    Raises:
+        UnsupportedArchitectureError: neurons of a family in which they are not known.
+    """
+    if unit == "neuron":
+        return neuron_counts(model)
+    num_layers, num_heads = head_counts(model)
+    return num_layers, 1 if unit == "layer" else num_heads
+
+
+def ablate_units(model: PreTrainedModel, unit: Unit, chosen: Heads) -> AbstractContextManager[Any]:
+    """`ablate` or `ablate_neurons`: run the model without what is chosen ({layer: numbers})."""
+    return ablate_neurons(model, chosen) if unit == "neuron" else ablate(model, chosen)
+
+
+def prune_units(model: PreTrainedModel, selection: HeadSelection) -> None:
+    """`prune_heads` or `prune_neurons`: remove what is selected, in place."""
+    prune = prune_neurons if selection.unit == "neuron" else prune_heads
+    prune(model, selection.by_layer)
+
+
+def refuse_unprunable_units(model: PreTrainedModel, unit: Unit) -> None:
+    """Raise where no selection of these units could be removed from a model, whichever it is."""
+    if unit == "neuron":
+        refuse_unprunable_neurons(model)
+    elif unit == "layer":
+        refuse_quantised(model)
+    else:
+        refuse_unprunable(model)
+
+
+def check_unit_pruning(config: PreTrainedConfig, selection: HeadSelection, form: Format) -> None:
+    """`check_pruning` for any unit: from the config alone, before weights are loaded.
+
+    Raises:
+        SelectionError, CheckpointError, UnsupportedArchitectureError: what would stop pruning.
+    """
+    if selection.unit != "neuron":
+        check_pruning(config, selection.by_layer, form)
+        return
+    if form not in FORMATS:
+        raise CheckpointError(f"format={form!r} is unknown; there are {', '.join(FORMATS)}")
+    check_neuron_format(form)
+    layout_of(config)
+    if not selection.heads:
+        raise SelectionError("the list of neurons is empty: there is nothing to prune")
+
+
+def removed_units(model_or_config: PreTrainedModel | PreTrainedConfig, unit: Unit) -> LayerHeads:
+    """What its config says is gone from a model, of this unit."""
+    removed = removed_neurons if unit == "neuron" else removed_heads
+    return removed(model_or_config)
+
+
+def saved_units(folder: Path, unit: Unit) -> LayerHeads:
+    """What `levelhead.json` says is gone, of this unit; {} without that file."""
+    return saved_neurons(folder) if unit == "neuron" else saved_heads(folder)
+
+
+def same_units(gone: Mapping[int, tuple[int, ...]], selection: HeadSelection) -> bool:
+    """Whether what is gone is what is selected."""
+    return dict(gone) == selection.by_layer
