@@ -30,11 +30,17 @@ def map_batches(
     batch_size: int,
     length: Callable[[T], int],
     advance: Advance | None = None,
+    reused: Advance | None = None,
     of: Any = None,
 ) -> list[R]:
     """`work` applied to batches of items of similar length; results in the items' order.
 
+    What `work` returns must be all that it does: a batch that was kept is not worked on again.
+    (One that returns None for every item is never kept, so that it may have other effects.)
+
     Args:
+        advance: called after every batch with its number of items.
+        reused: called instead for a batch that was read, where `work` reports progress itself.
         of: what results depend on besides the items, where those only count it (windows of a text
             by their number); arrays and tensors by content, the rest by `repr`.
 
@@ -49,7 +55,10 @@ def map_batches(
     start = 0
     while start < len(rest):
         done = call.read(start, rest[start:])
-        if done is None:
+        if done is not None:
+            report = reused or advance
+        else:
+            report = advance
             batch_size = call.size(start, batch_size)
             batch = rest[start : start + batch_size]
             try:
@@ -73,8 +82,8 @@ def map_batches(
             call.write(start, batch, batch_size, done)
         results += done
         start += len(done)
-        if advance:
-            advance(len(done))
+        if report:
+            report(len(done))
     call.end()
     found = dict(zip(order, results, strict=True))
     return [found[i] for i in range(len(items))]

@@ -29,6 +29,7 @@ from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
 from levelhead.experiments.tasks import tasks
 from levelhead.export.model import TARGETS, Target, export_model
+from levelhead.journal import watch
 from levelhead.models.checkpoint import Format, load
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
@@ -98,12 +99,14 @@ def run(
     config = RunConfig.of(model, **options)
     session = Session(config)
     folder = start(session, out, announce, prunes=True)
-    score_stage(session, folder, progress)
-    selection = select_stage(folder, session.config)
-    if not holds_pruned(folder, selection):
-        prune_stage(session, folder, "compact")
-    evaluation = evaluate_stage(session, folder, progress)
-    report(folder.path)
+    with runs.working(folder.path, "run"):
+        folder = RunFolder.create(out, config)  # nobody else's meanwhile
+        score_stage(session, folder, watch.watched(progress))
+        selection = select_stage(folder, session.config)
+        if not holds_pruned(folder, selection):
+            prune_stage(session, folder, "compact")
+        evaluation = evaluate_stage(session, folder, watch.watched(progress))
+        report(folder.path)
     return evaluation
 
 
@@ -122,11 +125,15 @@ def score(
     Returns:
         The table of head scores.
     """
-    session = Session(RunConfig.of(model, **options))
+    config = RunConfig.of(model, **options)
+    session = Session(config)
     folder = start(session, out, announce)
-    return score_stage(session, folder, progress)
+    with runs.working(folder.path, "score"):
+        folder = RunFolder.create(out, config)  # nobody else's meanwhile
+        return score_stage(session, folder, watch.watched(progress))
 
 
+@runs.writes("select")
 def select(
     scores: str | Path | ScoreTable,
     *,
@@ -179,6 +186,7 @@ def select(
     return select_stage(folder, config, min_reliability, per_layer_equal)
 
 
+@runs.writes("prune")
 def prune(
     model: str | Path | None = None,
     heads: str | Path | HeadSelection | None = None,
@@ -237,6 +245,7 @@ def prune(
     return pruned
 
 
+@runs.writes("evaluate")
 def evaluate(
     path: str | Path, *, progress: Progress = silent, **options: Unpack[RunOptions]
 ) -> dict[str, Any]:
@@ -258,6 +267,7 @@ def evaluate(
     return evaluate_stage(session, folder, progress)
 
 
+@runs.writes("report")
 def report(
     path: str | Path,
     format: ReportFormat = "html",  # noqa: A002 - the flag's name

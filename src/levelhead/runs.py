@@ -1,23 +1,37 @@
 """The run folder: where each stage writes, atomically, and what a rerun may reuse.
 
     config.json  scores.csv  continuations.jsonl  selection.json  model/  evaluation.json
-    report.html  details.json  halves.safetensors
+    report.html  details.json  halves.safetensors  work/
+    fisher.safetensors  frontier.json
 
-It knows names and fingerprints, and nothing of what the files mean.
+One command at a time writes to it (`working`), and every file has a checksum in work/, so that one
+that was damaged is found when it is read. It knows names and fingerprints, and nothing of what the
+files mean.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from levelhead import journal
 from levelhead.config import RunConfig
 from levelhead.errors import RunFolderError
+from levelhead.journal import sums, watch
+from levelhead.journal.lock import locked
+from levelhead.journal.store import disk_errors, unwritable
 from levelhead.records import Continuation, Split
 
 if TYPE_CHECKING:
@@ -29,6 +43,10 @@ CONFIG, SCORES, SELECTION = "config.json", "scores.csv", "selection.json"
 CONTINUATIONS, DETAILS = "continuations.jsonl", "details.json"
 MODEL, EVALUATION, REPORT = "model", "evaluation.json", "report.html"
 HALVES = "halves.safetensors"
+FISHER, FRONTIER = "fisher.safetensors", "frontier.json"
+WORK = journal.FOLDER
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -36,21 +54,28 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """As `write_text`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def write_bytes(path: Path, content: bytes, *, recorded: bool = True) -> None:
+    """As `write_text`; the checksum of a file in a run folder is kept, if `recorded`.
+
+    Raises:
+        RunFolderError: the disk is full, or the folder cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            if recorded:
+                sums.record(path, content)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -62,8 +87,9 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        RunFolderError: the file is missing or is not JSON.
+        RunFolderError: the file is missing, is not JSON, or is not what was written.
     """
+    sums.verify(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -91,6 +117,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     if not path.exists():
         return {}
+    sums.verify(path)
     try:
         return dict(load(path.read_bytes()))
     except (OSError, SafetensorError) as error:
@@ -101,10 +128,84 @@ def write_continuations(
     path: Path, continuations: Sequence[Continuation], *, keep: Split | None = None
 ) -> None:
     """Write continuations as JSON Lines; those of split `keep` that the file holds stay."""
+    if keep:
+        sums.verify(path)
     kept = path.read_text(encoding="utf-8").splitlines() if keep and path.exists() else []
     lines = [line for line in kept if json.loads(line)["split"] == keep]
     lines += [json.dumps(asdict(row), ensure_ascii=False) for row in continuations]
     write_text(path, "".join(line + "\n" for line in lines))
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_TEMPORARY = re.compile(r"\.(.+\.[a-z0-9_]{8}|model-[a-z0-9_]{8})")
+"""What `tempfile` calls the files and folders that are renamed when they are complete."""
+_held: ContextVar[tuple[Path, ...]] = ContextVar("levelhead_runs_held", default=())
+
+
+@contextmanager
+def working(path: str | Path, command: str) -> Iterator[None]:
+    """Work in a run folder: no other process may meanwhile, and what is done can be watched.
+
+    What is no run folder is left alone: the command inside says what is wrong with it.
+
+    Raises:
+        RunFolderError: another process works there, or the folder cannot be written.
+    """
+    path = Path(path)
+    if path.resolve() in _held.get() or not is_run(path):
+        yield
+        return
+    work = path / WORK
+    with locked(work):
+        _tidy(path)
+        if not sums.has_entry(path / CONFIG):
+            with disk_errors(path / CONFIG):
+                sums.record_files([path / CONFIG])
+        token = _held.set((*_held.get(), path.resolve()))
+        try:
+            with watch.watching(work, command):
+                yield
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            raise unwritable(Path(error.filename or path / CONFIG), error) from error
+        finally:
+            _held.reset(token)
+
+
+def writes(command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A command that works in the run folder that is its first argument, if it is one.
+
+    Its keyword `progress`, if it has one, is watched.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        first = next(iter(signature(function).parameters))
+
+        @wraps(function)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            run = args[0] if args else kwargs.get(first)
+            if not isinstance(run, str | Path):
+                return function(*args, **kwargs)
+            if "progress" in kwargs:
+                kwargs["progress"] = watch.watched(cast(watch.Progress, kwargs["progress"]))
+            with working(run, command):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    return decorate
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a killed process left half-written; nobody else writes here now."""
+    for left in (*path.glob(".*"), *path.glob("*/.*"), *path.glob(f"{WORK}/*/.*")):
+        if not _TEMPORARY.fullmatch(left.name):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def is_run(path: Path) -> bool:
@@ -141,6 +242,8 @@ class RunFolder:
                     "choose another --out, or delete that folder"
                 )
             return True
+        if (path / WORK).is_dir():
+            raise RunFolderError(_damaged(path))
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunFolderError(
                 f"{path} exists and is not a run of levelhead's; choose another --out"
@@ -158,10 +261,7 @@ class RunFolder:
         config = config.resolved()
         if cls.check(path, config):
             return cls(path, config)
-        try:
-            write_json(path / CONFIG, {MARK: FORMAT, **config.to_json()})
-        except OSError as error:
-            raise RunFolderError(f"cannot write to {path}: {error}") from error
+        write_json(path / CONFIG, {MARK: FORMAT, **config.to_json()})
         return cls(path, config)
 
     @classmethod
@@ -172,7 +272,10 @@ class RunFolder:
             RunFolderError: not a run folder, or one of a newer format.
         """
         path = Path(path)
+        sums.verify(path / CONFIG)
         if not is_run(path):
+            if (path / WORK).is_dir():
+                raise RunFolderError(_damaged(path))
             raise RunFolderError(
                 f"{path} is not a run folder (no {CONFIG} of levelhead's); "
                 f"make one with: levelhead score --out {path}"
@@ -189,9 +292,18 @@ class RunFolder:
         """The path of a stage's output.
 
         Raises:
-            RunFolderError: the stage has not run; the message names the command that does it.
+            RunFolderError: the stage has not run (the message names the command that does it), or
+                its output is not what was written.
         """
         path = self.path / name
         if not path.exists():
             raise RunFolderError(f"{self.path} has no {name}; first run: levelhead {command}")
+        sums.verify(path)
         return path
+
+
+def _damaged(path: Path) -> str:
+    return (
+        f"{path / CONFIG} is missing or damaged, so it is not known what run this was; put it back "
+        "from a copy, or delete the folder and start again"
+    )

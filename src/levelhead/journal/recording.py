@@ -82,10 +82,16 @@ def stage(run: Path, name: str, fingerprint: Mapping[str, Any]) -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(folder / f"{name}.sqlite")
     if store.set_aside is not None:
-        watch.event("damaged", level="warning", file=store.path.name, kept_as=store.set_aside.name)
+        message = (
+            f"{store.path} was damaged; it is now {store.set_aside.name}, and the stage starts over"
+        )
+        watch.event("damaged", level="warning", message=message)
     differing = store.start(fingerprint)
     if differing is not None:
-        watch.event("stale", level="warning", stage=name, differs_in=differing)
+        message = (
+            f"unfinished work of {name} in {run} is not used: other {', '.join(differing)} than now"
+        )
+        watch.event("stale", level="warning", differs_in=differing, message=message)
     token = _current.set(Journal(store, store.seconds))
     watch.stage_begins(name)
     try:
@@ -115,26 +121,34 @@ def scope(*name: object) -> Iterator[None]:
         journal.scopes.pop()
 
 
-def step(title: str, make: Callable[[], T], *, of: Any = None) -> T:
-    """The value of `make`, kept: for work that is no loop, and for what is never the same again."""
+def step(title: str, make: Callable[[], T], *, of: Any = None, chained: bool = True) -> T:
+    """The value of `make`, kept: for work that is no loop, and for what is never the same again.
+
+    Args:
+        chained: whether what follows is worthless if this comes out otherwise.
+    """
     call = begin(title, of)
     kept = call.read(0, ["step"])
     if kept is not None:
-        return kept[0]  # type: ignore[no-any-return]
+        if chained:
+            call.end()
+        found: T = kept[0]
+        return found
     value = make()
     call.write(0, ["step"], 1, [value])
-    call.end()
+    if chained:
+        call.end()
     return value
 
 
-def now(title: str) -> float:
+def now(title: str = "") -> float:
     """Seconds of work on this stage, earlier processes' included; kept, so as to decide alike.
 
     Without a journal: of a clock whose beginning means nothing.
     """
     journal = _current.get()
     clock = time.monotonic if journal is None else lambda: journal.seconds
-    return step(f"clock: {title}", clock)
+    return step(f"clock: {title}", clock, chained=False)
 
 
 class Call:
@@ -193,6 +207,8 @@ class _Recorded(Call):
         return results
 
     def write(self, start: int, items: Sequence[Any], size: int, results: Sequence[Any]) -> None:
+        if all(result is None for result in results):
+            return  # of no use, and what the batch did besides would be lost
         try:
             payload = encode(list(results))
         except CodecError as error:  # an estimator's own: it is computed again each time

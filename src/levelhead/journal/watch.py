@@ -9,10 +9,11 @@ ends nothing. `status.json` is what `levelhead status` reads, together with the 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +26,9 @@ WRITE_EVERY = 0.5
 LOG_BYTES = 2_000_000
 """Size at which log.jsonl becomes log.older.jsonl, which is overwritten."""
 Json = dict[str, Any]
+Advance = Callable[[int], None]
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+"""As `levelhead.progress` has it, which is made of what this is a part of."""
 
 
 @dataclass
@@ -131,8 +135,15 @@ def watching(folder: Path, command: str) -> Iterator[None]:
         _current.reset(token)
 
 
-def event(name: str, *, level: str = "info", **fields: Any) -> None:
-    """Write something that happened to the log; nothing where no command works in a run folder."""
+def event(name: str, *, level: str = "info", message: str = "", **fields: Any) -> None:
+    """Write something that happened to the log, where a command works in a run folder.
+
+    Args:
+        message: for people, who read it on standard error.
+    """
+    if message:
+        logging.getLogger("levelhead").warning(message)
+        fields["message"] = message
     if (watcher := _current.get()) is not None:
         watcher.log(name, level, fields)
 
@@ -207,6 +218,26 @@ def task_ends(task: Task | None) -> None:
         spent = round(time.monotonic() - task.begun, 3)
         fields = {"title": task.title, "items": task.done, "seconds": spent}
         watcher.log("task", "info", fields)
+
+
+def watched(progress: Progress) -> Progress:
+    """The same progress, and `levelhead status` sees it too."""
+
+    @contextmanager
+    def task(description: str, total: int) -> Iterator[Advance]:
+        seen = task_begins(description, total)
+        try:
+            with progress(description, total) as advance:
+
+                def both(units: int) -> None:
+                    advance(units)
+                    task_advances(seen, units)
+
+                yield both
+        finally:
+            task_ends(seen)
+
+    return task
 
 
 def read_json(path: Path) -> Json:

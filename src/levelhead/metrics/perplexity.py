@@ -11,8 +11,9 @@ token is scored too, and models that need BOS (Gemma) get it everywhere. Without
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy import stats
 
+from levelhead.batching import map_batches
 from levelhead.errors import ModelError, TextError
 from levelhead.metrics.clusters import sum_variance
 from levelhead.metrics.intervals import check_level
@@ -220,7 +222,8 @@ def _read(
     prefix = stream.new_tensor([bos_token_id] if bos else [])
     largest = max(1, _LOGIT_BYTES // (4 * window * _vocabulary(model.config)))
     sums: list[float] = []
-    for batch in _batches(todo, min(batch_size, largest)):
+
+    def work(batch: list[Window]) -> list[float]:
         tokens = torch.stack([torch.cat([prefix, stream[w.start : w.stop]]) for w in batch])
         nll = _window_nll(model, tokens, batch[0].stop - batch[0].scored)
         if not np.isfinite(nll).all():
@@ -229,9 +232,19 @@ def _read(
                 f"the model yields NaN or infinite log-likelihoods on tokens {bad.start} to "
                 f"{bad.stop - 1} of the perplexity text; try --dtype float32, or another model"
             )
-        sums.extend(nll.tolist())
-        if advance is not None:
-            advance(sum(w.stop - w.scored for w in batch))
+        found: list[float] = nll.tolist()
+        return found
+
+    for alike in _alike(todo):
+        scored = alike[0].stop - alike[0].scored
+        sums += map_batches(
+            alike,
+            work,
+            batch_size=min(batch_size, largest),
+            length=lambda w: w.stop - w.start,
+            advance=None if advance is None else _in_tokens(advance, scored),
+            of=stream,
+        )
     return PerplexityResult(
         block_nll=np.array(sums), block_tokens=np.array([w.stop - w.scored for w in todo])
     )
@@ -284,20 +297,15 @@ def _vocabulary(config: Any) -> int:
     return int(config.get_text_config().vocab_size)
 
 
-def _batches(todo: Sequence[Window], size: int) -> Iterator[list[Window]]:
+def _in_tokens(advance: Callable[[int], None], tokens: int) -> Callable[[int], None]:
+    """Windows done as the tokens scored in them."""
+    return lambda windows: advance(windows * tokens)
+
+
+def _alike(todo: Sequence[Window]) -> list[list[Window]]:
     """Neighbours that read and score the same number of tokens: no padding, one slice."""
-    batch: list[Window] = []
-    for window in todo:
-        same = not batch or (
-            (window.stop - window.start, window.stop - window.scored)
-            == (batch[0].stop - batch[0].start, batch[0].stop - batch[0].scored)
-        )
-        if batch and (len(batch) == size or not same):
-            yield batch
-            batch = []
-        batch.append(window)
-    if batch:
-        yield batch
+    same = groupby(todo, key=lambda w: (w.stop - w.start, w.stop - w.scored))
+    return [list(group) for _, group in same]
 
 
 @torch.inference_mode()

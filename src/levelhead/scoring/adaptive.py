@@ -6,11 +6,12 @@ does not know which estimator it drives.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from levelhead import journal
+from levelhead.journal import watch
 from levelhead.progress import Progress
 from levelhead.scoring.effects import AxisEffects, axis_effects
 from levelhead.scoring.problem import (
@@ -46,7 +47,7 @@ def score_axis(
     progress: Progress,
     options: EstimatorOptions = DEFAULTS,
     *,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = journal.now,
 ) -> tuple[SampledTexts, AxisEffects]:
     """All continuations and the effects of every head on one axis.
 
@@ -66,6 +67,7 @@ def score_axis(
                 "measurable": effects.measurable,
             }
         )
+        watch.reliability(problem.axis, effects.reliability, samples)
         more, stopped = _more(effects, samples, budget, clock() - start)
         if stopped is not None:
             break

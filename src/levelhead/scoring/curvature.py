@@ -181,6 +181,7 @@ def derivatives(
             batch_size=BATCH_SIZE,
             length=lambda _: windows.shape[1],
             advance=advance,
+            of=windows,
         )
     stretches = np.stack([found for _, _, found in done])
     return Derivatives(

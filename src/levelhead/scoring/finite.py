@@ -100,5 +100,12 @@ def ablated_toxicity(
                 advance(len(batch))
             return list(change)
 
-        done = map_batches(rows, work, batch_size=problem.batch_size or BATCH_SIZE, length=len)
+        done = map_batches(
+            rows,
+            work,
+            batch_size=problem.batch_size or BATCH_SIZE,
+            length=len,
+            reused=lambda units: advance(units * len(heads)),
+            of=list(heads),
+        )
     return np.stack(done)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from levelhead.batching import map_batches
 from levelhead.models.architectures import architecture_of, attention_modules, head_counts
 from levelhead.models.gates import HeadGates
 from levelhead.models.quantised import plain_copy
@@ -70,15 +71,21 @@ def mask_gradient(
     Raises:
         ModelError: the model yields NaN.
     """
-    total = torch.zeros(head_counts(model), dtype=torch.float64)
+    total = np.zeros(head_counts(model))
     with progress("mask gradients", len(windows)) as advance, HeadGates(model) as head_gates:
-        for window in windows:
+
+        def work(batch: list[int]) -> list[np.ndarray]:
             gates = torch.ones(head_counts(model), device=model.device, requires_grad=True)
             head_gates.gates = gates
-            loss = window_nll(model, window[None].to(model.device)).sum()
+            loss = window_nll(model, windows[batch].to(model.device)).sum()
             (gradient,) = torch.autograd.grad(loss, gates)
-            total += gradient.abs().double().cpu()
-            advance(1)
-    size = total.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    scores: Grid = (total / size).numpy()
+            return [gradient.abs().double().cpu().numpy()]
+
+        numbers = list(range(len(windows)))
+        for one in map_batches(
+            numbers, work, batch_size=1, length=lambda _: 0, advance=advance, of=windows
+        ):
+            total += one
+    size = np.linalg.norm(total, axis=1, keepdims=True)
+    scores: Grid = total / np.maximum(size, np.finfo(float).tiny)
     return scores

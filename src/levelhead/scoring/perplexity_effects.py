@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
+from levelhead.batching import map_batches
 from levelhead.errors import ModelError, TextError
 from levelhead.metrics.perplexity import context_length, strided_windows
 from levelhead.models.architectures import head_counts
@@ -166,26 +167,47 @@ def ablated_nll(
     progress: Progress,
 ) -> tuple[Float[np.ndarray, " windows"], Float[np.ndarray, "windows heads"]]:
     """(NLL of each window, its change when each of the heads is ablated)."""
+    size = head_counts(model)
+    todo = [(number, *own) for number in range(len(windows)) for own in _by_layer(heads)]
     base = np.zeros(len(windows))
     change = np.zeros((len(windows), len(heads)))
+    held: dict[int, Any] = {}  # of the window at work: what enters its layers
     with (
         torch.inference_mode(),
         progress("ablating heads (perplexity)", len(windows) * len(heads)) as advance,
         HeadGates(model) as head_gates,
     ):
-        for number, window in enumerate(windows):
-            ids = window[None].to(model.device)
+
+        def work(batch: list[tuple[int, int, list[tuple[int, int]]]]) -> list[list[float]]:
+            ((number, layer, members),) = batch
+            ids = windows[number][None].to(model.device)
             head_gates.gates = None
-            with captured_layer_inputs(model) as entering:
-                base[number] = window_nll(model, ids).item()
-            for layer, members in _by_layer(heads):
-                with resumed_at(model, layer, entering[layer]):
-                    for position, head in members:
-                        gates = torch.ones(head_counts(model), device=model.device)
-                        gates[layer, head] = 0
-                        head_gates.gates = gates
-                        change[number, position] = window_nll(model, ids).item() - base[number]
-                        advance(1)
+            if number not in held:
+                held.clear()
+                with captured_layer_inputs(model) as entering:
+                    held[number] = (window_nll(model, ids).item(), entering)
+            whole, entering = held[number]
+            found = [whole]
+            with resumed_at(model, layer, entering[layer]):
+                for _, head in members:
+                    gates = torch.ones(size, device=model.device)
+                    gates[layer, head] = 0
+                    head_gates.gates = gates
+                    found.append(window_nll(model, ids).item() - whole)
+                    advance(1)
+            return [found]
+
+        done = map_batches(
+            todo,
+            work,
+            batch_size=1,
+            length=lambda _: 0,
+            reused=lambda units: advance(units * len(heads) // max(1, len(todo))),
+            of=windows,
+        )
+    for (number, _, members), (whole, *changes) in zip(todo, done, strict=True):
+        base[number] = whole
+        change[number, [position for position, _ in members]] = changes
     return base, change
 
 

@@ -23,7 +23,7 @@ from levelhead.scoring.problem import (
     SampledTexts,
 )
 
-SUMS = ("classifier_calls", "classifier_calls_cached", "rows")
+SUMS = ("classifier_calls", "rows")
 """Diagnostics that add up over rounds; other numbers are averaged."""
 
 

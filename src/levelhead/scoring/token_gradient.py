@@ -125,7 +125,6 @@ def token_shifts(
             "token_toxicity_r2": model.r_squared,
             "token_toxicity_tokens": len(model.tau.token_ids),
             "classifier_calls": model.tau.classifier_calls,
-            "classifier_calls_cached": model.tau.classifier_calls_cached,
             "rows": len(chosen.rows),
             **diagnostics,
         },

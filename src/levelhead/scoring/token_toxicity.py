@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from levelhead import journal
 from levelhead.batching import Advance
 from levelhead.errors import ScorerError
 from levelhead.records import ToxicityInput
@@ -101,7 +102,7 @@ def measure_token_toxicity(
             if text not in rises:
                 # One question per context, so that an interrupted run keeps what it has paid for.
                 question = [text, *(f"{text} {word}" for word in chosen)]
-                scores, kept = score_texts_once(scorer, question)
+                scores, kept = _asked(scorer, question)
                 rises[text] = scores[1:] - scores[0]
                 calls += len(question)
                 cached += len(question) * kept
@@ -117,6 +118,11 @@ def measure_token_toxicity(
     expanded = np.repeat(tau, repeat, axis=1)
     used = np.flatnonzero(np.any(expanded != 0, axis=0))
     return TokenToxicity(ids[used], expanded[:, used], calls, cached)
+
+
+def _asked(scorer: ToxicityScorer, question: list[str]) -> tuple[Float[np.ndarray, " texts"], bool]:
+    of = (scorer.identity, question)
+    return journal.step("word toxicity", lambda: score_texts_once(scorer, question), of=of)
 
 
 def _most_probable(
