@@ -42,6 +42,7 @@ def model_card(
     licence: str | None = None,
     form: str = "compact",
     digests: Mapping[str, str] | None = None,
+    record: str | None = None,
     name: str | None = None,
 ) -> str:
     """The README.md of a pruned model.
@@ -56,6 +57,7 @@ def model_card(
         licence: of the base model; None: the card sends readers to the base model.
         form: the format of the folder, as in `levelhead prune --format`.
         digests: SHA-256 of the folder's files, by name.
+        record: the digest of levelhead_record.json, which holds all of this for machines.
         name: of the pruned model; by default the base's with "-pruned".
     """
     shown = _shown(base_name)
@@ -81,6 +83,12 @@ def model_card(
     if digests:
         lines = [f"- {code(file)}: {code(digest)}" for file, digest in sorted(digests.items())]
         parts.append("## Files\n\nSHA-256:\n\n" + "\n".join(lines))
+    if record:
+        parts.append(
+            "## Record\n\nWhich heads were removed, by which objective, and what was measured "
+            "before and after: `levelhead_record.json`, SHA-256 of its canonical form "
+            f"{code(record)}. `levelhead verify THIS_MODEL` measures again."
+        )
     parts.append(
         "Made with [levelhead](https://pypi.org/project/levelhead/), after Fairness-Aware "
         "Structured Pruning ([arXiv 2312.15398](https://arxiv.org/abs/2312.15398))."
@@ -103,10 +111,10 @@ def code(text: object) -> str:
 
 def _shown(base_name: str) -> str:
     """A hub name as it is; of a local path only its last part: paths say where people work."""
-    return base_name if _on_hub(base_name) else Path(base_name).name or "a local model"
+    return base_name if on_hub(base_name) else Path(base_name).name or "a local model"
 
 
-def _on_hub(name: str) -> bool:
+def on_hub(name: str) -> bool:
     """Whether this can be the name of a model on the hub (and is no folder here)."""
     return HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
@@ -115,7 +123,7 @@ def _head(shown: str, base_name: str, licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
     about: dict[str, Any] = {}
-    if _on_hub(base_name):
+    if on_hub(base_name):
         about["base_model"] = shown
     if licence:
         known = LICENCE_ID.fullmatch(licence.lower()) is not None
@@ -220,6 +228,8 @@ def _rule(selection: Json, run: Json, details: Json | None) -> str:
     ]
     if axis is not None:
         rows.append(("axis", md(axis)))
+    if (details or {}).get("scorer"):
+        rows.append(("toxicity by", code((details or {})["scorer"])))
     if selection.get("reliability") is not None:
         rows.append(("split-half reliability of the ranking", f"{selection['reliability']:.2f}"))
     if selection.get("reliable") is False:

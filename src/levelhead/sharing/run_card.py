@@ -8,7 +8,8 @@ from typing import Any
 from levelhead import runs
 from levelhead.errors import RunFolderError
 from levelhead.runs import RunFolder
-from levelhead.sharing.model_card import model_card
+from levelhead.sharing.model_card import model_card, on_hub
+from levelhead.sharing.record import write_record
 
 CARD = "README.md"
 EMBEDDED_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -36,6 +37,7 @@ def write_card(folder: RunFolder, at: Path | None = None, *, name: str | None = 
     if evaluation is not None and evaluation.get("heads") != selection["heads"]:
         evaluation = None  # of another selection
     base = folder.config.model
+    record = write_record(folder, model, hub_name(base))
     text = model_card(
         evaluation,
         selection,
@@ -46,10 +48,18 @@ def write_card(folder: RunFolder, at: Path | None = None, *, name: str | None = 
         licence=EMBEDDED_LICENCE if base is None else base_licence(base),
         form=manifest.get("format", "compact"),
         digests=manifest.get("sha256"),
+        record=record["digest"],
         name=name,
     )
     runs.write_text(model / CARD, text)
     return model / CARD
+
+
+def hub_name(model: str | None) -> str | None:
+    """The base's name on the hub; None for a folder or file of this machine."""
+    if model is None:
+        return EMBEDDED_NAME
+    return model if on_hub(model) and not model.endswith(".gguf") else None
 
 
 def base_licence(name: str) -> str | None:

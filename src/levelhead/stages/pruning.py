@@ -19,7 +19,14 @@ from levelhead.models.surgery import check_heads, prune_heads
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.session import Session
-from levelhead.sharing.run_card import CARD, EMBEDDED_NAME, card_of_selection, write_card
+from levelhead.sharing.record import RECORD, objective_of, pruning_record, run_objective
+from levelhead.sharing.run_card import (
+    CARD,
+    EMBEDDED_NAME,
+    card_of_selection,
+    hub_name,
+    write_card,
+)
 from levelhead.stages.selecting import read_selection
 
 
@@ -40,7 +47,11 @@ def prune_stage(
         session.base_path, revision=session.config.revision, dtype="saved", device="cpu"
     )
     prune_heads(loaded.model, selection.by_layer)
-    save_pruned(loaded.model, target, format, loaded.tokenizer, overwrite=True, **options)
+    objective = run_objective(folder, selection.to_json(), hub_name(folder.config.model))
+    save_pruned(
+        loaded.model, target, format, loaded.tokenizer, overwrite=True, objective=objective,
+        **options,
+    )  # fmt: skip
     write_card(folder)
     return loaded.model
 
@@ -69,8 +80,15 @@ def prune_to_folder(
     if out is not None:
         if format == "adapter":
             options = {"revision": loaded.revision}
-        save_pruned(loaded.model, out, format, loaded.tokenizer, overwrite=overwrite, **options)
-        name = session.config.model or EMBEDDED_NAME
+        named = session.config.model
+        objective = objective_of(selection.to_json(), hub_name(named), loaded.revision)
+        save_pruned(
+            loaded.model, out, format, loaded.tokenizer, overwrite=overwrite, objective=objective,
+            **options,
+        )  # fmt: skip
+        record = pruning_record(selection.to_json(), objective)
+        runs.write_json(Path(out) / RECORD, record)
+        name = named or EMBEDDED_NAME
         text = card_of_selection(selection.to_json(), name, loaded.revision, format)
         runs.write_text(Path(out) / CARD, text)
     return loaded.model
