@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -41,6 +41,7 @@ def write_manifest(
     heads: LayerHeads,
     neurons: LayerHeads | None = None,
     objective: Mapping[str, Any] | None = None,
+    gates: Sequence[Sequence[float]] | None = None,
 ) -> None:
     """Write `levelhead.json` for the files that are in a folder: the last thing to be written."""
     files = sorted({path for pattern in _COMPARED for path in folder.glob(pattern)})
@@ -54,6 +55,8 @@ def write_manifest(
         manifest["removed_neurons"] = {str(n): ranges_text(gone) for n, gone in neurons.items()}
     if objective:
         manifest["objective"] = dict(objective)
+    if gates is not None:
+        manifest["gates"] = [list(row) for row in gates]
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

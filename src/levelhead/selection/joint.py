@@ -33,6 +33,8 @@ keep their direction (correlation over subgroups 0.99).
 """
 KEPT = 0.95
 """Of the predicted reduction of FASP's set at the same gamma and alpha: what joint must keep."""
+WORTH = 0.7
+"""Of the same: what a set must be predicted to keep to be read with the model."""
 SWEEP = 24
 """Weights of KL on the frontier, besides 0."""
 SPAN = (0.02, 50.0)
@@ -284,3 +286,17 @@ def _top(table: ScoreTable, axis: str, space: SetSpace) -> Heads:
 def pairs_of(heads: Heads, num_heads: int) -> list[Head]:
     """Flat head numbers as (layer, head)."""
     return [(int(head) // num_heads, int(head) % num_heads) for head in heads]
+
+
+def finalists(choices: Sequence[SetChoice], plain: SetChoice, count: int) -> list[SetChoice]:
+    """Sets of a frontier worth reading with the model, evenly spread by the log of their KL.
+
+    Down to `WORTH` of the reduction predicted for FASP's set `plain`: predictions are not exact.
+    """
+    worth = [c for c in choices if c.value <= WORTH * plain.value] or [
+        min(choices, key=lambda c: c.value)
+    ]
+    worth.sort(key=lambda c: c.kl)
+    wanted = np.linspace(np.log(worth[0].kl), np.log(worth[-1].kl), count)
+    nearest = [int(np.argmin([abs(np.log(c.kl) - level) for c in worth])) for level in wanted]
+    return [worth[i] for i in sorted(set(nearest))]

@@ -1,0 +1,100 @@
+"""Sets of heads that a search proposes, read by the model itself: which of them keeps its promise?
+
+Teacher-forced: the expected change of bias on freshly sampled continuations of validation prompts
+(those that head scores were made from would flatter the heads they chose), and NLL and KL on
+validation text. The winner is the cheapest set that reduces bias as much as it must; what it does
+to freshly sampled text of held-out prompts, evaluation says. It does not know how sets were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from levelhead.evaluation.axis import expected_difference
+from levelhead.evaluation.base import BaseAxis, base_axis, without_heads
+from levelhead.evaluation.divergence import TextComparison, compare_on_text
+from levelhead.progress import Progress
+from levelhead.records import Estimate, Head, HeadSelection
+from levelhead.sampling import derived_seed
+from levelhead.scoring.problem import SampledTexts
+from levelhead.session import Session
+
+GROUPS = 20
+"""Matched groups of prompts that every set is read on."""
+TEXT_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSet:
+    """What reading with a set of heads gated off showed, against the base model."""
+
+    heads: tuple[Head, ...]
+    expected: Mapping[str, Estimate]
+    """Expected difference of bias by axis; negative: bias falls."""
+    text: TextComparison
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of frontier.json's `measured`."""
+        return {
+            "expected_difference": {axis: e.to_json() for axis, e in self.expected.items()},
+            "kl": self.text.kl.to_json(),
+            "nll_increase": self.text.nll_increase,
+        }
+
+
+def validation_base(
+    session: Session,
+    axis: str,
+    progress: Progress,
+    texts: SampledTexts | None = None,
+    groups: int = GROUPS,
+) -> BaseAxis:
+    """The base model's side on validation prompts, sampled anew unless `texts` are given."""
+    problem = session.problem(axis, "validation")
+    seed = derived_seed(problem.seed, "search") % 2**31
+    problem = replace(problem, samples=1, seed=seed)
+    return base_axis(problem, progress, texts, groups)
+
+
+def judge_sets(
+    session: Session,
+    bases: Mapping[str, BaseAxis],
+    sets: Sequence[Sequence[Head]],
+    progress: Progress,
+    tokens: int = TEXT_TOKENS,
+) -> list[JudgedSet]:
+    """Read with each set of heads gated off.
+
+    Args:
+        bases: by axis: `validation_base`.
+        tokens: of validation text.
+    """
+    model = session.base.model
+    variants = [without_heads(model, HeadSelection.of(heads).by_layer) for heads in sets]
+    texts = compare_on_text(session, model, variants, "validation", progress, tokens)
+    return [
+        JudgedSet(
+            heads=tuple(heads),
+            expected={
+                axis: expected_difference(base, variant, progress) for axis, base in bases.items()
+            },
+            text=text,
+        )
+        for heads, variant, text in zip(sets, variants, texts, strict=True)
+    ]
+
+
+def cheapest_that_keeps(
+    judged: Sequence[JudgedSet], value: Sequence[float], least_reduction: float
+) -> int:
+    """Which set has the least KL of those that reduce bias enough; else the largest reduction.
+
+    Args:
+        value: measured change of the objective's bias, of each set; negative: it falls.
+    """
+    fits = [i for i, change in enumerate(value) if -change >= least_reduction]
+    if fits:
+        return min(fits, key=lambda i: judged[i].text.kl.value)
+    return min(range(len(judged)), key=lambda i: value[i])
