@@ -46,8 +46,8 @@ LAYERS = {
     "scoring session sharing stages toxicity",
     "stages": "config errors evaluation export journal models progress records runs sampling "
     "scores scoring selection session set_cost sharing",
-    "experiments": "config data diagnosis errors evaluation journal metrics models progress "
-    "records reporting.findings runs sampling scores scoring selection session stages toxicity",
+    "experiments": "batching config data diagnosis errors evaluation journal metrics models "
+    "progress records reporting.findings runs sampling scores scoring selection session stages toxicity",
     "pipeline": "config diagnosis errors experiments export journal models progress records "
     "reporting runs scores session sharing stages verification",
     "console": "batching journal progress reporting.escape reporting.terminal runs scores",

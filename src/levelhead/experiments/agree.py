@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from levelhead import runs
+from levelhead import journal, runs
 from levelhead.config import SCORE
 from levelhead.errors import RunFolderError
 from levelhead.experiments.kept_texts import kept_texts
@@ -34,6 +34,7 @@ from levelhead.scores import ScoreTable
 from levelhead.scoring.problem import BiasProblem, EstimatorOptions, SampledTexts
 from levelhead.selection.rules import check_shares, protected_heads
 from levelhead.session import Session
+from levelhead.stages.fingerprints import experiment_fingerprint
 
 FOLDER, RESULT = "agree", "agree.json"
 Json = dict[str, Any]
@@ -52,6 +53,7 @@ class AgreePlan:
     cpu_seconds: float
 
 
+@runs.writes("agree")
 def agree(
     run: str | Path,
     *,
@@ -117,7 +119,8 @@ def agree(
         )
         return {**value, "name": measure.name}
 
-    read = [found(*one) for one in asked]
+    with journal.stage(folder.path, "agree", experiment_fingerprint(session)):
+        read = [found(*one) for one in asked]
     result = {
         "axis": axis,
         "alpha": alpha,

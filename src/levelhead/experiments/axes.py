@@ -36,6 +36,7 @@ TOLD = ("new_tokens", "estimator", "unmatched")
 Json = dict[str, Any]
 
 
+@runs.writes("axes")
 def axes(
     *paths: str | Path,
     cross: bool = False,

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from levelhead import runs
+from levelhead import journal, runs
 from levelhead.config import METHODS
 from levelhead.errors import SelectionError, missing_extra
 from levelhead.evaluation.base import BaseAxis
@@ -50,6 +50,7 @@ from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scoring.score_table import unreliable
 from levelhead.session import Session
+from levelhead.stages.fingerprints import experiment_fingerprint
 
 FOLDER, RESULT, TABLE = "compare", "compare.json", "points.csv"
 DRAWS = 3
@@ -57,6 +58,7 @@ DRAWS = 3
 Json = dict[str, Any]
 
 
+@runs.writes("compare")
 def compare(
     run: str | Path,
     *others: str | Path,
@@ -124,11 +126,12 @@ def compare(
         for split in ("validation", "test")
     }
     details = runs.read_json(folder.path / runs.DETAILS)
-    results = [
-        _compare_axis(judges, name, grids[name], sample_at, budget)
-        | {"reliable": not unreliable(details, name)}
-        for name in axes
-    ]
+    with journal.stage(folder.path, "compare", experiment_fingerprint(session)):
+        results = [
+            _compare_axis(judges, name, grids[name], sample_at, budget)
+            | {"reliable": not unreliable(details, name)}
+            for name in axes
+        ]
     common = {
         "model": session.model_name,
         "runs": [name for name in scored if name is not None],

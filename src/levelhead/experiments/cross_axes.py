@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from levelhead import runs
+from levelhead import journal, runs
 from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import ConfigError
 from levelhead.experiments.joint import GROUPS, JointEvaluator, units_of
@@ -27,6 +27,7 @@ from levelhead.scores import ScoreTable
 from levelhead.selection import select_heads
 from levelhead.selection.rules import largest, protected_heads
 from levelhead.session import Session
+from levelhead.stages.fingerprints import experiment_fingerprint
 
 FOLDER = "axes"
 """Where a run folder keeps finished units."""
@@ -97,8 +98,22 @@ def cross_axes(
     )
     if announce:
         announce(_plan(judge, config.axis, sets))
+    with journal.stage(folder.path, "axes", experiment_fingerprint(session)):
+        rows = _rows(judge, config.axis, sets)
+    return {
+        "alpha": alpha,
+        "gamma": gamma,
+        "method": "fasp",
+        "rows": rows["fasp"],
+        "random": rows["random"],
+        "of": runs.read_json(folder.path / runs.DETAILS)["of"],
+    }
+
+
+def _rows(judge: JointEvaluator, axes: tuple[str, ...], sets: Sets) -> dict[str, list[Json]]:
+    """A row per axis that heads are selected for and axis that is measured, by method."""
     rows: dict[str, list[Json]] = {method: [] for method in METHODS}
-    for measured in config.axis:
+    for measured in axes:
         base_bias = _base_bias(judge, measured)
         for (method, axis), heads in sets.items():
             difference = judge.expected(measured, heads)
@@ -113,14 +128,7 @@ def cross_axes(
                     "overlap": len(shared) / len(heads),
                 }
             )
-    return {
-        "alpha": alpha,
-        "gamma": gamma,
-        "method": "fasp",
-        "rows": rows["fasp"],
-        "random": rows["random"],
-        "of": runs.read_json(folder.path / runs.DETAILS)["of"],
-    }
+    return rows
 
 
 def _sets(

@@ -28,6 +28,7 @@ RESULT = "examples.json"
 Json = dict[str, Any]
 
 
+@runs.writes("examples")
 def examples(
     run: str | Path,
     *,

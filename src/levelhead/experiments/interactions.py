@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from levelhead import runs
+from levelhead import journal, runs
+from levelhead.batching import map_batches
 from levelhead.errors import ConfigError
 from levelhead.evaluation.axis import expected_shifts, t_reach
 from levelhead.experiments.joint import TEXT_TOKENS, JointEvaluator, units_of
@@ -33,6 +34,7 @@ from levelhead.scoring.effects import base_gaps, delete_one, gap_change, jackkni
 from levelhead.scoring.finite import ablated_toxicity
 from levelhead.scoring.perplexity_effects import ablated_nll, text_windows, window_nll
 from levelhead.session import Session
+from levelhead.stages.fingerprints import experiment_fingerprint
 from levelhead.stages.selecting import read_selection
 
 RESULT = "interactions.json"
@@ -59,6 +61,7 @@ class Readings:
     """Change of the NLL per token of each window of text."""
 
 
+@runs.writes("interactions")
 def interactions(
     run: str | Path,
     *,
@@ -98,12 +101,20 @@ def interactions(
         announce(InteractionPlan(axis=axis, heads=len(heads), pairs=most * (most - 1) // 2))
     units = units_of(session, folder.path / "interactions")
     judge = JointEvaluator(session=session, units=units, split="test", progress=progress)
+    with journal.stage(folder.path, "interactions", experiment_fingerprint(session)):
+        found = _found(judge, axis, heads, most)
+    runs.write_json(folder.path / RESULT, found)
+    return found
+
+
+def _found(judge: JointEvaluator, axis: str, heads: Sequence[Head], most: int) -> Json:
+    """The content of interactions.json."""
     singles = _single_readings(judge, axis, heads)
     order = np.argsort(_bias(judge, axis, singles.rows)[0], kind="stable")[:most]
     first = sorted(int(i) for i in order)
     pairs_of = list(combinations(first, 2))
     joint = _joint_readings(judge, axis, [heads, *((heads[a], heads[b]) for a, b in pairs_of)])
-    found = {
+    return {
         "axis": axis,
         "heads": [list(head) for head in heads],
         "metrics": _compared(judge, axis, singles, range(len(heads)), joint, 0),
@@ -118,8 +129,6 @@ def interactions(
         "tokens": TEXT_TOKENS,
         "prompts": len(judge.problem(axis).prompts),
     }
-    runs.write_json(folder.path / RESULT, found)
-    return found
 
 
 def _single_readings(judge: JointEvaluator, axis: str, heads: Sequence[Head]) -> Readings:
@@ -142,7 +151,8 @@ def _joint_readings(judge: JointEvaluator, axis: str, sets: Sequence[Sequence[He
     def make(heads: Sequence[Head]) -> Json:
         base = judge.base(axis)
         if not base_windows:
-            base_windows.append(_nll(judge, ()))
+            with journal.scope("base windows"):
+                base_windows.append(_nll(judge, ()))
         after = judge.read(axis, heads)
         windows = np.subtract(_nll(judge, heads), base_windows[0])
         return {"rows": (after - base.matched_toxicity).tolist(), "windows": windows.tolist()}
@@ -166,16 +176,19 @@ def _windows(judge: JointEvaluator) -> torch.Tensor:
 
 def _nll(judge: JointEvaluator, heads: Sequence[Head]) -> list[float]:
     model, windows = judge.session.base.model, _windows(judge)
-    found: list[float] = []
+
+    def work(batch: list[int]) -> list[float]:
+        return [window_nll(model, windows[batch].to(model.device)).item()]
+
     with (
         torch.inference_mode(),
         ablate(model, HeadSelection.of(heads).by_layer),
         judge.progress("reading text", len(windows)) as advance,
     ):
-        for window in windows:
-            found.append(window_nll(model, window[None].to(model.device)).item())
-            advance(1)
-    return found
+        every = list(range(len(windows)))
+        return map_batches(
+            every, work, batch_size=1, length=lambda _: 0, advance=advance, of=(windows, heads)
+        )
 
 
 def _compared(

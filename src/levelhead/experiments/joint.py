@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from levelhead import journal
 from levelhead.config import EVALUATE
 from levelhead.evaluation.axis import evaluate_axis, expected_difference, read_matched
 from levelhead.evaluation.base import BaseAxis, Variant, base_axis, without_heads
@@ -71,7 +72,9 @@ class JointEvaluator:
             texts = _texts_of(problem, self.units.get("base", self._of(axis), lambda: _json_of(
                 sample_texts(problem, self.progress, f"sampling the base model ({axis})")
             )))  # fmt: skip
-            self._bases[axis] = base_axis(problem, self.progress, texts, GROUPS[self.split])
+            # Asked for by whichever set comes first: the next time it may be another.
+            with journal.scope("base axis", self._of(axis)):
+                self._bases[axis] = base_axis(problem, self.progress, texts, GROUPS[self.split])
         return self._bases[axis]
 
     def expected(self, axis: str, heads: Sequence[Head]) -> Json:
@@ -92,7 +95,8 @@ class JointEvaluator:
 
         def make() -> Json:
             if self._base_text is None:
-                self._base_text = self._read_text("base", without_heads(self._model, {}))
+                with journal.scope("base text", self.split):
+                    self._base_text = self._read_text("base", without_heads(self._model, {}))
             other = self._read_text("pruned", self._variant(heads))
             return {
                 "perplexity": other.perplexity,

@@ -18,8 +18,10 @@ from levelhead.errors import ConfigError
 from levelhead.experiments.compare import compare
 from levelhead.experiments.grid import ALPHAS, GAMMAS
 from levelhead.experiments.joint import GROUPS, TEXT_TOKENS
+from levelhead.journal import watch
 from levelhead.models.architectures import head_counts
 from levelhead.progress import Progress, silent
+from levelhead.runs import RunFolder
 from levelhead.scoring.problem import BiasProblem, sample_texts
 from levelhead.session import Session
 from levelhead.stages.scoring import score_stage, start
@@ -99,8 +101,15 @@ def reproduce(
             f"{plan.estimator}), more than --max-hours {max_hours:g}: allow more, or take fewer "
             "prompts (--max-prompts), or --estimator token-gradient, which takes minutes"
         )
-    begun = time.monotonic()
     folder = start(session, out, None)
+    with runs.working(folder.path, "reproduce"):
+        return _reproduce(session, folder, plan, watch.watched(progress))
+
+
+def _reproduce(
+    session: Session, folder: RunFolder, plan: ReproducePlan, progress: Progress
+) -> dict[str, Any]:
+    begun, out = time.monotonic(), folder.path
     score_stage(session, folder, progress)
     common: Json = {
         "methods": ("fasp",),

@@ -48,6 +48,7 @@ class TasksPlan:
     limit: int | None
 
 
+@runs.writes("tasks")
 def tasks(
     path: str | Path,
     tasks: Sequence[str],

@@ -2,7 +2,10 @@
 
 A unit is a JSON value named by what it is made of (model, prompts, options, heads): asked for
 again with the same description it is read, with any other it is made anew. Whoever describes a
-unit must name everything that its value depends on.
+unit must name everything that its value depends on. Units outlive the command that made them (a
+second comparison reads the first one's); what a unit itself is made of is kept, batch by batch, in
+the journal of the command while it is not finished. A unit holds the SHA-256 of its value: one that
+is damaged is made again.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from levelhead import __version__, runs
+from levelhead import __version__, journal, runs
 from levelhead.errors import RunFolderError
+from levelhead.journal import watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,35 @@ class Units:
     def get(self, name: str, of: Mapping[str, Any], make: Callable[[], Any]) -> Any:
         """The value of a unit: read, or made and written. It comes back as JSON gives it."""
         path = self.path(name, of)
-        if (kept := self._read(path)) is not None:
-            return kept["value"]
-        runs.write_json(path, {"of": dict(of), "value": make()})
-        return runs.read_json(path)["value"]
+        if path.exists():
+            if (kept := _read(path)) is not None:
+                watch.unit_of_sets(reused=True)
+                return kept["value"]
+            message = f"{path} is damaged; what it held is computed again"
+            watch.event("damaged", level="warning", message=message)
+        with journal.scope(path.name):
+            value = make()
+        content = json.dumps(value, sort_keys=True, allow_nan=False)
+        kept = {"of": dict(of), "value": value, "sha256": _sum(content)}
+        text = json.dumps(kept, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # No entry among the run folder's checksums: it has its own.
+        runs.write_bytes(path, text.encode("utf-8"), recorded=False)
+        watch.unit_of_sets(reused=False)
+        return json.loads(content)
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
-        """A unit that is there and whole; one that is damaged is made again."""
-        try:
-            kept = runs.read_json(path)
-        except RunFolderError:
-            return None
-        return kept if isinstance(kept, dict) and "value" in kept else None
+
+def _sum(content: str) -> str:
+    return hashlib.sha256(content.encode("utf-8")).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A unit that is whole, as far as it says what its value should be."""
+    try:
+        kept = runs.read_json(path)
+    except RunFolderError:
+        return None
+    if not isinstance(kept, dict) or "value" not in kept:
+        return None
+    if kept.get("sha256") != _sum(json.dumps(kept["value"], sort_keys=True)):
+        return None
+    return kept

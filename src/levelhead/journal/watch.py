@@ -190,6 +190,15 @@ def unit(*, reused: bool) -> None:
         watcher.write()
 
 
+def unit_of_sets(*, reused: bool) -> None:
+    """A set of heads, or what all sets share, is done, or was done by an earlier command."""
+    if (watcher := _current.get()) is not None:
+        found = watcher.status.setdefault("sets", {"done": 0, "reused": 0})
+        found["done"] += 1
+        found["reused"] += reused
+        watcher.write()
+
+
 def task_begins(title: str, total: int) -> Task | None:
     """A progress bar begins; None where nobody watches."""
     if (watcher := _current.get()) is None:

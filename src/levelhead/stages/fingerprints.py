@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from transformers import PreTrainedModel
@@ -44,6 +44,18 @@ def fingerprint(
         "versions": versions(),
         "code": code_digest(),
     }
+
+
+def experiment_fingerprint(session: Session) -> dict[str, Any]:
+    """Of an experiment, which may look at all prompts of its axes and at all of the text."""
+    of = {
+        "fingerprint": session.config.fingerprint(),
+        "model": session.base.fingerprint,
+        "prompts": digest(*session.prompts)[:16],
+        "scorer": session.scorer.identity,
+        "text": [session.text(split).sha256 for split in get_args(Split)],
+    }
+    return fingerprint(session, of)
 
 
 def weights_digest(model: PreTrainedModel) -> str:
