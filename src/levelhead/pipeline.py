@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from levelhead import runs
 from levelhead.config import RunConfig, RunOptions
+from levelhead.damage import damage_reported
 from levelhead.diagnosis import diagnose_axes, read_by_seed
 from levelhead.errors import ConfigError, RunFolderError, SelectionError
 from levelhead.experiments.agree import agree
@@ -295,12 +296,14 @@ def report(
     check_format(format)
     check_kinds(plots)
     findings = run_findings(folder)
-    if plots:
-        for name, content in plot_files(findings, plots).items():
-            runs.write_bytes(folder.path / PLOTS / name, content)
     images = next((kind for kind in ("svg", "png") if kind in plots), "")
     target = folder.path / f"report.{format}"
-    runs.write_text(target, render(findings, format, images=images))
+    with damage_reported(folder.path, "make the report"):
+        drawn = plot_files(findings, plots) if plots else {}
+        text = render(findings, format, images=images)
+    for name, content in drawn.items():
+        runs.write_bytes(folder.path / PLOTS / name, content)
+    runs.write_text(target, text)
     return target
 
 

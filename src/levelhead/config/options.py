@@ -209,11 +209,13 @@ class RunConfig:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        _check_type("axis", self.axis, "tuple")
         if not self.axis:
             raise ConfigError("no axis given; name at least one with --axis")
         if len(set(self.axis)) != len(self.axis):
             raise ConfigError(f"an axis is named twice: {', '.join(self.axis)}")
         for spec in fields(self):
+            _check_type(spec.name, getattr(self, spec.name), str(spec.type))
             _check(spec.name, getattr(self, spec.name), spec.metadata)
         _check_unit(self)
 
@@ -268,7 +270,7 @@ class RunConfig:
         if unknown:
             raise ConfigError(f"unknown option {unknown[0]!r} in config.json")
         values = dict(data)
-        if "axis" in values:
+        if isinstance(values.get("axis"), list):
             values["axis"] = tuple(values["axis"])
         try:
             return cls(**values)
@@ -305,6 +307,23 @@ def _check_unit(config: RunConfig) -> None:
         raise ConfigError(
             "--unit neuron has no --two-way: effects are kept by template and subgroup alone"
         )
+
+
+def _check_type(name: str, value: Any, kind: str) -> None:
+    """Of values from a file; the command line and type checkers see to the others."""
+    if kind.startswith("tuple"):
+        fits = isinstance(value, tuple | list) and all(isinstance(one, str) for one in value)
+    elif value is None:
+        fits = kind.endswith("None")
+    elif isinstance(value, bool):
+        fits = kind == "bool"
+    else:
+        kinds = {"str": str, "int": int, "float": int | float, "bool": bool}
+        fits = isinstance(value, kinds[kind.removesuffix(" | None")])
+        fits = fits and "\0" not in str(value)  # which no path may hold
+    if not fits:
+        flag = "--" + name.replace("_", "-")
+        raise ConfigError(f"{flag} {value!r:.80} is of the wrong kind: expected {kind}")
 
 
 def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:

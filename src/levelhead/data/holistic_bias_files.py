@@ -14,6 +14,7 @@ from typing import Any
 
 from levelhead.data.cache import cache_dir
 from levelhead.errors import PromptError
+from levelhead.json_files import read_json
 
 HOME = (
     "https://raw.githubusercontent.com/facebookresearch/ResponsibleNLP/main/"
@@ -57,14 +58,11 @@ def read_files(folder: str | Path | None = None) -> HolisticBiasFiles:
 
 
 def _read(path: Path) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise PromptError(
             f"no {path.name} in {path.parent}: a HolisticBias v1.1 folder holds {', '.join(FILES)}"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise PromptError(f"cannot read {path}: {error}") from error
+        )
+    content = read_json(path, PromptError, max_bytes=MAX_BYTES)
     if not isinstance(content, dict) or not content:
         raise PromptError(f"{path} is not a HolisticBias v1.1 file: expected a JSON object")
     return content

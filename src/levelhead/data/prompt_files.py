@@ -31,6 +31,8 @@ REQUIRED = ("text", "axis", "subgroup")
 OPTIONAL = ("template", "descriptor", "split", "id", "variant")
 MAX_TEXT_CHARACTERS = 10_000
 MAX_NAME_CHARACTERS = 200
+MAX_LABEL_CHARACTERS = 1_000
+"""Of template, descriptor and id."""
 MAX_VARIANT = 1_000_000
 
 
@@ -94,6 +96,11 @@ def _draft(row: Row) -> _Draft:
             "text", f"has {len(text):,} characters; {MAX_TEXT_CHARACTERS:,} are allowed"
         )
     axis, subgroup = _name(row, "axis"), _name(row, "subgroup")
+    for column in ("template", "descriptor", "id"):
+        if (length := len(row.values.get(column, ""))) > MAX_LABEL_CHARACTERS:
+            raise row.error(
+                column, f"has {length:,} characters; {MAX_LABEL_CHARACTERS:,} are allowed"
+            )
     return _Draft(
         row=row,
         text=text,

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from levelhead.errors import PromptError
+from levelhead.json_files import parse_json
 
 MAX_BYTES = 50_000_000
 MAX_ROWS = 1_000_000
+MAX_FIELD_CHARACTERS = 100_000
+"""Of any column that is read; `levelhead.data.prompt_files` allows each of its own less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> I
     CSV headers are matched without regard to case and surrounding space; blank lines are skipped.
 
     Raises:
-        PromptError: another kind of file, not UTF-8, too many bytes or rows, a required column
-            that is missing, or a row that is malformed.
+        PromptError: another kind of file, not UTF-8, more than MAX_BYTES, MAX_ROWS or
+            MAX_FIELD_CHARACTERS, a required column that is missing, or a row that is malformed.
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".jsonl", ".ndjson"):
@@ -57,6 +59,11 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> I
         if row.number > MAX_ROWS:
             raise PromptError(f"{path} has more than {MAX_ROWS:,} rows; split it")
         for column, value in row.values.items():
+            if len(value) > MAX_FIELD_CHARACTERS:
+                raise row.error(
+                    column,
+                    f"has {len(value):,} characters; {MAX_FIELD_CHARACTERS:,} are allowed",
+                )
             try:
                 value.encode("utf-8")
             except UnicodeEncodeError:
@@ -129,10 +136,7 @@ def _jsonl_rows(
             continue
         number += 1
         where = f"{path}, line {line_number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PromptError(f"{where}: not valid JSON: {error}") from error
+        entry = parse_json(line, where, PromptError, finite=False)
         if not isinstance(entry, dict):
             raise PromptError(f"{where}: expected an object, found {line.strip()[:60]!r}")
         values = {}
@@ -143,9 +147,7 @@ def _jsonl_rows(
             if isinstance(value, str):
                 values[name] = value
             elif value is not None:
-                raise PromptError(
-                    f"{where}, column {name}: expected text, found {json.dumps(value)[:60]}"
-                )
+                raise PromptError(f"{where}, column {name}: expected text, found {value!r:.60}")
             elif name in required:
                 raise PromptError(f"{where}: no column {name!r}; {', '.join(required)} are needed")
         yield Row(path, line_number, number, values)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from levelhead import runs
+from levelhead.damage import reads_run
 from levelhead.errors import ScoreTableError, SelectionError
 from levelhead.experiments.glance import glance
 from levelhead.reporting.findings import EXPERIMENTS, Findings
@@ -14,6 +15,7 @@ from levelhead.scores import ScoreTable
 from levelhead.stages.selecting import read_selection
 
 
+@reads_run("gather the results")
 def run_findings(folder: RunFolder) -> Findings:
     """What the files of a run say, and what its scores show at a glance."""
     path = folder.path

@@ -8,6 +8,7 @@ from typing import Any
 
 from levelhead import runs
 from levelhead.config import RunConfig
+from levelhead.damage import reads_run
 from levelhead.errors import SelectionError, UnreliableScoresError
 from levelhead.models.architectures import head_counts, key_value_heads
 from levelhead.models.loading import load_config
@@ -51,6 +52,7 @@ def chosen_heads(
     return in_units(chosen, table)
 
 
+@reads_run("judge the scores")
 def refuse_noise(folder: RunFolder, config: RunConfig, least: float) -> None:
     """Raise UnreliableScoresError where a method is to rank by bias effects that are noise."""
     axis = config.axis[0]
@@ -62,6 +64,7 @@ def refuse_noise(folder: RunFolder, config: RunConfig, least: float) -> None:
         )
 
 
+@reads_run("select heads")
 def select_stage(
     folder: RunFolder,
     config: RunConfig,

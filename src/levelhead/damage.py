@@ -1,0 +1,67 @@
+"""Files of a run that are JSON but not as levelhead writes them, reported instead of a traceback.
+
+Whoever reads results takes fields of many forms out of them; a folder that was edited, cut short
+or sent by somebody may lack any. Knows nothing of the forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from levelhead.errors import RunFolderError
+
+
+class _Run(Protocol):
+    @property
+    def path(self) -> Path: ...
+
+
+Run = TypeVar("Run", bound=_Run)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_OF_FORM = (
+    LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError,
+    AssertionError,
+)  # fmt: skip
+
+
+@contextmanager
+def damage_reported(folder: Path, doing: str) -> Iterator[None]:
+    """Turn what a file of an unexpected form raises into an error that says what to do.
+
+    Args:
+        folder: the run folder.
+        doing: what is being done with its files, as in "make the report".
+
+    Raises:
+        RunFolderError: a field is missing or of another form; the cause is kept.
+    """
+    try:
+        yield
+    except _OF_FORM as error:
+        raise RunFolderError(
+            f"cannot {doing} of {folder}: a file in it is not as levelhead writes it "
+            f"({type(error).__name__}: {str(error)[:200]}); make the folder anew, or, if nothing "
+            "was changed in it, report this as a bug"
+        ) from error
+
+
+def reads_run(
+    doing: str,
+) -> Callable[[Callable[Concatenate[Run, P], R]], Callable[Concatenate[Run, P], R]]:
+    """`damage_reported` around a function whose first argument is a run folder."""
+
+    def decorate(function: Callable[Concatenate[Run, P], R]) -> Callable[Concatenate[Run, P], R]:
+        @wraps(function)
+        def reporting(folder: Run, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            with damage_reported(folder.path, doing):
+                return function(folder, *args, **kwargs)
+
+        return reporting
+
+    return decorate
