@@ -52,13 +52,15 @@ from levelhead.selection.units_weights import select_two_of_four, select_weights
 from levelhead.session import Session
 
 AXIS, GAMMA = "gender_and_sex", 0.3
-TARGETS = (0.05, 0.1, 0.2)
+TARGETS = (0.05, 0.1)
 ALPHAS = {
     "head": (0.02, 0.05, 0.1, 0.15),
     "neuron": (0.02, 0.05, 0.1, 0.2),
     "weight": (0.05, 0.1, 0.2, 0.4),
 }
 LAYERS = (1, 2, 3)
+LAYER_PROMPTS, LAYER_TOKENS = 60, 1024
+"""Layers are ablated one by one, on less: their effects are large."""
 TEXT_TOKENS = 4096
 KEPT = Path("runs/bench/neurons")
 ESTIMATORS = {
@@ -73,7 +75,7 @@ Sets = Callable[[float], Variant]
 
 def measure(quick: bool) -> Json:
     """What scoring costs and how far it repeats itself, and what equal perplexity buys, by unit."""
-    prompts, tokens, targets = (60, 2048, TARGETS[1:2]) if quick else (200, 8192, TARGETS)
+    prompts, tokens, targets = (60, 2048, TARGETS[1:]) if quick else (120, 6144, TARGETS)
     session = Session(RunConfig(axis=(AXIS,), max_prompts=prompts, text_tokens=tokens))
     KEPT.mkdir(parents=True, exist_ok=True)
     scored: Json = {}
@@ -84,7 +86,13 @@ def measure(quick: bool) -> Json:
     options = EstimatorOptions()
     for unit in ("head", "neuron", "layer"):
         bias_name, ppl_name = ESTIMATORS[unit]
-        own = windows[: len(windows) // 2] if unit == "layer" else windows
+        own = windows
+        if unit == "layer":
+            own = windows[: LAYER_TOKENS // windows.shape[1]]
+            fewer = Session(replace(session.config, max_prompts=LAYER_PROMPTS))
+            fewer.base = session.base
+            problem = fewer.problem(AXIS, "validation")
+            base = sample_texts(problem, silent, "base")
         start = time.process_time()
         estimator = UNIT_BIAS_ESTIMATORS[unit][bias_name]
         effects = axis_effects(problem, base, estimator(problem, base, silent, options))
@@ -110,6 +118,8 @@ def measure(quick: bool) -> Json:
         }
         sets[unit] = _unit_sets(session, table)
         _keep("scored", scored)
+    problem = session.problem(AXIS, "validation")
+    base = sample_texts(problem, silent, "base")
     start = time.process_time()
     weights = weight_effects(problem, base, windows, silent)
     scored["weight"] = {

@@ -28,7 +28,7 @@ def build(findings: Findings) -> Report:
     total = view.num_layers * view.num_heads
     report = Report(
         model=_model_name(evaluation, config),
-        subtitle=f"{len(findings.selection.heads)} of {total} heads pruned",
+        subtitle=_subtitle(findings, total),
         headline=str(evaluation.get("headline") or ""),
         warnings=tuple(summary.warnings(evaluation, details, reliable=reliable)),
         sections=_sections(findings, view),
@@ -44,8 +44,7 @@ def _sections(findings: Findings, view: HeadView) -> tuple[Section, ...]:
     config, details, evaluation = findings.config, findings.details, findings.evaluation
     found = (
         sections.results(evaluation),
-        sections.head_map(view, explorer(findings, view)),
-        sections.pruned_heads(findings.selection, view, details),
+        *_chosen(findings, view),
         sections.glance(findings.glance),
         sections.compare(findings.compare),
         sections.reproduce(findings.reproduce),
@@ -58,6 +57,22 @@ def _sections(findings: Findings, view: HeadView) -> tuple[Section, ...]:
         ),
     )
     return tuple(section for section in found if section is not None)
+
+
+def _chosen(findings: Findings, view: HeadView) -> tuple[Section | None, ...]:
+    """Maps and tables of single heads; of other units, which are too many or no heads, by layer."""
+    if findings.table.unit != "head":
+        return (sections.pruned_units(findings.selection, findings.table),)
+    return (
+        sections.head_map(view, explorer(findings, view)),
+        sections.pruned_heads(findings.selection, view, findings.details),
+    )
+
+
+def _subtitle(findings: Findings, total: int) -> str:
+    selection, unit = findings.selection, findings.table.unit
+    count = len(selection.by_layer if unit == "layer" else selection.heads)
+    return f"{count} of {total} {unit}s pruned"
 
 
 def _facts(findings: Findings, report: Report) -> dict[str, Any]:
@@ -74,9 +89,16 @@ def _facts(findings: Findings, report: Report) -> dict[str, Any]:
         "selection": findings.selection.to_json(),
         "evaluation": dict(findings.evaluation),
         "details": dict(findings.details),
-        "heads": findings.table.frame.to_dict(orient="records"),
+        **_rows(findings),
         **{name: dict(data) for name, data in optional.items() if data is not None},
     }
+
+
+def _rows(findings: Findings) -> dict[str, Any]:
+    """Every row of the table; of neurons, which are tens of thousands, scores.csv has them."""
+    if findings.table.unit == "neuron":
+        return {}
+    return {f"{findings.table.unit}s": findings.table.frame.to_dict(orient="records")}
 
 
 def _model_name(evaluation: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -46,7 +46,8 @@ def plot_files(findings: Findings, kinds: Sequence[str]) -> dict[str, bytes]:
     """
     check_kinds(kinds)
     report = build(findings)
-    maps = head_maps(head_view(findings.table, findings.selection))
+    of_heads = findings.table.unit == "head"
+    maps = head_maps(head_view(findings.table, findings.selection)) if of_heads else []
     plots = {plot.key: plot for plot in (*maps, *report.plots)}
     files: dict[str, bytes] = {}
     if drawn := [kind for kind in DRAWN if kind in kinds]:

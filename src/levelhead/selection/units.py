@@ -28,8 +28,7 @@ def in_units(selection: HeadSelection, table: ScoreTable) -> HeadSelection:
     count = table.grid("heads")
     layers = sorted(layer for layer, _ in selection.heads)
     heads = tuple((layer, head) for layer in layers for head in range(int(count[layer, 0])))
-    details = {**(selection.details or {}), "layers": layers}
-    return replace(selection, unit="layer", heads=heads, details=details)
+    return replace(selection, unit="layer", heads=heads)
 
 
 def listed(chosen: Bool[np.ndarray, "layers units"], table: ScoreTable) -> Any:

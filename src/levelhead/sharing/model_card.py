@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from levelhead.records import HeadSelection, ranges_text
 from levelhead.reporting.escape import visible
 
 Json = Mapping[str, Any]
@@ -78,7 +79,7 @@ def model_card(
         "## Licence\n\nThe base model's licence holds for this changed copy: "
         + (md(licence) if licence else f"{SEE_BASE}, {md(shown)}")
         + ".",
-        "## Removed heads\n\nLayer: heads, both counted from 0.\n\n" + _heads(selection),
+        _removed(selection),
     ]
     if digests:
         lines = [f"- {code(file)}: {code(digest)}" for file, digest in sorted(digests.items())]
@@ -140,10 +141,12 @@ def _head(shown: str, base_name: str, licence: str | None) -> str:
 
 
 def _summary(shown: str, revision: str | None, selection: Json, form: str) -> str:
-    heads = selection["heads"]
-    layers = len({layer for layer, _ in heads})
+    chosen = HeadSelection.from_json(selection)
+    layers = len(chosen.by_layer)
     at = f" at revision {code(revision)}" if revision else ""
-    gone = f"{len(heads)} attention head{'s' * (len(heads) != 1)}"
+    kind = {"head": "attention ", "neuron": "MLP ", "layer": ""}[chosen.unit]
+    amount, _, name = chosen.described.partition(" ")
+    gone = f"{amount} {kind}{name}"
     where = f"{layers} layer{'s' * (layers != 1)}"
     return (
         f"Base model: {md(shown)}{at}. {gone} in {where} were removed without retraining, to "
@@ -243,14 +246,14 @@ def _rule(selection: Json, run: Json, details: Json | None) -> str:
     return _table(("", ""), rows)
 
 
-def _heads(selection: Json) -> str:
-    layers: dict[int, list[int]] = {}
-    for layer, head in selection["heads"]:
-        layers.setdefault(int(layer), []).append(int(head))
-    return "\n".join(
-        f"- {layer}: {', '.join(map(str, sorted(heads)))}"
-        for layer, heads in sorted(layers.items())
-    )
+def _removed(selection: Json) -> str:
+    chosen = HeadSelection.from_json(selection)
+    if chosen.unit == "neuron":
+        lines = [f"- {layer}: {ranges_text(gone)}" for layer, gone in chosen.by_layer.items()]
+        title = "## Removed neurons\n\nLayer: neurons of its MLP, both counted from 0.\n\n"
+        return title + "\n".join(lines)
+    lines = [f"- {layer}: {', '.join(map(str, gone))}" for layer, gone in chosen.by_layer.items()]
+    return "## Removed heads\n\nLayer: heads, both counted from 0.\n\n" + "\n".join(lines)
 
 
 def _source(given: str) -> str:

@@ -34,7 +34,7 @@ def write_card(folder: RunFolder, at: Path | None = None, *, name: str | None = 
     _refuse_other_heads(model, manifest, selection, folder.path)
     details = _optional(folder.path / runs.DETAILS)
     evaluation = _optional(folder.path / runs.EVALUATION)
-    if evaluation is not None and evaluation.get("heads") != selection["heads"]:
+    if evaluation is not None and _chosen(evaluation) != _chosen(selection):
         evaluation = None  # of another selection
     base = folder.config.model
     record = write_record(folder, model, hub_name(base))
@@ -86,6 +86,13 @@ def base_licence(name: str) -> str | None:
 
 
 def _refuse_other_heads(model: Path, manifest: Any, selection: Any, run: Path) -> None:
+    if "neurons" in selection:
+        if manifest.get("removed_neurons") != selection["neurons"]:
+            raise RunFolderError(
+                f"{model} lacks other neurons than {runs.SELECTION} names; "
+                f"run: levelhead prune {run}"
+            )
+        return
     held = manifest.get("removed_heads")
     if held is None:  # saved by an older levelhead
         return
@@ -94,6 +101,11 @@ def _refuse_other_heads(model: Path, manifest: Any, selection: Any, run: Path) -
         raise RunFolderError(
             f"{model} lacks other heads than {runs.SELECTION} names; run: levelhead prune {run}"
         )
+
+
+def _chosen(data: dict[str, Any]) -> Any:
+    """The heads or neurons that a file of the run names."""
+    return data.get("neurons", data.get("heads"))
 
 
 def _optional(path: Path) -> Any:

@@ -14,6 +14,7 @@ from levelhead.reporting.sections.reading import reading
 from levelhead.reporting.sections.reproduce import reproduce
 from levelhead.reporting.sections.results import results
 from levelhead.reporting.sections.texts import side_by_side
+from levelhead.reporting.sections.units import pruned_units
 
 __all__ = [
     "agree",
@@ -23,6 +24,7 @@ __all__ = [
     "head_map",
     "interactions",
     "pruned_heads",
+    "pruned_units",
     "reading",
     "reproduce",
     "results",

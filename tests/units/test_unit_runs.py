@@ -1,0 +1,133 @@
+"""Whole runs of neurons and of attention layers, on a tiny model whose biased neuron is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from tests.units.conftest import NEURON, TEMPLATES
+from transformers import AutoModelForCausalLM
+
+import levelhead
+from levelhead.errors import ConfigError, RunFolderError
+from levelhead.models.removed_heads import removed_heads, removed_neurons
+from levelhead.testing import COMMON_WORDS, save_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def options(planted_neuron, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    planted_neuron.model.save_pretrained(folder / "model")
+    planted_neuron.tokenizer.save_pretrained(folder / "model")
+    with (folder / "prompts.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "axis", "subgroup", "template", "split"])
+        for number, template in enumerate(TEMPLATES):
+            for split in ("validation", "test"):
+                text = template if split == "validation" else f"so {template}"
+                for group in ("women", "men", "person"):
+                    rows.writerow([text.format(group), "gender", group, f"{split}{number}", split])
+    words = np.random.default_rng(0).choice(COMMON_WORDS, 4000)
+    paragraphs = [" ".join(words[i : i + 40]) for i in range(0, len(words), 40)]
+    (folder / "text.txt").write_text("\n\n".join(paragraphs))
+    return {
+        "model": str(folder / "model"),
+        "axis": ("gender",),
+        "prompts": str(folder / "prompts.csv"),
+        "text": str(folder / "text.txt"),
+        "toxicity": "profanity-check",
+        "samples": 2,
+        "new_tokens": 6,
+        "text_tokens": 600,
+        "gamma": 0.2,
+        "alpha": 0.05,
+        "reliability": 0.0,
+    }
+
+
+@pytest.fixture(scope="module")
+def neurons(options, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "neurons"
+    return out, levelhead.run(out=out, unit="neuron", **options)
+
+
+def test_a_run_of_neurons_removes_the_planted_one(neurons):
+    out, evaluation = neurons
+    selection = json.loads((out / "selection.json").read_text())
+    assert selection["unit"] == evaluation["unit"] == "neuron"
+    assert selection["neurons"] == evaluation["neurons"]
+    assert "heads" not in selection
+    model = levelhead.load(out / "model")
+    gone = removed_neurons(model)
+    assert sum(map(len, gone.values())) == int(0.05 * 288)
+    assert NEURON[1] in gone[NEURON[0]]
+    assert evaluation["axes"]["gender"]["difference"]["value"] < -0.1
+    assert evaluation["headline"].startswith("Removing 14 neurons reduces")
+    table = (
+        levelhead.ScoreTable.read(out / "scores.csv") if hasattr(levelhead, "ScoreTable") else None
+    )
+    assert table is None or table.unit == "neuron"
+    header, *rows = (out / "scores.csv").read_text().splitlines()
+    assert header.startswith("layer,neuron,")
+    assert len(rows) == 288
+
+
+def test_its_report_and_card_say_the_unit(neurons):
+    out, _ = neurons
+    page = (out / "report.html").read_text()
+    assert "14 of 288 neurons pruned" in page
+    assert "Head map" not in page
+    card = (out / "model/README.md").read_text()
+    assert "14 MLP neurons" in card
+    assert "Removed neurons" in card
+    assert levelhead.report(out, "md").exists()
+
+
+def test_it_goes_on_where_it_stopped_and_selects_again(neurons, options):
+    out, evaluation = neurons
+    before = (out / "scores.csv").stat().st_mtime_ns
+    assert levelhead.run(out=out, unit="neuron", **options) == evaluation
+    assert (out / "scores.csv").stat().st_mtime_ns == before
+    other = levelhead.select(out, alpha=0.02, gamma=0.2)
+    assert other.unit == "neuron"
+    with pytest.raises(RunFolderError, match=r"selection\.json"):
+        levelhead.evaluate(out)
+    levelhead.select(out, alpha=0.05, gamma=0.2)
+
+
+def test_neurons_are_saved_as_a_stock_checkpoint(neurons, tmp_path):
+    out, _ = neurons
+    levelhead.prune(out, out=tmp_path / "zeroed", format="zeroed")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "zeroed")
+    gone = removed_neurons(levelhead.load(out / "model"))
+    for layer, neurons_gone in gone.items():
+        down = stock.model.layers[layer].mlp.down_proj.weight
+        assert (down[:, list(neurons_gone)] == 0).all()
+    with pytest.raises(ConfigError, match="knows attention heads only"):
+        levelhead.prune(out, out=tmp_path / "m.gguf", format="gguf")
+
+
+def test_a_run_of_layers_removes_the_layer_that_carries_the_name(options, planted_neuron, tmp_path):
+    given = options | {"alpha": 0.34, "gamma": 0.0}
+    evaluation = levelhead.run(out=tmp_path / "layers", unit="layer", **given)
+    layer = planted_neuron.head[0]
+    assert removed_heads(levelhead.load(tmp_path / "layers/model")) == {layer: tuple(range(6))}
+    selection = json.loads((tmp_path / "layers/selection.json").read_text())
+    assert (selection["unit"], selection["layers"]) == ("layer", [layer])
+    assert evaluation["headline"].startswith("Removing 1 attention layer reduces")
+    assert (tmp_path / "layers/scores.csv").read_text().startswith("layer,ppl_without")
+    assert "1 of 3 layers pruned" in (tmp_path / "layers/report.html").read_text()
+
+
+def test_neurons_of_experts_are_refused_before_any_work(options, tmp_path):
+    save_tiny_checkpoint(tmp_path / "moe", "mixtral")
+    with pytest.raises(
+        levelhead.UserError if hasattr(levelhead, "UserError") else Exception
+    ) as told:
+        levelhead.run(
+            out=tmp_path / "run", unit="neuron", **options | {"model": str(tmp_path / "moe")}
+        )
+    assert "mixture of experts" in str(told.value)
+    assert not (tmp_path / "run").exists()
