@@ -91,6 +91,11 @@ class ScoreTable:
         frame = frame.astype({"layer": int, "head": int})
         frame = frame.sort_values(["layer", "head"], ignore_index=True)
         num_layers, num_heads = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
+        if num_layers * num_heads > 4 * len(frame) + 1000:  # before a list of all of them is made
+            raise ScoreTableError(
+                f"{source} has {len(frame):,} rows, and its largest layer and head make "
+                f"{num_layers:,} layers x {num_heads:,} heads; a table needs every head"
+            )
         grid = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
         rows = list(zip(frame["layer"], frame["head"], strict=True))
         if len(rows) != len(set(rows)):
