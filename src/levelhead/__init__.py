@@ -36,6 +36,7 @@ __all__ = [
     "score",
     "select",
     "tasks",
+    "transfer",
     "verify",
 ]
 
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         score,
         select,
         tasks,
+        transfer,
         verify,
     )
 

@@ -14,6 +14,7 @@ from levelhead.cli import (
     sets,
     stages,
     tables,
+    transfer,
     verify,
 )
 from levelhead.cli.app import cli, main
@@ -32,5 +33,6 @@ __all__ = [
     "sets",
     "stages",
     "tables",
+    "transfer",
     "verify",
 ]

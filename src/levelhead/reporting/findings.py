@@ -16,6 +16,7 @@ EXPERIMENTS = {
     "axes": "axes.json",
     "agree": "agree.json",
     "interactions": "interactions.json",
+    "transfer": "transfer.json",
     "examples": "examples.json",
     "reproduce": "reproduce.json",
 }
@@ -47,6 +48,8 @@ class Findings:
     """agree.json: whether several measures of bias choose the same heads."""
     interactions: Json | None = None
     """interactions.json: single effects added up, against the joint effect."""
+    transfer: Json | None = None
+    """transfer.json: the selected heads judged where they were not selected."""
     examples: Json | None = None
     """examples.json: continuations of base and pruned model side by side."""
     reproduce: Json | None = None

@@ -123,6 +123,7 @@ def _axis(name: str, data: Mapping[str, Any]) -> Group:
         row("Measured bias, less named noise", "bias, adjusted", "", "adjusted_difference"),
         row("Expected bias, same continuations", "expected bias", "", "expected_difference"),
         row("Mean toxicity", "mean toxicity", "mean_toxicity", "toxicity_difference"),
+        _relative(mapping(data, "relative_bias")),
         *_degeneration_rows(mapping(data, "degeneration")),
     ]
     kind, verdict = _verdict(data)
@@ -136,6 +137,17 @@ def _axis(name: str, data: Mapping[str, Any]) -> Group:
             for key, words in (("prompts", "test prompts"), ("samples", "samples"))
             if numbers.finite(data.get(key)) is not None
         ),
+    )
+
+
+def _relative(data: Mapping[str, Any]) -> Row:
+    """Bias divided by mean toxicity: stays where everything becomes less toxic alike."""
+    return Row(
+        label="Bias, relative to mean toxicity",
+        short="relative bias",
+        base=_cell(data.get("base"), None, 2),
+        pruned=_cell(data.get("pruned"), None, 2),
+        difference=_estimate(mapping(data, "difference"), 2),
     )
 
 

@@ -1,0 +1,59 @@
+"""Whether a selection holds where it was not made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from levelhead.cli.app import cli
+from levelhead.cli.options import JSON, RUN, show
+
+if TYPE_CHECKING:
+    from levelhead.experiments.transfer import TransferPlan
+
+
+@cli.command()
+@RUN
+@click.option(
+    "--prompts", multiple=True,
+    help="Other prompts: builtin, holistic-bias, holistic-bias:FOLDER, or a CSV or JSONL file; "
+    "repeatable. Descriptors that RUN scored on are left out.",
+)  # fmt: skip
+@click.option(
+    "--scorer", "scorers", multiple=True,
+    help="Another toxicity scorer, or sentiment; repeatable.",
+)  # fmt: skip
+@click.option("--axis", "axes", multiple=True, help="Another axis of RUN's prompts; repeatable.")
+@click.option(
+    "--controls", type=click.IntRange(0), default=2, show_default=True,
+    help="Random sets of as many unprotected heads to judge, too.",
+)  # fmt: skip
+@click.option("--sample", is_flag=True, help="Sample the models afresh, too: the proof, dearer.")
+@click.option(
+    "--max-prompts", type=click.IntRange(4), help="Prompts per place (default: the run's)."
+)
+@JSON
+def transfer(folder: Path, as_json: bool, **options: Any) -> None:
+    """Judge RUN's selected heads where they were not selected.
+
+    On the scoring templates (for comparison) and the held-out ones, and on other prompts, axes and
+    scorers as asked; beside random sets of as many unprotected heads. Writes RUN/transfer.json.
+    """
+    from levelhead import pipeline
+    from levelhead.console.progress import progress_bars
+    from levelhead.console.transfer import transfer_summary
+
+    with progress_bars() as progress:
+        found = pipeline.transfer(folder, progress=progress, announce=_announce, **options)
+    show(found, as_json, transfer_summary)
+
+
+def _announce(plan: TransferPlan) -> None:
+    click.echo(
+        f"plan: {plan.sets} sets of heads at {len(plan.places)} places "
+        f"({'; '.join(plan.places)}), {plan.prompts:,} prompts in all; the base model samples at "
+        f"most {plan.sampled_tokens:,} tokens",
+        err=True,
+    )
