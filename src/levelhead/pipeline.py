@@ -29,6 +29,7 @@ from levelhead.experiments.glance import glance as heads
 from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
 from levelhead.experiments.tasks import tasks
+from levelhead.experiments.transfer import transfer
 from levelhead.export.model import TARGETS, Target, export_model
 from levelhead.journal import watch
 from levelhead.models.checkpoint import Format, load
@@ -67,6 +68,7 @@ __all__ = [
     "score",
     "select",
     "tasks",
+    "transfer",
     "verify",
 ]
 

@@ -51,6 +51,7 @@ def _sections(findings: Findings, view: HeadView) -> tuple[Section, ...]:
         sections.axes(findings.axes),
         sections.agree(findings.agree),
         sections.interactions(findings.interactions),
+        sections.transfer(findings.transfer),
         sections.side_by_side(findings.examples, evaluation, details),
         sections.reading(
             str(config.get("estimator", "token-gradient")), str(config.get("toxicity_input", ""))

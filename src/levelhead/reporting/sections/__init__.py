@@ -14,6 +14,7 @@ from levelhead.reporting.sections.reading import reading
 from levelhead.reporting.sections.reproduce import reproduce
 from levelhead.reporting.sections.results import results
 from levelhead.reporting.sections.texts import side_by_side
+from levelhead.reporting.sections.transfer import transfer
 from levelhead.reporting.sections.units import pruned_units
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "reproduce",
     "results",
     "side_by_side",
+    "transfer",
 ]
