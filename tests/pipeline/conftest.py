@@ -25,7 +25,11 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with model/ (one planted head), prompts.csv and text.txt."""
-    folder = tmp_path_factory.mktemp("inputs")
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def write_inputs(folder: Path) -> Path:
+    """model/, prompts.csv and text.txt, into a folder."""
     planted = planted_model()
     planted.model.save_pretrained(folder / "model")
     planted.tokenizer.save_pretrained(folder / "model")
@@ -46,6 +50,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def options(inputs: Path) -> dict[str, Any]:
     """Options of a run on those inputs."""
+    return run_options(inputs)
+
+
+def run_options(inputs: Path) -> dict[str, Any]:
+    """The options of `options`."""
     return {
         "axis": ("gender",),
         "prompts": str(inputs / "prompts.csv"),

@@ -157,7 +157,7 @@ def test_a_second_run_repeats_no_work_and_changes_nothing(
     levelhead.run(str(inputs / "model"), out=done, progress=progress, **options)
     assert tasks == []
     for path, content in before.items():
-        if path.name != "report.html":
+        if path.name != "report.html" and "work" not in path.parts:
             assert path.read_bytes() == content, path
 
 

@@ -13,14 +13,17 @@ from levelhead.cli import (
     report,
     sets,
     stages,
+    status,
     tables,
     transfer,
     verify,
 )
 from levelhead.cli.app import cli, main
 from levelhead.cli.permissions import add_permissions
+from levelhead.cli.progress_options import add_progress
 
 add_permissions(cli)
+add_progress(cli)
 __all__ = [
     "agree",
     "axes",
@@ -32,6 +35,7 @@ __all__ = [
     "report",
     "sets",
     "stages",
+    "status",
     "tables",
     "transfer",
     "verify",

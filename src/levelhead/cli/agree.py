@@ -9,6 +9,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, RUN, show
+from levelhead.cli.progress_options import tell
 
 if TYPE_CHECKING:
     from levelhead.experiments.agree import AgreePlan
@@ -60,9 +61,8 @@ def agree(
 
 def _announce(plan: AgreePlan) -> None:
     done = f" ({', '.join(plan.done)} done already)" if plan.done else ""
-    click.echo(
+    tell(
         f"plan: {len(plan.measures)} measures, {', '.join(plan.measures)}{done}, on {plan.texts} "
         f"continuations of {plan.prompts} prompts of {plan.axis}; about {plan.cpu_seconds:,.0f} "
-        "CPU seconds",
-        err=True,
+        "CPU seconds"
     )

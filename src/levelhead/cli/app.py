@@ -7,11 +7,13 @@ import sys
 import click
 
 from levelhead import __version__
+from levelhead.cli.signals import MESSAGE, end_in_time, exit_code
 from levelhead.errors import LevelheadError
 
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 internal failure or failed check, 2 your mistake (the
-message says what to change), 3 unreliable scores, 130 interrupted."""
+message says what to change), 3 unreliable scores, 130 interrupted
+(Ctrl-C), 143 terminated."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
@@ -33,18 +35,17 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; every foreseen error ends with its message and exit code, no traceback."""
+    end_in_time()
     try:
         code = cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = 130
-    except KeyboardInterrupt:
-        code = 130
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        code = exit_code(error)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except LevelheadError as error:
         click.echo(f"levelhead: {error}", err=True)
         code = error.exit_code
-    if code == 130:
-        click.echo("levelhead: interrupted; the same command goes on from here", err=True)
+    if code in (130, 143):
+        click.echo(f"\n{MESSAGE}", err=True)
     sys.exit(code if isinstance(code, int) else 0)

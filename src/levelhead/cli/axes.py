@@ -9,6 +9,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, show
+from levelhead.cli.progress_options import tell
 
 if TYPE_CHECKING:
     from levelhead.experiments.cross_axes import CrossPlan
@@ -77,10 +78,9 @@ def heads(
 
 
 def _announce(plan: CrossPlan) -> None:
-    click.echo(
+    tell(
         f"plan ({', '.join(plan.axes)}): {plan.sets} sets of heads (fasp and random, one each per "
         f"axis) are read on the test prompts of every axis; at most {plan.sampled_tokens:,} tokens "
         f"are sampled and {plan.read_tokens:,} read; what an earlier call has left is not done "
-        "again",
-        err=True,
+        "again"
     )

@@ -10,6 +10,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, RUN, show
+from levelhead.cli.progress_options import tell
 from levelhead.config import DEVICES, DTYPES
 
 if TYPE_CHECKING:
@@ -117,14 +118,13 @@ def push(folder: Path, repo_id: str, private: bool) -> None:
 
 def _announce_bench(plan: BenchPlan) -> None:
     memory = "; then each once more in a process of its own, for its memory" if plan.memory else ""
-    click.echo(
+    tell(
         f"plan: {plan.rounds} rounds of base, pruned and base again; {plan.batch_size} x "
         f"{plan.prompt_tokens} prompt tokens and {plan.new_tokens} new ones; {plan.threads} "
-        f"threads{memory}",
-        err=True,
+        f"threads{memory}"
     )
 
 
 def _announce_push(plan: PushPlan) -> None:
     to = f"{plan.repo_id}{' (private)' * plan.private}"
-    click.echo(f"to {to}: {plan.num_bytes:,} bytes in {', '.join(plan.files)}", err=True)
+    tell(f"to {to}: {plan.num_bytes:,} bytes in {', '.join(plan.files)}")

@@ -9,6 +9,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, given, options_of, show
+from levelhead.cli.progress_options import tell
 from levelhead.config import EVALUATE
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def evaluate(path: Path, tasks: str | None, as_json: bool, **options: Any) -> No
 
 def _announce_tasks(plan: TasksPlan) -> None:
     limit = "" if plan.limit is None else f", the first {plan.limit} items of each"
-    click.echo(
+    tell(
         f"plan: {', '.join(plan.tasks)}{limit}, with {len(plan.models)} "
-        f"model{'s' * (len(plan.models) != 1)}",
-        err=True,
+        f"model{'s' * (len(plan.models) != 1)}"
     )

@@ -10,6 +10,7 @@ import click
 from levelhead import runs
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, OUT, announce, given, options_of, show
+from levelhead.cli.progress_options import tell
 from levelhead.config import BOUNDARY, EVALUATE, METHODS, SCORE
 from levelhead.errors import ConfigError, RunFolderError
 
@@ -146,10 +147,9 @@ def reproduce(
 
 
 def _announce_hours(plan: ReproducePlan) -> None:
-    click.echo(
+    tell(
         f"plan: {plan.heads} heads scored by {plan.estimator}, about {plan.scoring_hours:.1f} "
-        f"hours on this machine, then {plan.comparing_hours:.1f} to choose and prove a set",
-        err=True,
+        f"hours on this machine, then {plan.comparing_hours:.1f} to choose and prove a set"
     )
 
 
@@ -189,10 +189,9 @@ def _shares(name: str, text: str) -> tuple[float, ...]:
 
 
 def _announce(plan: ComparePlan) -> None:
-    click.echo(
+    tell(
         f"plan ({', '.join(plan.axes)}): at most {plan.searched} sets of heads are read on "
         f"validation prompts to choose gamma, {plan.judged} on test prompts; {plan.sampled} "
         f"models, the base among them, write at most {plan.sampled_tokens:,} tokens; what an "
-        "earlier comparison of this run has left is not done again",
-        err=True,
+        "earlier comparison of this run has left is not done again"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from levelhead.cli.progress_options import tell
 from levelhead.config import RunConfig
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def announce(plan: Plan) -> None:
-    click.echo(
+    tell(
         f"plan: {plan.heads:,} {plan.unit}s; at most {plan.scoring_tokens:,} tokens are sampled to "
         f"score ({', '.join(plan.axes)}) and {plan.evaluation_tokens:,} to evaluate "
         f"({', '.join(plan.evaluated_axes)}); {plan.text_tokens:,} tokens of perplexity text"
@@ -86,8 +87,7 @@ def announce(plan: Plan) -> None:
             f"split-half reliability below {plan.reliability:g}"
             if plan.more_tokens
             else ""
-        ),
-        err=True,
+        )
     )
 
 

@@ -9,6 +9,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, RUN, show
+from levelhead.cli.progress_options import tell
 
 if TYPE_CHECKING:
     from levelhead.experiments.interactions import InteractionPlan
@@ -37,10 +38,9 @@ def interactions(folder: Path, pairs: int, as_json: bool) -> None:
 
 
 def _announce(plan: InteractionPlan) -> None:
-    click.echo(
+    tell(
         f"plan ({plan.axis}): {plan.heads} heads are ablated one by one, then together, and "
-        f"{plan.pairs} pairs of them, on test prompts and text",
-        err=True,
+        f"{plan.pairs} pairs of them, on test prompts and text"
     )
 
 

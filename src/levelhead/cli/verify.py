@@ -11,6 +11,7 @@ import click
 from levelhead.cli.app import cli
 from levelhead.cli.deploy import DEVICE, DTYPE
 from levelhead.cli.options import JSON, show
+from levelhead.cli.progress_options import tell
 
 if TYPE_CHECKING:
     from levelhead.verification.gate import VerifyPlan
@@ -50,9 +51,8 @@ def verify(path: str, as_json: bool, **options: Any) -> None:
 
 
 def _announce(plan: VerifyPlan) -> None:
-    click.echo(
+    tell(
         f"plan: {plan.subject} against {plan.base}: {plan.prompts:,} test prompts of "
         f"{len(plan.axes)} axes ({', '.join(plan.axes)}), at most {plan.sampled_tokens:,} tokens "
-        f"by both; {plan.checks} checks",
-        err=True,
+        f"by both; {plan.checks} checks"
     )

@@ -1,13 +1,18 @@
-"""Progress on standard error, with time left: bars on a terminal, lines elsewhere."""
+"""Progress on standard error, with time left: bars on a terminal, lines elsewhere.
+
+Or an object a line for machines (`--progress json`), or nothing (`--quiet`).
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -20,8 +25,10 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from levelhead.batching import Advance
-from levelhead.progress import Progress
+from levelhead.progress import Progress, silent
 
+CHOICE = "levelhead.progress"
+"""Of a command's context: "none", "json", or nothing where neither was asked for."""
 LINES_EVERY = 20.0
 """Seconds between progress lines where there is no terminal to draw bars on."""
 
@@ -34,6 +41,11 @@ def progress_bars() -> Iterator[Progress]:
     silence: Any = logging  # its functions have no types
     silence.disable_progress_bar()
     silence.set_verbosity_error()
+    context = click.get_current_context(silent=True)
+    choice = None if context is None else context.meta.get(CHOICE)
+    if choice is not None:
+        yield silent if choice == "none" else _json_lines
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines
@@ -73,3 +85,34 @@ def _lines(description: str, total: int) -> Iterator[Advance]:
     yield advance
     spent = time.monotonic() - start
     print(f"{description}: {done}/{total} in {spent:.0f} s", file=sys.stderr, flush=True)
+
+
+JSON_EVERY = 1.0
+"""Seconds between the objects of one task, but for its first and last."""
+
+
+@contextmanager
+def _json_lines(description: str, total: int) -> Iterator[Advance]:
+    begun = last = time.monotonic()
+    done = 0
+
+    def say(event: str) -> None:
+        spent = time.monotonic() - begun
+        left = spent / done * (total - done) if done else None
+        fields = {"event": event, "task": description, "done": done, "total": total}
+        fields |= {
+            "seconds": round(spent, 3),
+            "seconds_left": None if left is None else round(left, 3),
+        }
+        print(json.dumps(fields), file=sys.stderr, flush=True)
+
+    def advance(units: int) -> None:
+        nonlocal done, last
+        done += units
+        if time.monotonic() - last >= JSON_EVERY and done < total:
+            last = time.monotonic()
+            say("progress")
+
+    say("begins")
+    yield advance
+    say("ends")

@@ -10,8 +10,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 CODE = (
-    "batching.py", "sampling.py", "session.py", "evaluation", "experiments", "journal", "metrics", "models",
-    "scoring", "stages", "toxicity",
+    "batching.py", "sampling.py", "session.py", "evaluation", "experiments", "journal", "metrics",
+    "models", "scoring", "stages", "toxicity",
 )  # fmt: skip
 """The parts of levelhead that decide what a batch's results are, and how they are kept."""
 
