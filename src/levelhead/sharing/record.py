@@ -68,13 +68,14 @@ def objective_of(
 
 
 def removed_of(selection: Json) -> dict[str, Any]:
-    """{"removed_heads": {layer: heads}} of a selection, or {"removed_neurons": ...}."""
+    """{"removed_heads": {layer: heads}} of a selection (and "gates"), or {"removed_neurons"}."""
     if "neurons" in selection:
         return {"removed_neurons": dict(selection["neurons"])}
     layers: dict[str, list[int]] = {}
     for layer, head in sorted(map(tuple, selection["heads"])):
         layers.setdefault(str(layer), []).append(int(head))
-    return {"removed_heads": layers}
+    gates = {"gates": selection["gates"]} if selection.get("gates") else {}
+    return {"removed_heads": layers, **gates}
 
 
 def pruning_record(
