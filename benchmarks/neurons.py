@@ -54,10 +54,13 @@ from levelhead.session import Session
 AXIS, GAMMA = "gender_and_sex", 0.3
 TARGETS = (0.05, 0.1)
 ALPHAS = {
-    "head": (0.02, 0.05, 0.1, 0.15),
-    "neuron": (0.02, 0.05, 0.1, 0.2),
-    "weight": (0.05, 0.1, 0.2, 0.4),
+    "head": (0.02, 0.05, 0.1),
+    "neuron": (0.003, 0.01, 0.03),
+    "neuron, gamma 0.7": (0.01, 0.03, 0.1),
+    "weight": (0.0001, 0.001, 0.01),
+    "weight, gamma 0.9": (0.0001, 0.001, 0.01),
 }
+"""Shares first looked at: of single weights a percent ruins the model."""
 LAYERS = (1, 2, 3)
 LAYER_PROMPTS, LAYER_TOKENS = 60, 1024
 """Layers are ablated one by one, on less: their effects are large."""
@@ -117,6 +120,8 @@ def measure(quick: bool) -> Json:
             "agreement": split_half_agreement(halves, AXIS, "fasp", GAMMA, 0.1, 0),
         }
         sets[unit] = _unit_sets(session, table)
+        if unit == "neuron":
+            sets["neuron, gamma 0.7"] = _unit_sets(session, table, 0.7)
         _keep("scored", scored)
     problem = session.problem(AXIS, "validation")
     base = sample_texts(problem, silent, "base")
@@ -129,6 +134,7 @@ def measure(quick: bool) -> Json:
         "measurable": weights.measurable,
     }
     sets["weight"] = _weight_sets(session, weights)
+    sets["weight, gamma 0.9"] = _weight_sets(session, weights, 0.9)
     _keep("scored", scored)
     out: Json = {"scored": scored, **_judged(session, sets, targets)}
     fours = _two_of_four(session, weights)
@@ -140,9 +146,9 @@ def measure(quick: bool) -> Json:
     return out
 
 
-def _unit_sets(session: Session, table: ScoreTable) -> Sets:
+def _unit_sets(session: Session, table: ScoreTable, gamma: float = GAMMA) -> Sets:
     def of(alpha: float) -> Variant:
-        chosen = select_heads(table, axis=AXIS, method="fasp", gamma=GAMMA, alpha=alpha)
+        chosen = select_heads(table, axis=AXIS, method="fasp", gamma=gamma, alpha=alpha)
         return _without(session, in_units(chosen, table))
 
     return of
@@ -157,11 +163,11 @@ def _without(session: Session, selection: HeadSelection) -> Variant:
     return gated_off
 
 
-def _weight_sets(session: Session, scores: WeightScores) -> Sets:
+def _weight_sets(session: Session, scores: WeightScores, gamma: float = GAMMA) -> Sets:
     fall, cost = ({n: v.numpy() for n, v in s.items()} for s in (scores.fall, scores.cost))
 
     def of(alpha: float) -> Variant:
-        masks = _tensors(select_weights(fall, cost, gamma=GAMMA, sparsity=alpha))
+        masks = _tensors(select_weights(fall, cost, gamma=gamma, sparsity=alpha))
         return lambda: without_weights(session.base.model, masks)
 
     return of
@@ -276,7 +282,7 @@ def _alpha_of(
         xs = np.array(sorted(known))
         ys = np.maximum.accumulate([max(known[x], 1e-5) for x in xs])
         at = float(np.exp(np.interp(np.log(target), np.log(ys), np.log(xs))))
-        at = round(at, 4)
+        at = float(f"{at:.4g}")
         if at in known:
             break
         known[at] = judge.text(of(at))["value"]

@@ -12,7 +12,12 @@ from transformers import AutoModelForCausalLM
 
 import levelhead
 from levelhead.errors import ConfigError, RunFolderError
+from levelhead.metrics.perplexity import perplexity
+from levelhead.models.neuron_gates import ablate_neurons
 from levelhead.models.removed_heads import removed_heads, removed_neurons
+from levelhead.records import HeadSelection
+from levelhead.runs import RunFolder
+from levelhead.session import Session
 from levelhead.testing import COMMON_WORDS, save_tiny_checkpoint
 
 
@@ -131,3 +136,52 @@ def test_neurons_of_experts_are_refused_before_any_work(options, tmp_path):
         )
     assert "mixture of experts" in str(told.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def heads(options, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "heads"
+    levelhead.score(out=out, **options | {"alpha": 0.06})
+    return out
+
+
+def test_runs_of_neurons_are_compared_with_runs_of_heads(neurons, heads):
+    out, _ = neurons
+    found = levelhead.compare(
+        heads, out, methods=("fasp",), alphas=(0.0, 0.06), gammas=(0.2,), sample_at=(), seeds=1
+    )
+    points = {p["run"]: p for p in found["points"] if p["alpha"] and p["gamma"]}
+    assert points["heads"]["num_heads"] == 1
+    assert "unit" not in points["heads"]
+    own = points["neurons"]
+    assert own["unit"] == "neuron"
+    assert "heads" not in own
+    gone = HeadSelection.from_json({"neurons": own["neurons"]})
+    assert NEURON in gone.heads
+    assert own["num_heads"] == len(gone.heads) == 17
+    change = {name: p["axes"]["gender"]["expected_difference"] for name, p in points.items()}
+    assert change["neurons"]["ci95"][1] < 0
+    # What the comparison judged is the model without these neurons: by its perplexity.
+    session = Session(RunFolder.open(heads).config)
+    ids = session.text_ids("test")[:4096]
+    whole = levelhead.load(session.base_path)
+    bos = session.tokenizer.bos_token_id
+    with ablate_neurons(whole, gone.by_layer):
+        assert own["perplexity"] == pytest.approx(
+            perplexity(whole, ids, bos_token_id=bos).perplexity, rel=1e-6
+        )
+    assert own["perplexity"] != pytest.approx(points["heads"]["perplexity"], rel=1e-4)
+    assert levelhead.report(heads).exists()
+
+
+def test_commands_that_know_heads_only_say_so(neurons):
+    out, _ = neurons
+    for command in (levelhead.interactions, levelhead.agree, levelhead.heads):
+        with pytest.raises(ConfigError, match="knows attention heads only"):
+            command(out)
+
+
+def test_examples_of_neurons_are_those_of_the_pruned_model(neurons):
+    out, _ = neurons
+    found = levelhead.examples(out, groups=2, samples=1)
+    assert found["prompts"]

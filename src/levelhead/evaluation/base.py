@@ -15,7 +15,9 @@ from jaxtyping import Float
 from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.models.gates import ablate
+from levelhead.models.units import ablate_units
 from levelhead.progress import Progress
+from levelhead.records import HeadSelection
 from levelhead.sampling import pad_id
 from levelhead.scoring.matched_rows import MatchedRows, matched_rows
 from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
@@ -40,6 +42,17 @@ def without_heads(model: PreTrainedModel, heads: Mapping[int, Sequence[int]]) ->
     @contextmanager
     def gated_off() -> Iterator[PreTrainedModel]:
         with ablate(model, heads):
+            yield model
+
+    return gated_off
+
+
+def without_units(model: PreTrainedModel, selection: HeadSelection) -> Variant:
+    """As `without_heads`, for what a selection names: heads, layers or MLP neurons."""
+
+    @contextmanager
+    def gated_off() -> Iterator[PreTrainedModel]:
+        with ablate_units(model, selection.unit, selection.by_layer):
             yield model
 
     return gated_off

@@ -27,6 +27,7 @@ from levelhead.experiments.measures import (
     measure_heads,
     predicted_seconds,
 )
+from levelhead.experiments.scored import heads_only
 from levelhead.experiments.units import Units
 from levelhead.progress import Progress, silent
 from levelhead.runs import RunFolder
@@ -89,6 +90,7 @@ def agree(
     config = folder.config.resolved()
     command = f"score --out {folder.path}"
     table = ScoreTable.read(folder.require(runs.SCORES, command))
+    heads_only(table.unit, "agree")
     details = runs.read_json(folder.require(runs.DETAILS, command))
     continuations = folder.require(runs.CONTINUATIONS, command)
     alpha = config.alpha if alpha is None else alpha

@@ -41,11 +41,11 @@ from levelhead.experiments.grid import (
     check_grid,
     within_budget,
 )
-from levelhead.experiments.joint import JointEvaluator, units_of
+from levelhead.experiments.joint import Chosen, JointEvaluator, units_of
 from levelhead.metrics.bias import bias
 from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.progress import Progress, silent
-from levelhead.records import Head
+from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scoring.score_table import unreliable
@@ -204,7 +204,7 @@ def _base_bias(base: BaseAxis) -> Json:
 def _point_json(
     judge: JointEvaluator, axis: str, point: Point, budget: float, proven: bool
 ) -> Json:
-    judged = _judge(judge, axis, point.heads)
+    judged = _judge(judge, axis, point.chosen)
     return point.to_json() | {
         "within_budget": within_budget(judged, budget),
         "perplexity": judged["perplexity"],
@@ -212,7 +212,7 @@ def _point_json(
         "axes": {
             axis: {
                 "expected_difference": judged["expected_difference"],
-                "sampled": _sampled(judge, axis, point.heads) if proven and point.heads else None,
+                "sampled": _sampled(judge, axis, point.chosen) if proven and point.heads else None,
             }
         },
     }
@@ -225,7 +225,7 @@ def _search(
     rows: list[Json] = []
     for point in points:
         if point.heads:
-            judged = _judge(judge, axis, point.heads)
+            judged = _judge(judge, axis, point.chosen)
             rows.append(
                 {
                     "run": point.run,
@@ -248,8 +248,8 @@ def _search(
     return rows, chosen
 
 
-def _judge(judge: JointEvaluator, axis: str, heads: Sequence[Head]) -> Json:
-    if not heads:
+def _judge(judge: JointEvaluator, axis: str, heads: Chosen) -> Json:
+    if not (heads.heads if isinstance(heads, HeadSelection) else heads):
         zero = {"value": 0.0, "ci95": [0.0, 0.0]}
         text = judge.text([])
         return {
@@ -265,7 +265,7 @@ def _judge(judge: JointEvaluator, axis: str, heads: Sequence[Head]) -> Json:
     }
 
 
-def _sampled(judge: JointEvaluator, axis: str, heads: Sequence[Head]) -> Json:
+def _sampled(judge: JointEvaluator, axis: str, heads: Chosen) -> Json:
     found = judge.sampled(axis, heads)
     kept = ("difference", "adjusted_difference", "expected_difference", "toxicity_difference")
     return {

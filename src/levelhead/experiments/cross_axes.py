@@ -18,6 +18,7 @@ from levelhead import journal, runs
 from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import ConfigError
 from levelhead.experiments.joint import GROUPS, JointEvaluator, units_of
+from levelhead.experiments.scored import heads_only
 from levelhead.metrics.bias import bias
 from levelhead.progress import Progress, silent
 from levelhead.records import Head
@@ -80,6 +81,7 @@ def cross_axes(
     """
     folder = RunFolder.open(run)
     table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {run}"))
+    heads_only(table.unit, "axes --prune")
     config = folder.config
     gamma = config.gamma if gamma is None else gamma
     alpha = config.alpha if alpha is None else alpha

@@ -29,8 +29,9 @@ def run_findings(folder: RunFolder) -> Findings:
         selection = folder.require(runs.SELECTION, f"select {path}")
         found["evaluation"] = runs.read_json(evaluation)
         found["selection"] = read_selection(selection)
-    with suppress(ScoreTableError, SelectionError):  # scores that it can say nothing about
-        found["glance"] = glance(path)
+    if folder.config.unit == "head":
+        with suppress(ScoreTableError, SelectionError):  # scores that it can say nothing about
+            found["glance"] = glance(path)
     return Findings(
         table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
         config=folder.config.to_json(),

@@ -21,6 +21,7 @@ from levelhead.experiments.scored import (
     base_value,
     correlated,
     effect_of,
+    heads_only,
     read_scored,
 )
 from levelhead.scores import PPL, ScoreTable, bias_metric, column
@@ -80,6 +81,8 @@ def glance(
     if not critical > 0:
         raise ConfigError(f"critical={critical} is not a share above 0; 0.01 is 1% of perplexity")
     scored = read_scored(path, by_seed=False)
+    if scored.table is not None:
+        heads_only(scored.table.unit, "heads")
     table = scored.table
     if table is None or PPL not in scored.effects:
         raise ScoreTableError(f"{path} has no column ppl_without, so no effects on perplexity")

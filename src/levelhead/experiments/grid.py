@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from levelhead.errors import SelectionError
-from levelhead.records import Head
+from levelhead.records import Head, HeadSelection, Unit
 from levelhead.scores import ScoreTable, head_count
 from levelhead.selection import select_heads
+from levelhead.selection.units import in_units
 
 ALPHAS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -32,6 +33,15 @@ class Point:
     heads: tuple[Head, ...]
     run: str | None = None
     """Whose head scores ranked them, where several runs are compared."""
+    unit: Unit = "head"
+    """What `heads` are, by the run's scores: heads, all heads of layers, or (layer, neuron)."""
+
+    @property
+    def chosen(self) -> Sequence[Head] | HeadSelection:
+        """The heads; of neurons a selection that says so."""
+        return (
+            HeadSelection(heads=self.heads, unit="neuron") if self.unit == "neuron" else self.heads
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The form of compare.json."""
@@ -42,7 +52,8 @@ class Point:
             "gamma": self.gamma,
             "draw": self.draw,
             "num_heads": len(self.heads),
-            "heads": [list(head) for head in self.heads],
+            **({} if self.unit == "head" else {"unit": self.unit}),
+            **HeadSelection(heads=self.heads, unit=self.unit).chosen_json(),
         }
 
 
@@ -65,8 +76,11 @@ def points_of(
                 heads = _heads(table, axis, method, alpha, gamma, draw)
                 if heads is not None:
                     found.append(
-                        Point(method=method, alpha=alpha, gamma=gamma, draw=draw, heads=heads)
-                    )
+                        Point(
+                            method=method, alpha=alpha, gamma=gamma, draw=draw, heads=heads,
+                            unit=cast(Unit, table.unit),
+                        )
+                    )  # fmt: skip
     return found
 
 
@@ -79,9 +93,10 @@ def _heads(
         return ()
     if gamma is not None and count > total - head_count(gamma, total):
         return None
-    return select_heads(
+    chosen = select_heads(
         table, axis=axis, method=method, gamma=gamma or 0.0, alpha=alpha, seed=draw or 0
-    ).heads
+    )
+    return in_units(chosen, table).heads
 
 
 def check_grid(

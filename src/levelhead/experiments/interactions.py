@@ -25,6 +25,7 @@ from levelhead.batching import map_batches
 from levelhead.errors import ConfigError
 from levelhead.evaluation.axis import expected_shifts, t_reach
 from levelhead.experiments.joint import TEXT_TOKENS, JointEvaluator, units_of
+from levelhead.experiments.scored import heads_only
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.models.gates import ablate
 from levelhead.progress import Progress, silent
@@ -86,6 +87,7 @@ def interactions(
     """
     folder = RunFolder.open(run)
     selection = read_selection(folder.require(runs.SELECTION, f"select {run}"))
+    heads_only(selection.unit, "interactions")
     heads = selection.heads
     if len(heads) < 2:
         raise ConfigError(

@@ -20,7 +20,13 @@ from jaxtyping import Float
 from levelhead import journal
 from levelhead.config import EVALUATE
 from levelhead.evaluation.axis import evaluate_axis, expected_difference, read_matched
-from levelhead.evaluation.base import BaseAxis, Variant, base_axis, without_heads
+from levelhead.evaluation.base import (
+    BaseAxis,
+    Variant,
+    base_axis,
+    without_heads,
+    without_units,
+)
 from levelhead.evaluation.text import text_perplexity
 from levelhead.experiments.units import Units
 from levelhead.metrics.perplexity import PerplexityResult, relative_increase
@@ -35,6 +41,8 @@ TEXT_TOKENS = 4096
 GROUPS: Mapping[Split, int] = {"validation": 20, "test": 40}
 """Matched groups of prompts that sets are read on: fewer where they are only searched."""
 Json = dict[str, Any]
+Chosen = Sequence[Head] | HeadSelection
+"""A set of heads; as a selection, of any unit."""
 
 
 def units_of(session: Session, folder: Path) -> Units:
@@ -77,7 +85,7 @@ class JointEvaluator:
                 self._bases[axis] = base_axis(problem, self.progress, texts, GROUPS[self.split])
         return self._bases[axis]
 
-    def expected(self, axis: str, heads: Sequence[Head]) -> Json:
+    def expected(self, axis: str, heads: Chosen) -> Json:
         """Expected difference of bias: {"value", "ci95", "stderr"}; pruned minus base."""
 
         def make() -> Json:
@@ -86,11 +94,11 @@ class JointEvaluator:
 
         return self._judged("expected", heads, make, self._of(axis))
 
-    def read(self, axis: str, heads: Sequence[Head]) -> Float[np.ndarray, " rows"]:
+    def read(self, axis: str, heads: Chosen) -> Float[np.ndarray, " rows"]:
         """sum_t r_t of each matched row of `base(axis)` without these heads."""
         return read_matched(self.base(axis), self._variant(heads), self.progress)
 
-    def text(self, heads: Sequence[Head]) -> Json:
+    def text(self, heads: Chosen) -> Json:
         """{"perplexity", "increase": {"value", "ci95"}}: on text, as a share of the base's."""
 
         def make() -> Json:
@@ -105,7 +113,7 @@ class JointEvaluator:
 
         return self._judged("text", heads, make, {"split": self.split, "tokens": TEXT_TOKENS})
 
-    def sampled(self, axis: str, heads: Sequence[Head]) -> Json:
+    def sampled(self, axis: str, heads: Chosen) -> Json:
         """Fresh sampling of a set: `AxisEvaluation.to_json()`."""
         return self._judged(
             "sampled",
@@ -116,15 +124,17 @@ class JointEvaluator:
             self._of(axis),
         )
 
-    def _judged(self, name: str, heads: Sequence[Head], make: Any, of: Json) -> Json:
-        found: Json = self.units.get(name, of | {"heads": _listed(heads)}, make)
+    def _judged(self, name: str, heads: Chosen, make: Any, of: Json) -> Json:
+        found: Json = self.units.get(name, of | _listed(heads), make)
         return found
 
     @property
     def _model(self) -> Any:
         return self.session.base.model
 
-    def _variant(self, heads: Sequence[Head]) -> Variant:
+    def _variant(self, heads: Chosen) -> Variant:
+        if isinstance(heads, HeadSelection):
+            return without_units(self._model, heads)
         return without_heads(self._model, HeadSelection.of(heads).by_layer)
 
     def _read_text(self, name: str, variant: Variant) -> PerplexityResult:
@@ -144,8 +154,11 @@ class JointEvaluator:
         }
 
 
-def _listed(heads: Sequence[Head]) -> list[list[int]]:
-    return [list(head) for head in sorted(heads)]
+def _listed(heads: Chosen) -> Json:
+    """What a set is called in the description of its units."""
+    if isinstance(heads, HeadSelection):
+        return heads.chosen_json()
+    return {"heads": [list(head) for head in sorted(heads)]}
 
 
 def _json_of(texts: SampledTexts) -> Json:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from levelhead import runs
 from levelhead.config import RunConfig
 from levelhead.diagnosis import SeedScores, diagnose_axes, read_by_seed
-from levelhead.errors import RunFolderError, ScoreTableError
+from levelhead.errors import ConfigError, RunFolderError, ScoreTableError
 from levelhead.metrics.attenuation import (
     FEWEST_HEADS,
     Corrected,
@@ -102,6 +102,15 @@ def differing(first: Scored, other: Scored, options: Sequence[str]) -> list[str]
         x, y = (", ".join(s.details["axes"][axis]["subgroups"]) for s in (first, other))
         pairs.append((f"subgroups of {axis}", x, y))
     return [f"{name} ({x} / {y})" for name, x, y in pairs if x != y]
+
+
+def heads_only(unit: str, command: str) -> None:
+    """Raise ConfigError where a command that knows attention heads alone is given another unit."""
+    if unit != "head":
+        raise ConfigError(
+            f"levelhead {command} knows attention heads only; this run is one of {unit}s "
+            "(--unit); compare, report and tasks know those, too"
+        )
 
 
 def _of_run(folder: RunFolder) -> Scored:
