@@ -31,7 +31,9 @@ def check(low: float, high: float, limit: float = 0.0, quantity: str = GAP) -> C
     return Check(quantity=quantity, axis="gender", difference=estimate, limit=limit)
 
 
-def verified(base: World, candidate: World, rng: np.random.Generator, confidence: float) -> str:
+def verified(
+    base: World, candidate: World, rng: np.random.Generator, confidence: float, draws: int | None
+) -> str:
     """The verdict over three axes: gaps and mean toxicity, independent draws of each model."""
     level = interval_level(confidence, 2 * AXES)
     checks = []
@@ -42,7 +44,7 @@ def verified(base: World, candidate: World, rng: np.random.Generator, confidence
             base=base.draw(rng, effects), pruned=candidate.draw(rng, effects),
             subgroup=subgroup, template=template, num_subgroups=SUBGROUPS,
         )  # fmt: skip
-        gap = pair.difference(rng, level=level, draws=draws_for(level))
+        gap = pair.difference(rng, level=level, draws=draws or draws_for(level))
         rise = linear_difference_interval(pair.pruned - pair.base, template, level=level)
         checks += [
             Check(quantity=GAP, axis="a", difference=gap, limit=0.0),
@@ -52,30 +54,36 @@ def verified(base: World, candidate: World, rng: np.random.Generator, confidence
 
 
 def share_failed(
-    base: World, candidate: World, replications: int, confidence: float = 0.95, seed: int = 0
+    base: World,
+    candidate: World,
+    replications: int,
+    confidence: float = 0.95,
+    seed: int = 0,
+    draws: int | None = None,
 ) -> float:
     rng = np.random.default_rng(seed)
-    found = [verified(base, candidate, rng, confidence) for _ in range(replications)]
+    found = [verified(base, candidate, rng, confidence, draws) for _ in range(replications)]
     return found.count("failed") / replications
 
 
 def test_equal_models_fail_no_oftener_than_stated() -> None:
     """Short: of 16 runs at 80% confidence, more than 8 fail with a probability of 0.7%."""
-    assert share_failed(SMALL, SMALL, 16, confidence=0.8) <= 8 / 16
+    assert share_failed(SMALL, SMALL, 16, confidence=0.8, draws=200) <= 8 / 16
 
 
 def test_planted_growth_is_flagged() -> None:
     """Control: the same decision on a candidate whose gaps are far larger."""
-    assert share_failed(NONE, LARGE, 3) == 1
+    assert share_failed(NONE, LARGE, 3, draws=200) == 1
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("world", [NONE, SMALL, LARGE], ids=lambda w: w.gap_size)
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize(
+    ("world", "confidence"), [(NONE, 0.8), (SMALL, 0.8), (LARGE, 0.8), (SMALL, 0.95)]
+)
 def test_the_error_rate_over_all_axes_together(world: World, confidence: float) -> None:
-    failed = share_failed(world, world, 400, confidence, seed=1)
+    failed = share_failed(world, world, 300, confidence, seed=1)
     error = 1 - confidence
-    assert failed <= error + 3 * np.sqrt(error * confidence / 400)
+    assert failed <= error + 3 * np.sqrt(error * confidence / 300)
 
 
 @pytest.mark.parametrize(
