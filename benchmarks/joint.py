@@ -79,7 +79,9 @@ def sets_of(session: Session) -> dict[str, Gates]:
     allowed = ~protected_heads(table, GAMMA).reshape(-1)
     space = SetSpace(count=len(fasp.heads), allowed=allowed)
     choices, plain = joint_frontier(table, AXIS, space, JOINT)
-    read = [plain, *finalists(choices, plain, FINALISTS)]
+    kl, values = [c.kl for c in choices], [c.value for c in choices]
+    picked = finalists(kl, values, plain.value, FINALISTS)
+    read = [plain, *(choices[i] for i in picked)]
     heads = [pairs_of(choice.heads, table.num_heads) for choice in read]
     judged = keep(f"finalists_{name}", lambda: _judged(session, heads))
     least = KEPT * -judged[0]["expected"]
@@ -91,8 +93,8 @@ def sets_of(session: Session) -> dict[str, Gates]:
     rng = np.random.default_rng(INPUTS.index(name))
     for number in range(RANDOM_SETS // len(INPUTS)):
         drawn = rng.choice(np.flatnonzero(allowed), space.count, replace=False)
-        picked = HeadSelection.of(pairs_of(drawn, table.num_heads))
-        out[f"random {number}"] = gates_of(picked, shape)
+        unprotected = HeadSelection.of(pairs_of(drawn, table.num_heads))
+        out[f"random {number}"] = gates_of(unprotected, shape)
     for number, chosen in enumerate(heads[1:]):
         out[f"finalist {number}"] = gates_of(HeadSelection.of(chosen), shape)
     return out

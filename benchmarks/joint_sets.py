@@ -129,9 +129,8 @@ def _known(z_ppl: Gates) -> Any:
 
 def gates_of(selection: HeadSelection, shape: tuple[int, int]) -> Gates:
     """The gates of a selection: hard, or those it holds."""
-    held = (selection.details or {}).get("gates")
-    if held is not None:
-        return np.array(held)
+    if selection.gates is not None:
+        return np.array(selection.gates)
     gates = np.ones(shape)
     for layer, head in selection.heads:
         gates[layer, head] = 0

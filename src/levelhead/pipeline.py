@@ -18,7 +18,7 @@ from levelhead import runs
 from levelhead.config import RunConfig, RunOptions
 from levelhead.damage import damage_reported
 from levelhead.diagnosis import diagnose_axes, read_by_seed
-from levelhead.errors import ConfigError, RunFolderError, SelectionError
+from levelhead.errors import ConfigError, SelectionError
 from levelhead.experiments.agree import agree
 from levelhead.experiments.axes import axes
 from levelhead.experiments.bench_model import bench_model
@@ -43,9 +43,12 @@ from levelhead.session import Session
 from levelhead.sharing.hub import push
 from levelhead.sharing.run_card import write_card
 from levelhead.stages.evaluating import evaluate_stage
+from levelhead.stages.joint import joint_options, judge_with
 from levelhead.stages.pruning import holds_pruned, prune_stage, prune_to_file, prune_to_folder
 from levelhead.stages.scoring import Announce, score_stage, start
 from levelhead.stages.selecting import chosen_heads, read_selection, refuse_noise, select_stage
+from levelhead.stages.tables import read_table
+from levelhead.stages.weights import prune_weights
 from levelhead.verification import verify
 
 __all__ = [
@@ -61,6 +64,7 @@ __all__ = [
     "interactions",
     "load",
     "prune",
+    "prune_weights",
     "push",
     "report",
     "reproduce",
@@ -105,7 +109,8 @@ def run(
     with runs.working(folder.path, "run"):
         folder = RunFolder.create(out, config)  # nobody else's meanwhile
         score_stage(session, folder, watch.watched(progress))
-        selection = select_stage(folder, session.config)
+        judge = judge_with(session, watch.watched(progress))
+        selection = select_stage(folder, session.config, judge=judge)
         if not holds_pruned(folder, selection):
             prune_stage(session, folder, "compact")
         evaluation = evaluate_stage(session, folder, watch.watched(progress))
@@ -140,7 +145,7 @@ def score(
 def select(
     scores: str | Path | ScoreTable,
     *,
-    axis: str | None = None,
+    axis: str | Sequence[str] | None = None,
     method: str = "fasp",
     gamma: float = 0.3,
     alpha: float = 0.1,
@@ -148,45 +153,61 @@ def select(
     per_layer_equal: bool = False,
     allow_unreliable: bool = False,
     min_reliability: float = MIN_RELIABILITY,
+    weights: Sequence[float] = (),
+    objective: str = "weighted",
+    kl_weight: float | None = None,
+    max_ppl_increase: float | None = None,
+    finalists: int = 0,
+    soft: bool = False,
+    progress: Progress = silent,
 ) -> HeadSelection:
     """Choose the heads to prune.
 
     Args:
         scores: a run folder (selection.json is written there), a score table's CSV, or a table.
-        axis: the axis whose bias is to be reduced; none: the first that the scores have.
-        method: fasp, bias_only, ppl_only, magnitude, mask_gradient or random.
+        axis: the axis whose bias is to be reduced; none: the first that the scores have. Method
+            joint takes several.
+        method: fasp, joint, bias_only, ppl_only, fisher_only, magnitude, mask_gradient or random.
         gamma: share of heads protected for language modelling.
         alpha: share of heads pruned.
         seed: of method random.
         per_layer_equal: of every layer floor(alpha * heads per layer), as format uniform needs it.
         allow_unreliable: choose from a run folder whose ranking is mostly noise all the same.
         min_reliability: split-half reliability below which a ranking counts as mostly noise.
+        weights: method joint: one number above 0 per axis; none: all 1.
+        objective: joint with several axes: their `weighted` sum, or the `worst` of them.
+        kl_weight: method joint: lambda, what a nat of KL per token is worth in bias; none: swept.
+        max_ppl_increase: method joint: at most `alpha` of the heads, as many as keep the predicted
+            perplexity within this share.
+        finalists: joint in a run folder: how many sets the model reads; 0: predictions decide.
+        soft: scale heads by gates from 0 to 1 instead of removing them, at the same predicted KL.
 
     Raises:
         UnreliableScoresError: the ranking of a run folder is mostly noise.
         SelectionError: shares that cannot be satisfied, or an alpha that prunes nothing.
         ScoreTableError: the table lacks the axis or a column.
     """
-    if isinstance(scores, ScoreTable):
-        return chosen_heads(scores, axis, method, gamma, alpha, seed, per_layer_equal)
-    if not runs.is_run(Path(scores)):
-        table = Path(scores)
-        if table.is_dir():
-            raise RunFolderError(f"{table} is neither a run folder nor a score table (CSV)")
-        read = ScoreTable.read(table)
-        return chosen_heads(read, axis, method, gamma, alpha, seed, per_layer_equal)
+    wanted = (axis,) if isinstance(axis, str) else tuple(axis or ())
+    joint = joint_options(method, wanted, weights, objective, kl_weight, max_ppl_increase)
+    if isinstance(scores, ScoreTable) or not runs.is_run(Path(scores)):
+        table = scores if isinstance(scores, ScoreTable) else read_table(Path(scores))
+        shares = (method, gamma, alpha, seed, per_layer_equal, 1, joint, soft)
+        return chosen_heads(table, wanted[0] if wanted else None, *shares)
     folder = RunFolder.open(scores)
     config = replace(
         folder.config,
-        axis=(axis,) if axis else folder.config.axis,
+        axis=wanted or folder.config.axis,
         method=method,
         gamma=gamma,
         alpha=alpha,
         seed=seed,
+        finalists=finalists,
+        soft=soft,
     )
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)
-    return select_stage(folder, config, min_reliability, per_layer_equal)
+    judge = judge_with(Session(config), progress) if finalists else None
+    return select_stage(folder, config, min_reliability, per_layer_equal, joint, judge)
 
 
 @runs.writes("prune")

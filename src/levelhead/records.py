@@ -113,6 +113,8 @@ class HeadSelection:
     alpha: float | None = None
     details: Mapping[str, Any] | None = None
     unit: Unit = "head"
+    gates: tuple[tuple[float, ...], ...] | None = None
+    """Soft pruning: what each head is scaled by, [layers][heads]; `heads` are those of gate 0."""
 
     @classmethod
     def of(cls, heads: Iterable[Iterable[int]], **fields: Any) -> HeadSelection:
@@ -147,11 +149,16 @@ class HeadSelection:
         if self.unit == "neuron":
             gone = {str(layer): ranges_text(numbers) for layer, numbers in self.by_layer.items()}
             return {"neurons": gone}
-        return {"heads": [list(head) for head in self.heads]}
+        soft = {} if self.gates is None else {"gates": [list(row) for row in self.gates]}
+        layers = {"layers": list(self.by_layer)} if self.unit == "layer" else {}
+        return {"heads": [list(head) for head in self.heads], **layers, **soft}
 
     @property
     def described(self) -> str:
         """How much is chosen, for people: "27 heads", "1,200 neurons", "3 attention layers"."""
+        if self.gates is not None:
+            scaled = sum(gate < 1 for row in self.gates for gate in row)
+            return f"{scaled:,} scaled heads ({len(self.heads):,} of them to 0)"
         count = len(self.by_layer) if self.unit == "layer" else len(self.heads)
         name = "attention layer" if self.unit == "layer" else self.unit
         return f"{count:,} {name}" + ("" if count == 1 else "s")
@@ -167,7 +174,7 @@ class HeadSelection:
             ok = isinstance(pair, list) and len(pair) == 2
             if not ok or not all(type(i) is int and i >= 0 for i in pair):
                 raise SelectionError(f"not a [layer, head] pair of whole numbers from 0: {pair!r}")
-        known = {"method", "gamma", "alpha", "heads", "unit", "neurons"}
+        known = {"method", "gamma", "alpha", "heads", "unit", "neurons", "layers", "gates"}
         unit = data.get("unit", "neuron" if "neurons" in data else "head")
         if unit not in get_args(Unit) or (unit == "neuron") != ("neurons" in data):
             raise SelectionError(f"unit {unit!r} does not fit what is listed")
@@ -177,8 +184,21 @@ class HeadSelection:
             method=str(data.get("method", "listed")),
             gamma=data.get("gamma"),
             alpha=data.get("alpha"),
+            gates=_gates(data.get("gates")),
             details={k: v for k, v in data.items() if k not in known} or None,
         )
+
+
+def _gates(stored: Any) -> tuple[tuple[float, ...], ...] | None:
+    """Gates of selection.json; whether they fit a model, the model says."""
+    if stored is None:
+        return None
+    rows = stored if isinstance(stored, list) else [stored]
+    numbers = [gate for row in rows for gate in (row if isinstance(row, list) else [row])]
+    good = all(isinstance(gate, int | float) and 0 <= gate <= 1 for gate in numbers)
+    if not good or not all(isinstance(row, list) for row in rows):
+        raise SelectionError('expected "gates": [[a number from 0 to 1, ...], ...], a row a layer')
+    return tuple(tuple(float(gate) for gate in row) for row in rows)
 
 
 def _neuron_pairs(stored: Any) -> list[list[int]]:

@@ -85,8 +85,8 @@ def test_the_best_of_all_sets_is_found_or_nearly(kl_weight: float) -> None:
         one_by_one = value_of(problem, np.sort(np.argsort(alone, kind="stable")[:count]))
         single += bool(np.isclose(one_by_one, values.min()))
     # Stated gap: of what lies between the best set and the median one.
-    assert found_exactly >= 15
-    assert max(gaps) < 0.1
+    assert found_exactly >= 17
+    assert max(gaps) < 0.05
     assert single < found_exactly  # control: one at a time misses what sets do
 
 
@@ -152,7 +152,7 @@ def test_a_pair_that_is_cheap_together_is_missed_one_at_a_time() -> None:
     assert set(greedy(problem, space)) != {0, 1}
     best = min(combinations(range(n), 2), key=lambda pair: value_of(problem, np.array(pair)))
     assert best == (0, 1)
-    found = frontier(problem, space, start=np.array([0, 1]), kl_weights=[0.1])
+    found = frontier(problem, space, kl_weights=[0.1])
     assert set(found[0].heads) == {0, 1}
 
 

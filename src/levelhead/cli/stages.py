@@ -10,7 +10,16 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, OUT, announce, given, options_of, show
-from levelhead.config import BOUNDARY, EVALUATE, EXPORTS, FORMATS, METHODS, SCORE, SELECT
+from levelhead.config import (
+    BOUNDARY,
+    EVALUATE,
+    EXPORTS,
+    FORMATS,
+    METHODS,
+    OBJECTIVES,
+    SCORE,
+    SELECT,
+)
 
 
 @cli.command()
@@ -58,7 +67,10 @@ def score(model: str | None, out: Path, **options: Any) -> None:
 
 @cli.command()
 @click.argument("scores", type=click.Path(path_type=Path))
-@click.option("--axis", help="Axis whose bias is to be reduced (default: the scores' first).")
+@click.option(
+    "--axis", multiple=True,
+    help="Axis whose bias is to be reduced (default: the scores' first); joint takes several.",
+)  # fmt: skip
 @click.option(
     "--method", type=click.Choice(METHODS), default="fasp", show_default=True,
     help="Selection rule.",
@@ -77,6 +89,26 @@ def score(model: str | None, out: Path, **options: Any) -> None:
     "--min-reliability", type=click.FloatRange(-1, 1), default=0.5, show_default=True,
     help="Split-half reliability below which a ranking is mostly noise.",
 )  # fmt: skip
+@click.option("--weights", help="joint: a number per --axis, such as 1,2 (default: all 1).")
+@click.option(
+    "--objective", type=click.Choice(OBJECTIVES), default="weighted", show_default=True,
+    help="joint: the weighted sum of the axes, or the one that does worst.",
+)  # fmt: skip
+@click.option(
+    "--lambda", "kl_weight", help="joint: bias that a nat of KL per token is worth, or sweep.",
+    default="sweep", show_default=True,
+)  # fmt: skip
+@click.option(
+    "--max-ppl-increase", type=float,
+    help="joint: at most --alpha heads, within this share of predicted perplexity.",
+)  # fmt: skip
+@click.option(
+    "--finalists", type=click.IntRange(0, 50), default=0, show_default=True,
+    help="joint: sets read with the model before one is taken (minutes).",
+)  # fmt: skip
+@click.option(
+    "--soft", is_flag=True, help="Scale heads by gates from 0 to 1 instead, at equal cost."
+)
 @JSON
 def select(scores: Path, as_json: bool, **options: Any) -> None:
     """Choose the heads to prune from SCORES, a run folder or a score table (CSV).
@@ -84,8 +116,13 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
     In a run folder, selection.json is written; a ranking that is mostly noise is refused.
     """
     from levelhead import pipeline, runs
+    from levelhead.console.progress import progress_bars
 
-    selection = pipeline.select(scores, **options)
+    options["weights"] = _numbers(options["weights"], "--weights")
+    kl_weight = options["kl_weight"]
+    options["kl_weight"] = None if kl_weight == "sweep" else _numbers(kl_weight, "--lambda")[0]
+    with progress_bars() as progress:
+        selection = pipeline.select(scores, progress=progress, **options)
     if not runs.is_run(scores):
         click.echo(
             f"warning: {scores} has a row per head and no replicates, so the reliability of its "
@@ -98,7 +135,7 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 
         warn(selection.details.get("warnings", ()))
     if as_json:
-        keys = ("method", "gamma", "alpha", "unit", "heads", "neurons")
+        keys = ("method", "gamma", "alpha", "unit", "heads", "neurons", "gates")
         said = selection.to_json()
         click.echo(json.dumps({key: said[key] for key in keys if key in said}))
         return
@@ -152,3 +189,11 @@ def prune(
         click.echo(f"warning: {warning.message}", err=True)
     where = out or Path(str(model)) / runs.MODEL
     click.echo(f"{where}: {pruned.num_parameters():,} parameters")
+
+
+def _numbers(text: str | None, flag: str) -> tuple[float, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(float(part) for part in (text or "").split(",") if part)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers", param_hint=flag) from None

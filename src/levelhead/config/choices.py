@@ -38,6 +38,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
 EXPORTS = ("onnx", "gguf")
+OBJECTIVES = ("weighted", "worst")
 METHODS = (
     "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient", "random",
 )  # fmt: skip

@@ -37,6 +37,8 @@ class RunOptions(TypedDict, total=False):
     method: str
     gamma: float
     alpha: float
+    finalists: int
+    soft: bool
     max_ppl_increase: float
     chat_template: bool
     device: str

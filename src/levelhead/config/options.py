@@ -187,6 +187,12 @@ class RunConfig:
         maximum=1,
     )
     alpha: float = _option(0.1, "Share of heads pruned.", SELECT, BOUNDARY, minimum=0, maximum=1)
+    finalists: int = _option(
+        4, "joint: sets read with the model before one is taken.", SELECT, minimum=0, maximum=50
+    )
+    soft: bool = _option(
+        False, "Scale heads by gates from 0 to 1 instead of removing them, at equal cost.", SELECT
+    )
     max_ppl_increase: float = _option(
         0.1, "Share by which perplexity may rise before a warning.", EVALUATE, minimum=0
     )

@@ -86,6 +86,14 @@ def judge_sets(
     ]
 
 
+def largest_within(judged: Sequence[JudgedSet], value: Sequence[float], most_nll: float) -> int:
+    """Which set reduces bias most of those whose NLL rises by no more; else the least rise."""
+    fits = [i for i, one in enumerate(judged) if one.text.nll_increase <= most_nll]
+    if fits:
+        return min(fits, key=lambda i: value[i])
+    return min(range(len(judged)), key=lambda i: judged[i].text.nll_increase)
+
+
 def cheapest_that_keeps(
     judged: Sequence[JudgedSet], value: Sequence[float], least_reduction: float
 ) -> int:

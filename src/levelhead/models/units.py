@@ -11,11 +11,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig, PreTrainedModel
+import numpy as np
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from levelhead.errors import CheckpointError, SelectionError
 from levelhead.models.architectures import head_counts
-from levelhead.models.checkpoint import FORMATS, Format, check_neuron_format, check_pruning
+from levelhead.models.checkpoint import (
+    FORMATS,
+    Format,
+    check_neuron_format,
+    check_pruning,
+    save_pruned,
+)
 from levelhead.models.checksums import saved_heads, saved_neurons
 from levelhead.models.gates import ablate
 from levelhead.models.neuron_gates import ablate_neurons
@@ -23,8 +30,12 @@ from levelhead.models.neuron_layouts import layout_of, neuron_counts
 from levelhead.models.neurons import prune_neurons, refuse_unprunable_neurons
 from levelhead.models.quantised import refuse_quantised
 from levelhead.models.removed_heads import LayerHeads, removed_heads, removed_neurons
+from levelhead.models.soft import check_gates, save_scaled, saved_gates, scale_heads
 from levelhead.models.surgery import Heads, prune_heads, refuse_unprunable
 from levelhead.records import HeadSelection, Unit
+
+STOCK_FORMATS = ("compact", "zeroed")
+"""What a model with scaled heads may be asked for as: the default, or stock shapes by name."""
 
 
 def unit_counts(model: PreTrainedModel, unit: Unit) -> tuple[int, int]:
@@ -45,7 +56,10 @@ def ablate_units(model: PreTrainedModel, unit: Unit, chosen: Heads) -> AbstractC
 
 
 def prune_units(model: PreTrainedModel, selection: HeadSelection) -> None:
-    """`prune_heads` or `prune_neurons`: remove what is selected, in place."""
+    """`prune_heads` or `prune_neurons`: remove what is selected, in place; or scale by gates."""
+    if selection.gates is not None:
+        scale_heads(model, selection.gates)
+        return
     prune = prune_neurons if selection.unit == "neuron" else prune_heads
     prune(model, selection.by_layer)
 
@@ -66,6 +80,14 @@ def check_unit_pruning(config: PreTrainedConfig, selection: HeadSelection, form:
     Raises:
         SelectionError, CheckpointError, UnsupportedArchitectureError: what would stop pruning.
     """
+    if selection.gates is not None:
+        if form not in STOCK_FORMATS:
+            raise CheckpointError(
+                f"format={form!r} is for heads that are gone: scaled heads leave a stock model; "
+                "leave the format out"
+            )
+        check_gates(selection.gates, *head_counts(config))
+        return
     if selection.unit != "neuron":
         check_pruning(config, selection.by_layer, form)
         return
@@ -75,6 +97,29 @@ def check_unit_pruning(config: PreTrainedConfig, selection: HeadSelection, form:
     layout_of(config)
     if not selection.heads:
         raise SelectionError("the list of neurons is empty: there is nothing to prune")
+
+
+def save_units(
+    model: PreTrainedModel,
+    selection: HeadSelection,
+    path: str | Path,
+    form: Format,
+    tokenizer: PreTrainedTokenizerBase | None,
+    **options: Any,
+) -> None:
+    """`save_pruned` after `prune_units`; a model that was scaled has one form, the stock one."""
+    if selection.gates is None:
+        save_pruned(model, path, form, tokenizer, **options)
+    else:
+        save_scaled(model, path, selection.gates, tokenizer, **options)
+
+
+def same_gates(folder: Path, selection: HeadSelection) -> bool:
+    """Whether the gates that a saved model was scaled by are the selection's (None: neither)."""
+    held = saved_gates(folder)
+    if held is None or selection.gates is None:
+        return held is None and selection.gates is None
+    return np.array_equal(held, np.array(selection.gates))
 
 
 def removed_units(model_or_config: PreTrainedModel | PreTrainedConfig, unit: Unit) -> LayerHeads:

@@ -39,6 +39,8 @@ SWEEP = 24
 """Weights of KL on the frontier, besides 0."""
 SPAN = (0.02, 50.0)
 """From and to which multiple of the typical exchange rate between bias and KL they go."""
+SIZES = 6
+"""Numbers of heads tried where perplexity is the limit instead."""
 REACH = 1.96
 """Standard errors from the base bias to the limit of an axis."""
 
@@ -54,6 +56,9 @@ class JointOptions:
     objective: AxisObjective = "weighted"
     kl_weight: float | None = None
     """lambda; None: swept."""
+    max_ppl_increase: float | None = None
+    """Share by which predicted perplexity may rise, with any number of heads up to the given one;
+    None: that number of heads, and what FASP's set is predicted to reduce."""
     shrink: float = SHRINK
     """Of the summed effects on gaps: measured where finalists are read, else the default."""
 
@@ -238,7 +243,12 @@ def joint_frontier(
     objective = objective_of(table, axes, options.weights, options.objective, options.shrink)
     plain = described(objective, _top(table, axes[0], space), 0.0)
     weights = () if options.kl_weight is None else (options.kl_weight,)
-    return frontier(objective, space, kl_weights=weights, start=plain.heads), plain
+    if options.max_ppl_increase is None or space.cells > 1:
+        return frontier(objective, space, kl_weights=weights, start=plain.heads), plain
+    sizes = np.unique(np.geomspace(max(1, space.count // 10), space.count, SIZES).round())
+    spaces = [replace(space, count=int(size)) for size in sizes]
+    found = [one for own in spaces for one in frontier(objective, own, kl_weights=weights)]
+    return found, plain
 
 
 def joint_set(
@@ -250,11 +260,19 @@ def joint_set(
         SelectionError, ScoreTableError: as `objective_of`.
     """
     choices, plain = joint_frontier(table, axis, space, options)
-    choice = choose(choices, least_reduction=-KEPT * plain.value)
+    choice = choose(
+        choices,
+        least_reduction=-KEPT * plain.value,
+        most_ppl_increase=options.max_ppl_increase,
+    )
     rows = [one.to_json(table.num_heads) for one in choices]
     found = {
         "lambda": choice.kl_weight,
-        "frontier": {"fasp": plain.to_json(table.num_heads), "joint": rows},
+        "frontier": {
+            "base_bias": {axis: axis_gaps(table, axis).bias for axis in options.axes or (axis,)},
+            "fasp": plain.to_json(table.num_heads),
+            "joint": rows,
+        },
     }
     return choice, found
 
@@ -288,15 +306,18 @@ def pairs_of(heads: Heads, num_heads: int) -> list[Head]:
     return [(int(head) // num_heads, int(head) % num_heads) for head in heads]
 
 
-def finalists(choices: Sequence[SetChoice], plain: SetChoice, count: int) -> list[SetChoice]:
-    """Sets of a frontier worth reading with the model, evenly spread by the log of their KL.
+def finalists(kl: Sequence[float], values: Sequence[float], plain: float, count: int) -> list[int]:
+    """Which sets of a frontier are worth reading with the model, evenly spread by log KL.
 
-    Down to `WORTH` of the reduction predicted for FASP's set `plain`: predictions are not exact.
+    Down to `WORTH` of the reduction predicted for FASP's set: predictions are not exact.
+
+    Args:
+        kl: predicted, of each set.
+        values: the objective's predicted change of bias, likewise.
+        plain: the same of FASP's set.
     """
-    worth = [c for c in choices if c.value <= WORTH * plain.value] or [
-        min(choices, key=lambda c: c.value)
-    ]
-    worth.sort(key=lambda c: c.kl)
-    wanted = np.linspace(np.log(worth[0].kl), np.log(worth[-1].kl), count)
-    nearest = [int(np.argmin([abs(np.log(c.kl) - level) for c in worth])) for level in wanted]
-    return [worth[i] for i in sorted(set(nearest))]
+    worth = [i for i, value in enumerate(values) if value <= WORTH * plain]
+    worth = sorted(worth or [int(np.argmin(values))], key=lambda i: kl[i])
+    level = np.log(np.maximum([kl[i] for i in worth], 1e-12))
+    wanted = np.linspace(level[0], level[-1], count)
+    return [worth[i] for i in sorted({int(np.abs(level - one).argmin()) for one in wanted})]

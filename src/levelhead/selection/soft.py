@@ -36,9 +36,7 @@ Vector = Float[np.ndarray, " n"]
 def soft_selection(
     table: ScoreTable, hard: HeadSelection, axis: str, joint: JointOptions
 ) -> HeadSelection:
-    """Gates with the predicted KL of a hard selection; its `heads` are those of gate 0.
-
-    The selection's details gain `gates` [layers][heads].
+    """Gates with the predicted KL of a hard selection; `heads` are then those of gate 0.
 
     Raises:
         SelectionError: the objective is not a weighted sum, or the method needs no bias.
@@ -55,11 +53,12 @@ def soft_selection(
     objective = objective_of(table, axes, joint.weights, "weighted", joint.shrink)
     allowed = ~protected_heads(table, hard.gamma or 0.0).reshape(-1)
     x = indicator(hard.heads, table.num_layers, table.num_heads)
-    gates = 1 - removed_shares(objective, allowed, float(objective.cost.kl(x)))
+    shares = removed_shares(objective, allowed, float(objective.cost.kl(x)))
+    gates = np.round(1 - shares, DECIMALS)
     gone = pairs_of(np.flatnonzero(gates == 0), table.num_heads)
     grid = gates.reshape(table.num_layers, table.num_heads)
-    details = {**(hard.details or {}), "gates": grid.tolist()}
-    return replace(hard, heads=tuple(gone), details=details)
+    rows = tuple(tuple(row) for row in grid.tolist())
+    return replace(hard, heads=tuple(gone), gates=rows)
 
 
 def removed_shares(

@@ -93,6 +93,12 @@ def _refuse_other_heads(model: Path, manifest: Any, selection: Any, run: Path) -
                 f"run: levelhead prune {run}"
             )
         return
+    if "gates" in selection or "gates" in manifest:
+        if manifest.get("gates") != selection.get("gates"):
+            raise RunFolderError(
+                f"{model} has other gates than {runs.SELECTION} names; run: levelhead prune {run}"
+            )
+        return
     held = manifest.get("removed_heads")
     if held is None:  # saved by an older levelhead
         return
@@ -105,7 +111,7 @@ def _refuse_other_heads(model: Path, manifest: Any, selection: Any, run: Path) -
 
 def _chosen(data: dict[str, Any]) -> Any:
     """The heads or neurons that a file of the run names."""
-    return data.get("neurons", data.get("heads"))
+    return data.get("gates", data.get("neurons", data.get("heads")))
 
 
 def _optional(path: Path) -> Any:

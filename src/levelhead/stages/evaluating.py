@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from levelhead import runs
+from transformers import PreTrainedModel
+
+from levelhead import journal, runs
 from levelhead.config import EVALUATE, SCORE
 from levelhead.errors import RunFolderError
 from levelhead.evaluation import evaluate_run
-from levelhead.models.checksums import saved_heads
-from levelhead.models.removed_heads import removed_heads
+from levelhead.journal import sums, watch
+from levelhead.models.units import removed_units, same_gates, same_units, saved_units
 from levelhead.progress import Progress
+from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.session import Session
 from levelhead.sharing.run_card import write_card
+from levelhead.stages.fingerprints import fingerprint, stamp
+from levelhead.stages.pruning import recorded_files
 from levelhead.stages.selecting import read_selection
 from levelhead.stages.versions import versions
 
@@ -21,25 +26,44 @@ from levelhead.stages.versions import versions
 def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> dict[str, Any]:
     selection = read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
     path = folder.path / runs.EVALUATION
-    stamp = {
-        "fingerprint": session.config.fingerprint(SCORE, EVALUATE),
-        "model": session.base.fingerprint,
-        "heads": [list(head) for head in selection.heads],
-    }
+    of = stamp(session, "test", session.evaluated_axes, SCORE, EVALUATE)
+    of |= selection.chosen_json()
     if path.exists():
-        held: dict[str, Any] = runs.read_json(path)
-        if held.get("of") == stamp:
-            return held
+        if sums.is_whole(path):
+            held: dict[str, Any] = runs.read_json(path)
+            if held.get("of") == of:
+                return held
+        else:
+            message = f"{path} is not as it was written; the model is evaluated again"
+            watch.event("damaged", level="warning", files=[path.name], message=message)
+    sums.verify(folder.path / runs.CONTINUATIONS)
+    for file in recorded_files(folder):
+        sums.verify(file)
     pruned = session.load(str(folder.path / runs.MODEL)).model
     # Formats with a stock config say it beside that.
-    gone = removed_heads(pruned) or saved_heads(folder.path / runs.MODEL)
-    if gone and gone != selection.by_layer:
+    unit = selection.unit
+    gone = removed_units(pruned, unit) or saved_units(folder.path / runs.MODEL, unit)
+    scaled = same_gates(folder.path / runs.MODEL, selection)
+    if not scaled or (selection.gates is None and gone and not same_units(gone, selection)):
         raise RunFolderError(
             f"{folder.path / runs.MODEL} lacks other heads than selection.json names; "
             f"run: levelhead prune {folder.path}"
         )
+    with journal.stage(folder.path, "evaluate", fingerprint(session, of, pruned)):
+        return _evaluate(session, folder, pruned, selection, progress, of)
+
+
+def _evaluate(
+    session: Session,
+    folder: RunFolder,
+    pruned: PreTrainedModel,
+    selection: HeadSelection,
+    progress: Progress,
+    of: dict[str, Any],
+) -> dict[str, Any]:
+    path = folder.path / runs.EVALUATION
     evaluation, continuations = evaluate_run(session, pruned, selection, progress)
-    data = evaluation.to_json() | {"of": stamp, "versions": versions()}
+    data = evaluation.to_json() | {"of": of, "versions": versions()}
     scoring = folder.path / runs.DETAILS
     if scoring.exists():
         chosen = (selection.details or {}).get("warnings", [])

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from levelhead import runs
 from levelhead.records import HeadSelection
-from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
 from levelhead.set_cost import indicator
 
@@ -21,20 +19,9 @@ def predicted(table: ScoreTable, chosen: HeadSelection) -> dict[str, Any]:
     """
     if table.cost is None or table.unit != "head":
         return {}
-    gates = (chosen.details or {}).get("gates")
-    if gates is None:
+    if chosen.gates is None:
         x = indicator(chosen.heads, table.num_layers, table.num_heads)
     else:
-        x = 1 - np.asarray(gates, float).reshape(-1)
+        x = 1 - np.asarray(chosen.gates, float).reshape(-1)
     rise = float(np.expm1(table.cost.nll(x)))
     return {"predicted": {"kl": float(table.cost.kl(x)), "perplexity_increase": rise}}
-
-
-def keep_frontier(folder: RunFolder, chosen: HeadSelection, axis: str) -> dict[str, Any]:
-    """Write frontier.json where the method has one; returns the selection's other details."""
-    details = dict(chosen.details or {})
-    found = details.pop("frontier", None)
-    if found is not None:
-        shares = {"axis": axis, "gamma": chosen.gamma, "alpha": chosen.alpha}
-        runs.write_json(folder.path / runs.FRONTIER, shares | found)
-    return details

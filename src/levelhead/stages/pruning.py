@@ -8,14 +8,24 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedModel
 
 from levelhead import runs
-from levelhead.errors import ConfigError
+from levelhead.errors import CheckpointError, ConfigError, RunFolderError
 from levelhead.export.model import Target, write_export
+from levelhead.journal import sums, watch
+from levelhead.journal.store import disk_errors
 from levelhead.models.architectures import head_counts
-from levelhead.models.checkpoint import Format, check_pruning, register, save_pruned
+from levelhead.models.checkpoint import Format, register
+from levelhead.models.checksums import verify_folder
 from levelhead.models.folders import check_target
 from levelhead.models.loading import load_base, load_config
-from levelhead.models.removed_heads import removed_heads
-from levelhead.models.surgery import check_heads, prune_heads
+from levelhead.models.surgery import check_heads
+from levelhead.models.units import (
+    check_unit_pruning,
+    prune_units,
+    removed_units,
+    same_gates,
+    same_units,
+    save_units,
+)
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.session import Session
@@ -41,17 +51,19 @@ def prune_stage(
         raise ConfigError("a run's model/ is what evaluate reads: an adapter needs another --out")
     target = folder.path / runs.MODEL
     config = load_config(session.base_path, session.config.revision)
-    check_pruning(config, selection.by_layer, format)
+    check_unit_pruning(config, selection, format)
     # A copy of its own, in the number format it was saved in: the session's base stays as it is.
     loaded = load_base(
         session.base_path, revision=session.config.revision, dtype="saved", device="cpu"
     )
-    prune_heads(loaded.model, selection.by_layer)
+    prune_units(loaded.model, selection)
     objective = run_objective(folder, selection.to_json(), hub_name(folder.config.model))
-    save_pruned(
-        loaded.model, target, format, loaded.tokenizer, overwrite=True, objective=objective,
-        **options,
+    save_units(
+        loaded.model, selection, target, format, loaded.tokenizer, overwrite=True,
+        objective=objective, **options,
     )  # fmt: skip
+    with disk_errors(target / "levelhead.json"):
+        sums.record_files(recorded_files(folder))
     write_card(folder)
     return loaded.model
 
@@ -69,22 +81,22 @@ def prune_to_folder(
 
     Args:
         out: the folder; none: nothing is saved.
-        options: of `save_pruned`.
+        options: of `save_units`.
     """
     if out is not None:
         check_target(Path(out), overwrite)
     base, revision = session.base_path, session.config.revision
-    check_pruning(load_config(base, revision), selection.by_layer, format)
+    check_unit_pruning(load_config(base, revision), selection, format)
     loaded = load_base(base, revision=revision, dtype="saved", need_tokenizer=False)
-    prune_heads(loaded.model, selection.by_layer)
+    prune_units(loaded.model, selection)
     if out is not None:
         if format == "adapter":
             options = {"revision": loaded.revision}
         named = session.config.model
         objective = objective_of(selection.to_json(), hub_name(named), loaded.revision)
-        save_pruned(
-            loaded.model, out, format, loaded.tokenizer, overwrite=overwrite, objective=objective,
-            **options,
+        save_units(
+            loaded.model, selection, out, format, loaded.tokenizer, overwrite=overwrite,
+            objective=objective, **options,
         )  # fmt: skip
         record = pruning_record(selection.to_json(), objective)
         runs.write_json(Path(out) / RECORD, record)
@@ -109,11 +121,13 @@ def prune_to_file(
         options: of `write_export`.
     """
     base, revision = session.base_path, session.config.revision
+    if selection.unit == "neuron":
+        raise ConfigError(f"--format {to} knows attention heads only; prune neurons to a folder")
     check_heads(selection.by_layer, *head_counts(load_config(base, revision)))
     loaded = load_base(
         base, revision=revision, dtype="float32", device="cpu", need_tokenizer=to == "gguf"
     )
-    prune_heads(loaded.model, selection.by_layer)
+    prune_units(loaded.model, selection)
     write_export(loaded, to, out, overwrite=overwrite, **options)
     return loaded.model
 
@@ -123,6 +137,22 @@ def holds_pruned(folder: RunFolder, selection: HeadSelection) -> bool:
     path = folder.path / runs.MODEL
     if not (path / "config.json").exists():
         return False
+    try:
+        verify_folder(path)
+        for file in recorded_files(folder):
+            sums.verify(file)
+    except (CheckpointError, RunFolderError) as error:
+        watch.event("damaged", level="warning", message=f"{error}; the model is pruned again")
+        return False
     read: Any = AutoConfig.from_pretrained
     register()
-    return bool(removed_heads(read(path)) == selection.by_layer)
+    if selection.gates is not None or not same_gates(path, selection):
+        return same_gates(path, selection)
+    return same_units(removed_units(read(path), selection.unit), selection)
+
+
+def recorded_files(folder: RunFolder) -> list[Path]:
+    """The files of model/ whose checksums the run folder keeps: weights have theirs beside them."""
+    files = [path for path in (folder.path / runs.MODEL).rglob("*") if path.is_file()]
+    files = [path for path in files if path.name != RECORD]  # written anew after an evaluation
+    return sorted(path for path in files if path.suffix not in (".safetensors", ".md"))

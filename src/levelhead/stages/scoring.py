@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Int
+from torch import Tensor
 
-from levelhead import runs
-from levelhead.config import SCORE
-from levelhead.models.surgery import refuse_unprunable
+from levelhead import journal, runs
+from levelhead.config import SCORE, RunConfig
+from levelhead.journal import sums, watch
+from levelhead.models.architectures import head_counts
+from levelhead.models.units import refuse_unprunable_units
 from levelhead.progress import Progress
+from levelhead.records import Unit
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scores import PPL, ScoreTable, bias_metric
-from levelhead.scoring import BIAS_ESTIMATORS, PPL_ESTIMATORS
 from levelhead.scoring.adaptive import SamplingBudget, score_axis
 from levelhead.scoring.effects import SPLITS, AxisEffects
+from levelhead.scoring.fisher import cost_warnings
 from levelhead.scoring.method_scores import MASK_GRADIENT_TOKENS, magnitude, mask_gradient
 from levelhead.scoring.perplexity_effects import PerplexityEffects, paper_windows, text_windows
 from levelhead.scoring.problem import EstimatorOptions
 from levelhead.scoring.score_table import score_details, score_table
+from levelhead.scoring.units import UNIT_BIAS_ESTIMATORS, UNIT_PPL_ESTIMATORS
 from levelhead.selection.agreement import agreement_warnings, split_half_agreement
 from levelhead.selection.rules import check_shares, protected_heads
 from levelhead.session import Plan, Session
+from levelhead.stages.fingerprints import fingerprint, stamp
+from levelhead.stages.tables import scored_table
 from levelhead.stages.versions import versions
 
 Announce = Callable[[Plan], None]
@@ -45,7 +54,7 @@ def start(
     plan = session.plan()
     check_shares(config.method, config.gamma, config.alpha, plan.heads)
     if prunes:
-        refuse_unprunable(session.base.model)
+        refuse_unprunable_units(session.base.model, unit_of(config))
     folder = RunFolder.create(out, config)
     if announce:
         announce(plan)
@@ -53,26 +62,48 @@ def start(
 
 
 def score_stage(session: Session, folder: RunFolder, progress: Progress) -> ScoreTable:
-    config = session.config
-    path = folder.path / runs.SCORES
-    stamp = {"fingerprint": config.fingerprint(SCORE), "model": session.base.fingerprint}
-    if path.exists() and runs.read_json(folder.path / runs.DETAILS).get("of") == stamp:
-        return ScoreTable.read(path)
+    of = stamp(session, "validation", session.config.axis, SCORE)
+    if (folder.path / runs.SCORES).exists() and _is_whole(folder) and _read_stamp(folder) == of:
+        return scored_table(folder)
+    with journal.stage(folder.path, "score", fingerprint(session, of)):
+        return _score(session, folder, progress, of)
+
+
+def _is_whole(folder: RunFolder) -> bool:
+    """Whether the files of a finished stage are as they were written; else it is repeated."""
+    names = [runs.SCORES, runs.DETAILS, runs.HALVES, runs.CONTINUATIONS]
+    if sums.has_entry(folder.path / runs.FISHER):
+        names.append(runs.FISHER)
+    damaged = [name for name in names if not sums.is_whole(folder.path / name)]
+    if damaged:
+        watch.event(
+            "damaged",
+            level="warning",
+            files=damaged,
+            message=f"{', '.join(damaged)} of {folder.path}: missing or not as written; the heads "
+            "are scored again",
+        )
+    return not damaged
+
+
+def _read_stamp(folder: RunFolder) -> Any:
+    found = runs.read_json(folder.path / runs.DETAILS)
+    return found.get("of") if isinstance(found, dict) else None
+
+
+def _score(
+    session: Session, folder: RunFolder, progress: Progress, of: dict[str, Any]
+) -> ScoreTable:
+    config, path = session.config, folder.path / runs.SCORES
     cut = {"every-token": text_windows, "paper": paper_windows}[config.text_windows]
     windows = cut(session.text_ids("validation"), session.base.model, config.text_tokens)
-    perplexity = PPL_ESTIMATORS[config.ppl_estimator](
+    unit = unit_of(config)
+    perplexity = UNIT_PPL_ESTIMATORS[unit][config.ppl_estimator](
         session.base.model, windows, progress, config.seed, config.gamma
     )
     axes = _score_axes(session, folder, progress, perplexity)
-    few = windows[: max(1, MASK_GRADIENT_TOKENS // windows.shape[1])]
-    table = score_table(
-        perplexity,
-        axes,
-        {
-            "magnitude": magnitude(session.base.model),
-            "mask_gradient": mask_gradient(session.base.model, few, progress),
-        },
-    )
+    table = score_table(perplexity, axes, _method_scores(session, windows, progress))
+    table = replace(table, unit=unit)
     rng = np.random.default_rng(derived_seed(config.seed, "halves"))
     halves = {PPL: perplexity.halves(rng, SPLITS)}
     halves |= {bias_metric(a.axis): a.halves for a in axes if a.halves is not None}
@@ -84,7 +115,7 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
     details = score_details(perplexity, axes)
     details["warnings"] += agreement_warnings(agreement[config.axis[0]])
     details |= {
-        "of": stamp,
+        "of": of,
         "model": session.model_name,
         "revision": session.base.revision,
         "scorer": session.scorer.identity,
@@ -92,10 +123,35 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
         "agreement": agreement,
         "versions": versions(),
     }
+    if perplexity.cost is not None:
+        runs.write_arrays(folder.path / runs.FISHER, perplexity.cost.arrays())
+        details["warnings"] += cost_warnings(len(perplexity.cost.slope))
     runs.write_arrays(folder.path / runs.HALVES, halves)
     runs.write_json(folder.path / runs.DETAILS, details)
     runs.write_text(path, table.to_csv())  # last: where it is, the stage is done
-    return table
+    return table.with_cost(perplexity.cost)
+
+
+def _method_scores(
+    session: Session, windows: Int[Tensor, "windows time"], progress: Progress
+) -> dict[str, Any]:
+    """Scores of the baselines, which are defined for heads; of layers how many heads they have."""
+    model = session.base.model
+    if session.config.unit == "layer":
+        num_layers, num_heads = head_counts(model)
+        return {"heads": np.full((num_layers, 1), num_heads)}
+    if session.config.unit == "neuron":
+        return {}
+    few = windows[: max(1, MASK_GRADIENT_TOKENS // windows.shape[1])]
+    return {
+        "magnitude": magnitude(model),
+        "mask_gradient": mask_gradient(model, few, progress),
+    }
+
+
+def unit_of(config: RunConfig) -> Unit:
+    """What the run scores and prunes."""
+    return cast(Unit, config.unit)  # one of the choices
 
 
 def _score_axes(
@@ -110,15 +166,15 @@ def _score_axes(
         alpha=config.alpha,
         protected=protected_heads(known, config.gamma),
     )
-    end = None if config.time_budget is None else time.monotonic() + 60 * config.time_budget
+    end = None if config.time_budget is None else journal.now("begin") + 60 * config.time_budget
     axes, rows = [], []
     for number, axis in enumerate(config.axis):
         problem = session.problem(axis, "validation")
-        left = None if end is None else (end - time.monotonic()) / (len(config.axis) - number)
+        left = None if end is None else (end - journal.now(axis)) / (len(config.axis) - number)
         budget = SamplingBudget(
             reliability=config.reliability, most_samples=config.most_samples, seconds=left
         )
-        estimator = BIAS_ESTIMATORS[config.estimator]
+        estimator = UNIT_BIAS_ESTIMATORS[unit_of(config)][config.estimator]
         texts, effects = score_axis(problem, estimator, budget, progress, options)
         axes.append(effects)
         rows += texts.records(problem)

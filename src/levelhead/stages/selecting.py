@@ -18,10 +18,13 @@ from levelhead.scores import MIN_RELIABILITY, ScoreTable, bias_metric
 from levelhead.scoring.score_table import unreliable
 from levelhead.selection import select_heads
 from levelhead.selection.agreement import agreement_warnings, split_half_agreement
+from levelhead.selection.joint import JOINT, JointOptions
 from levelhead.selection.rules import PROTECTING, protected_heads, ranked_by
+from levelhead.selection.soft import soft_selection
 from levelhead.selection.units import in_units, listed
 from levelhead.session import Session
-from levelhead.stages.predicting import keep_frontier, predicted
+from levelhead.stages.joint import Judge, decided
+from levelhead.stages.predicting import predicted
 from levelhead.stages.tables import scored_table
 
 
@@ -34,6 +37,8 @@ def chosen_heads(
     seed: int,
     per_layer_equal: bool = False,
     groups: int = 1,
+    joint: JointOptions = JOINT,
+    soft: bool = False,
 ) -> HeadSelection:
     if axis is None:
         if not table.axes:
@@ -48,7 +53,10 @@ def chosen_heads(
         seed=seed,
         per_layer_equal=per_layer_equal,
         groups=groups,
+        joint=joint,
     )
+    if soft:
+        chosen = soft_selection(table, chosen, axis, joint)
     return in_units(chosen, table)
 
 
@@ -70,12 +78,24 @@ def select_stage(
     config: RunConfig,
     least: float = MIN_RELIABILITY,
     per_layer_equal: bool = False,
+    joint: JointOptions = JOINT,
+    judge: Judge | None = None,
 ) -> HeadSelection:
+    """Choose, and write selection.json.
+
+    Args:
+        joint: further options of method joint.
+        judge: reads finalists of method joint with the model; none: predictions decide.
+    """
     table = scored_table(folder)
     axis = config.axis[0]
     groups = _groups(config) if per_layer_equal and table.unit == "head" else 1
     shares = (config.method, config.gamma, config.alpha, config.seed, per_layer_equal, groups)
-    chosen = chosen_heads(table, axis, *shares)
+    chosen = chosen_heads(table, axis, *shares, joint)
+    if config.method == "joint":
+        chosen = decided(folder, chosen, axis, joint, judge, config.finalists)
+    if config.soft:
+        chosen = soft_selection(table, chosen, axis, joint)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     protects = config.method in PROTECTING
     kept = listed(protected_heads(table, config.gamma), table) if protects else []
@@ -83,7 +103,7 @@ def select_stage(
     selection = replace(
         chosen,
         details={
-            **keep_frontier(folder, chosen, axis),
+            **(chosen.details or {}),
             **predicted(table, chosen),
             "axis": axis,
             "reliable": not (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from levelhead import runs
+from levelhead.errors import RunFolderError
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
 from levelhead.set_cost import SetCost
@@ -17,3 +20,15 @@ def scored_table(folder: RunFolder) -> ScoreTable:
     """
     table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {folder.path}"))
     return table.with_cost(SetCost.of_arrays(runs.read_arrays(folder.path / runs.FISHER)))
+
+
+def read_table(path: Path) -> ScoreTable:
+    """A score table's CSV.
+
+    Raises:
+        RunFolderError: a folder.
+        ScoreTableError: the table cannot be read.
+    """
+    if path.is_dir():
+        raise RunFolderError(f"{path} is neither a run folder nor a score table (CSV)")
+    return ScoreTable.read(path)
