@@ -6,14 +6,11 @@ from typing import Any
 
 import pytest
 from tests.pipeline.conftest import _one_thread, inputs, options
+from tests.torture.harness import StoppedError
 
 from levelhead.journal import store
 
 __all__ = ["_one_thread", "inputs", "options"]
-
-
-class StoppedError(Exception):
-    """The progress ended the run."""
 
 
 @pytest.fixture(autouse=True)

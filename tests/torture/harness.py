@@ -24,6 +24,12 @@ from levelhead.journal import store
 from levelhead.runs import WORK
 
 Command = Callable[[Path], Any]
+
+
+class StoppedError(Exception):
+    """A progress ended the run."""
+
+
 LONGEST = 300.0
 """Seconds after which a child is taken for hung."""
 

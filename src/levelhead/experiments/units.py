@@ -45,16 +45,16 @@ class Units:
             watch.event("damaged", level="warning", message=message)
         with journal.scope(path.name):
             value = make()
-        content = json.dumps(value, sort_keys=True, allow_nan=False)
-        kept = {"of": dict(of), "value": value, "sha256": _sum(content)}
+        kept = {"of": dict(of), "value": value, "sha256": _sum(value)}
         text = json.dumps(kept, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # No entry among the run folder's checksums: it has its own.
         runs.write_bytes(path, text.encode("utf-8"), recorded=False)
         watch.unit_of_sets(reused=False)
-        return json.loads(content)
+        return json.loads(text)["value"]
 
 
-def _sum(content: str) -> str:
+def _sum(value: Any) -> str:
+    content = json.dumps(value, sort_keys=True, allow_nan=False)
     return hashlib.sha256(content.encode("utf-8")).hexdigest()
 
 
@@ -66,6 +66,4 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(kept, dict) or "value" not in kept:
         return None
-    if kept.get("sha256") != _sum(json.dumps(kept["value"], sort_keys=True)):
-        return None
-    return kept
+    return kept if kept.get("sha256") == _sum(kept["value"]) else None
