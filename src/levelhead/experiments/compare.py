@@ -31,6 +31,7 @@ from levelhead.experiments.compare_plan import (
     comparable_tables,
     method_grids,
     plan_of,
+    searched_points,
 )
 from levelhead.experiments.compare_tables import summary, tidy
 from levelhead.experiments.grid import (
@@ -167,7 +168,7 @@ def _compare_axis(
     points: list[Json] = []
     picks = []
     for grid in grids:
-        rows, chosen = _search(judges["validation"], axis, grid.get("fasp", ()), budget)
+        rows, chosen = _search(judges["validation"], axis, searched_points(grid), budget)
         pick = chosen.get("best")
         search += rows
         picks.append(pick)

@@ -11,7 +11,7 @@ from levelhead.errors import ConfigError
 from levelhead.experiments.grid import Point, points_of
 from levelhead.experiments.scored import differing, read_scored
 from levelhead.scores import ScoreTable
-from levelhead.selection.rules import ranked_by
+from levelhead.selection.rules import PROTECTING, ranked_by
 from levelhead.session import Session
 
 SAME = (
@@ -80,14 +80,19 @@ def method_grids(
     return found
 
 
+def searched_points(grid: Grid) -> Sequence[Point]:
+    """The points among which gamma is chosen: those of fasp, or of joint where fasp is left out."""
+    return grid.get("fasp") or grid.get("joint") or ()
+
+
 def chosen_points(
     grid: Mapping[str, Sequence[Point]], gammas: Mapping[Any, Any]
 ) -> Iterator[Point]:
-    """The points to judge on test prompts: of fasp, one gamma for each alpha."""
+    """The points to judge on test prompts: of fasp and joint, one gamma for each alpha."""
     for method, points in grid.items():
         seen = set()
         for point in points:
-            if method == "fasp" and point.heads and point.gamma != gammas[point.alpha]:
+            if method in PROTECTING and point.heads and point.gamma != gammas[point.alpha]:
                 continue
             key = (point.alpha, point.draw)
             if key not in seen:  # alpha 0 is one point, whatever the gamma
@@ -103,7 +108,7 @@ def plan_of(
     """How many sets are read and how many models write, at most."""
     searched = judged = models = tokens = 0
     for axis, grid in ((axis, grid) for axis, own in grids.items() for grid in own):
-        fasp = grid.get("fasp", ())
+        fasp = searched_points(grid)
         searched += len({point.heads for point in fasp if point.heads})
         # Any gamma does: how many sets there are, not which.
         gammas = {point.alpha: point.gamma for point in fasp}

@@ -13,6 +13,7 @@ from levelhead.errors import SelectionError
 from levelhead.records import Head, HeadSelection, Unit
 from levelhead.scores import ScoreTable, head_count
 from levelhead.selection import select_heads
+from levelhead.selection.rules import PROTECTING
 from levelhead.selection.units import in_units
 
 ALPHAS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
@@ -71,7 +72,7 @@ def points_of(
     """
     found = []
     for alpha in alphas:
-        for gamma in gammas if method == "fasp" else [None]:
+        for gamma in gammas if method in PROTECTING else [None]:
             for draw in range(draws) if method == "random" else [None]:
                 heads = _heads(table, axis, method, alpha, gamma, draw)
                 if heads is not None:
@@ -121,7 +122,7 @@ def check_grid(
         if not any(p.heads for p in points_of(table, axis, method, alphas, gammas, 1)):
             raise SelectionError(
                 f"method {method!r} has no point that prunes a head: use a larger --alpha"
-                + (" or a smaller --gamma" if method == "fasp" else "")
+                + (" or a smaller --gamma" if method in PROTECTING else "")
             )
 
 
