@@ -25,6 +25,7 @@ LAYERS = {
     "sampling": "batching errors records",
     "json_files": "errors",
     "links": "errors",
+    "damage": "errors",
     "permissions": "",
     "weight_files": "errors json_files permissions",
     "data": "errors json_files records",
@@ -41,17 +42,19 @@ LAYERS = {
     "sharing": "config errors records reporting.escape runs",
     "evaluation": "batching errors journal metrics models progress records sampling scoring "
     "session toxicity",
-    "runs": "config errors journal json_files records",
+    "runs": "config errors journal json_files links records",
     "verification": "config data errors evaluation metrics models progress records runs sampling "
     "scoring session sharing stages toxicity",
-    "stages": "config errors evaluation export journal models progress records runs sampling "
+    "stages": "config damage errors evaluation export journal models progress records runs sampling "
     "scores scoring selection session set_cost sharing",
-    "experiments": "batching config data diagnosis errors evaluation journal metrics models "
-    "progress records reporting.findings runs sampling scores scoring selection session stages toxicity",
-    "pipeline": "config diagnosis errors experiments export journal models progress records "
+    "experiments": "batching config damage data diagnosis errors evaluation journal json_files "
+    "metrics models progress records reporting.findings runs sampling scores "
+    "scoring selection session stages toxicity",
+    "pipeline": "config damage diagnosis errors experiments export journal models progress records "
     "reporting runs scores session sharing stages verification",
     "console": "batching journal progress reporting.escape reporting.terminal runs scores",
-    "cli": "config console data.embedded errors experiments journal permissions pipeline runs",
+    "cli": "config console data.embedded errors experiments journal permissions pipeline "
+    "reporting.escape runs",
     "testing": "models",
     "__init__": "experiments models.on_import pipeline",
     "__main__": "cli",

@@ -26,12 +26,13 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from levelhead import journal
+from levelhead import journal, json_files
 from levelhead.config import RunConfig
 from levelhead.errors import RunFolderError
 from levelhead.journal import sums, watch
 from levelhead.journal.lock import locked
 from levelhead.journal.store import disk_errors, unwritable
+from levelhead.links import refuse_links
 from levelhead.records import Continuation, Split
 
 if TYPE_CHECKING:
@@ -87,13 +88,11 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        RunFolderError: the file is missing, is not JSON, or is not what was written.
+        RunFolderError: the file is missing, is not JSON within the limits of
+            `levelhead.json_files`, or is not what was written.
     """
     sums.verify(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"cannot read {path}: {error}") from error
+    return json_files.read_json(path, RunFolderError)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -130,8 +129,10 @@ def write_continuations(
     """Write continuations as JSON Lines; those of split `keep` that the file holds stay."""
     if keep:
         sums.verify(path)
-    kept = path.read_text(encoding="utf-8").splitlines() if keep and path.exists() else []
-    lines = [line for line in kept if json.loads(line)["split"] == keep]
+    # Not splitlines(): models write U+2028 and other characters it would split at.
+    kept = path.read_text(encoding="utf-8").split("\n") if keep and path.exists() else []
+    rows = [(line, json_files.parse_json(line, str(path), RunFolderError)) for line in kept if line]
+    lines = [line for line, row in rows if isinstance(row, dict) and row.get("split") == keep]
     lines += [json.dumps(asdict(row), ensure_ascii=False) for row in continuations]
     write_text(path, "".join(line + "\n" for line in lines))
 
@@ -212,7 +213,7 @@ def is_run(path: Path) -> bool:
     """Whether a folder is a run of levelhead's (a model folder has a config.json too)."""
     try:
         data = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and MARK in data
 
@@ -269,7 +270,8 @@ class RunFolder:
         """Open an existing run.
 
         Raises:
-            RunFolderError: not a run folder, or one of a newer format.
+            RunFolderError: not a run folder, one of a newer format, or one with a link that leads
+                out of it.
         """
         path = Path(path)
         sums.verify(path / CONFIG)
@@ -280,6 +282,7 @@ class RunFolder:
                 f"{path} is not a run folder (no {CONFIG} of levelhead's); "
                 f"make one with: levelhead score --out {path}"
             )
+        refuse_links(path)
         data = read_json(path / CONFIG)
         version = data.pop(MARK)
         if version != FORMAT:

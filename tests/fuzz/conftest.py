@@ -10,7 +10,8 @@ from tests.experiments.conftest import _one_thread, finished, inputs, options
 
 __all__ = ["_one_thread", "finished", "inputs", "options"]
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "60"))
+DEFAULT = 150
+INPUTS = int(os.environ.get("FUZZ_INPUTS", DEFAULT))
 """Inputs per parser; `make fuzz` sets more."""
 TRIED: dict[str, Counter[str]] = {}
 

@@ -9,6 +9,7 @@ import click
 from levelhead import __version__
 from levelhead.cli.signals import MESSAGE, end_in_time, exit_code
 from levelhead.errors import LevelheadError
+from levelhead.reporting.escape import visible
 
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 internal failure or failed check, 2 your mistake (the
@@ -44,7 +45,8 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except LevelheadError as error:
-        click.echo(f"levelhead: {error}", err=True)
+        # Errors quote prompts, files and names that somebody else wrote.
+        click.echo(f"levelhead: {visible(str(error), multiline=True)}", err=True)
         code = error.exit_code
     if code in (130, 143):
         click.echo(f"\n{MESSAGE}", err=True)

@@ -6,7 +6,6 @@ model or prompts changed since, is refused instead of being misread.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from levelhead.errors import RunFolderError
+from levelhead.json_files import parse_json
 from levelhead.scoring.problem import BiasProblem, SampledTexts
 
 
@@ -77,9 +77,11 @@ def _read(path: Path) -> Sequence[Mapping[str, Any]]:
     """All rows, each with every field that is asked for."""
     needed = {"prompt_id", "axis", "split", "model", "sample", "seed", "text", "token_ids"}
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        # Not splitlines(): models write U+2028 and other characters it would split at.
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError) as error:
         raise RunFolderError(f"cannot read {path}: {error}") from error
+    rows = [parse_json(line, str(path), RunFolderError) for line in lines]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not {*needed, "toxicity"} <= set(row):
             raise RunFolderError(f"{path}, line {number} is not a continuation of a run's")
