@@ -17,6 +17,7 @@ from levelhead.cli import (
     tables,
     transfer,
     verify,
+    weights,
 )
 from levelhead.cli.app import cli, main
 from levelhead.cli.permissions import add_permissions
@@ -39,4 +40,5 @@ __all__ = [
     "tables",
     "transfer",
     "verify",
+    "weights",
 ]
