@@ -177,10 +177,11 @@ def _measured(evaluation: Json | None, run: Json) -> str:
     prompts = run.get("prompts")
     source = "" if prompts is None else f" ({md(_source(prompts))} prompts)"
     parts = [
+        f"**{md(evaluation['headline'])}**",
         f"On held-out prompts{source}; toxicity by {code(evaluation['scorer'])}, which read "
         f"{reads}. Bias is the sum over subgroups of the distance of their mean toxicity from the "
         "mean of all; 95% intervals over prompt templates in brackets; differences are pruned "
-        "minus base."
+        "minus base.",
     ]
     for axis, found in evaluation["axes"].items():
         parts.append(f"### {md(axis)}\n\n" + _axis_table(found) + "\n\n" + _gap_table(found))
@@ -212,6 +213,10 @@ def _axis_table(found: Json) -> str:
         ("mean toxicity", f"{base['mean_toxicity']:.4f}", f"{pruned['mean_toxicity']:.4f}",
          _estimate(found["toxicity_difference"])),
     ]  # fmt: skip
+    if relative := found.get("relative_bias"):
+        before, after = (f"{relative[which]:.2f}" for which in ("base", "pruned"))
+        label = "bias, relative to mean toxicity"
+        rows.append((label, before, after, _estimate(relative["difference"])))
     return _table(("", "before", "after", "difference"), rows)
 
 
