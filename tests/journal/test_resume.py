@@ -22,6 +22,11 @@ from levelhead.journal.status import read_status
 from levelhead.progress import silent
 
 
+def slow(name: str) -> Any:
+    """A case that only the slow tier takes."""
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def torture(
     inputs: Path, options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
@@ -33,14 +38,16 @@ def torture(
     return found
 
 
-@pytest.mark.parametrize("name", ["score", "evaluate", "compare", "prune", "report"])
+@pytest.mark.parametrize("name", ["score", slow("evaluate"), slow("compare"), "prune", "report"])
 def test_what_is_killed_goes_on_and_ends_the_same(torture: Torture, name: str) -> None:
     """One to two kills each; `make torture` does hundreds."""
     rng = np.random.default_rng(len(name))
     assert torture.attempt(name, rng, most=2) == []
 
 
-@pytest.mark.parametrize("estimator", ["token-gradient", "finite", "hybrid", "ablate"])
+@pytest.mark.parametrize(
+    "estimator", [slow("token-gradient"), slow("finite"), "hybrid", slow("ablate")]
+)
 def test_every_estimator_goes_on(
     inputs: Path, options: dict[str, Any], tmp_path: Path, stops: Any, estimator: str
 ) -> None:
@@ -85,6 +92,7 @@ def test_a_changed_prompt_reuses_nothing(
     assert (tmp_path / "run" / runs.SCORES).read_bytes() != before
 
 
+@pytest.mark.slow
 def test_time_budgets_decide_alike(
     inputs: Path, options: dict[str, Any], tmp_path: Path, stops: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,7 +146,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", [slow("cut"), "bit flip"])
 @pytest.mark.parametrize(
     ("command", "file"),
     [

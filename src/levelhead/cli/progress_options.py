@@ -7,7 +7,7 @@ import click
 LONG = frozenset(
     (
         "agree", "axes", "bench-model", "compare", "evaluate", "examples", "export", "interactions",
-        "prune", "reproduce", "run", "score", "tasks", "verify",
+        "prune", "reproduce", "run", "score", "verify",
     )
 )  # fmt: skip
 PROGRESS = "levelhead.progress"
