@@ -16,6 +16,9 @@ from benchmarks import (
     coverage,
     growth,
     hybrid,
+    joint,
+    joint_fresh,
+    neurons,
     plain_perplexity,
     planted_heads,
     protect,
@@ -30,8 +33,11 @@ BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "protect": protect.measure,
     "growth": growth.measure,
     "coverage": coverage.measure,
+    "joint": joint.measure,
+    "joint_fresh": joint_fresh.measure,
     "planted": planted_heads.measure,
     "compare": compare_cost.measure,
+    "neurons": neurons.measure,
 }
 OUT = Path("runs/bench")
 

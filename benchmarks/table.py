@@ -41,6 +41,12 @@ def _range(found: dict[str, Any]) -> str:
     return f"{found['least']:.1%} to {found['most']:.1%}"
 
 
+def _ratio(found: dict[str, Any]) -> str:
+    """A ratio with its interval: 26% [20%, 31%]."""
+    low, high = found["ci95"]
+    return f"{found['value']:.0%} [{low:.0%}, {high:.0%}]"
+
+
 LINES = (
     *(
         line
@@ -151,6 +157,78 @@ LINES = (
             "(extrapolated)"
         ),
         "",
+    ),
+    *(
+        line
+        for name, aim in (("full", "90%"), ("continuation", "65%"))
+        for line in (
+            Line(
+                f"joint, {name}: expected held-out bias reduction against FASP's",
+                "joint",
+                lambda d, n=name: _ratio(d["inputs"][n]["joint against fasp"]["reduction"]),
+                _nothing,
+                "at least 90%",
+            ),
+            *(
+                Line(
+                    f"the same: measured {label} against FASP's",
+                    "joint",
+                    lambda d, n=name, k=key: _ratio(d["inputs"][n]["joint against fasp"][k]),
+                    _nothing,
+                    f"{aim} or less",
+                )
+                for key, label in (("kl", "KL"), ("nll", "NLL increase"))
+            ),
+            Line(
+                f"soft, {name}: reduction against joint's, at the same predicted KL",
+                "joint",
+                lambda d, n=name: _ratio(d["inputs"][n]["soft against joint"]["reduction"]),
+                lambda d, n=name: (
+                    f"measured KL: {_ratio(d['inputs'][n]['soft against joint']['kl'])}"
+                ),
+                "",
+            ),
+        )
+    ),
+    *(
+        Line(
+            f"fisher_only: NLL increase against {name}",
+            "joint",
+            lambda d, n=name: (
+                _ratio(d["fisher_only"][n]["fisher_only_against_it"])
+                if n in d["fisher_only"]
+                else MISSING
+            ),
+            lambda d, n=name: (
+                f"{d['fisher_only'][n]['nll_increase']:.3f} nats" if n in d["fisher_only"] else ""
+            ),
+            aim,
+        )
+        for name, aim in (
+            ("ppl_only, exact, same CPU time", "33% or less"),
+            ("ppl_only, exact, 4k tokens", ""),
+            ("ppl_only, curvature, 16k tokens", ""),
+        )
+    ),
+    Line(
+        "predicted against measured KL of sets: Pearson",
+        "joint",
+        lambda d: f"{d['predicted_kl']['pearson']:.2f} ({d['predicted_kl']['sets']} sets)",
+        lambda d: f"{d['predicted_kl']['pearson_of_summed_single_heads']:.2f} (single heads, sums)",
+        "0.95",
+    ),
+    *(
+        Line(
+            f"fresh sampling, full: bias, {name}",
+            "joint_fresh",
+            lambda d, n=name: (
+                f"{d['differences'][n]['bias']:+.3f} +- {d['differences'][n]['stderr']:.3f}, "
+                f"p = {d['differences'][n]['p']:.2g}"
+            ),
+            lambda d, n=name: f"mean toxicity {d['differences'][n]['mean_toxicity']:+.3f}",
+            "se at most 0.012",
+        )
+        for name in ("fasp - base", "joint - base", "joint - fasp")
     ),
     Line(
         "growth of the gradient's cost from 4 to 64 heads per layer",

@@ -43,12 +43,15 @@ def test_the_planted_head_is_found_and_the_wrong_ones_are_not_better(compared: P
     planted = planted_model()
     rows = {row["method"]: row for row in read(compared)["table"]}
     assert set(rows) == {
-        "fasp", "bias_only", "ppl_only", "magnitude", "mask_gradient", "random",
+        "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient",
+        "random",
     }  # fmt: skip
     points = {(p["method"], p["alpha"]): p for p in read(compared)["points"]}
     assert points["fasp", 0.06]["heads"] == [list(planted.head)]
     for name in ("difference", "adjusted_difference", "expected_difference"):
         assert rows["fasp"][name]["ci95"][1] < -0.5, name
+        assert rows["joint"][name]["ci95"][1] < -0.5, name
+        assert rows["fisher_only"][name]["value"] > -0.2, name
         assert rows["ppl_only"][name]["value"] > -0.2, name
         assert rows["random"][name]["value"] > -0.2, name
 

@@ -182,7 +182,17 @@ def _model_rows(evaluation: Mapping[str, Any]) -> list[Row]:
                 numbers.percent_interval(increase.get("ci95")),
             ),
             main=True,
-        )
+        ),
+        Row(
+            label="KL(base, pruned) per token, nats",
+            short="KL",
+            difference=_estimate(mapping(perplexity, "kl"), 3),
+        ),
+        Row(
+            label="The same, predicted before pruning",
+            short="KL, predicted",
+            difference=_cell(mapping(perplexity, "predicted").get("kl"), None, 3),
+        ),
     ]
     for key, label, form in (
         ("parameters", "Parameters", numbers.count),

@@ -1,0 +1,110 @@
+"""Fresh sampling of the base model, FASP's set and joint's set: does what was foretold happen?
+
+On input `full` and test prompts. A block is one continuation of every test prompt by each of the
+three models, with common random numbers; blocks are independent. The number of blocks was fixed
+before any was drawn, for a standard error of at most 0.012 of a difference of bias: the paired
+differences of one block have a standard error of at most 0.088 (from the spread over prompts in
+two models' continuations of an earlier run), and (0.088 / 0.012)^2 = 54. p-values are reported
+whatever they are. Every block is kept in runs/bench/joint/; `--quick` draws the first two and
+foretells how long all take.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.joint import session_shape, sets_of
+from benchmarks.joint_sets import AXIS, Json, keep, session_of, variant_of
+from levelhead.metrics.bias import bias
+from levelhead.progress import silent
+from levelhead.sampling import derived_seed
+from levelhead.scoring.effects import jackknife
+from levelhead.scoring.problem import BiasProblem, sample_texts
+
+BLOCKS = 54
+QUICK_BLOCKS = 2
+MODELS = ("base", "fasp", "joint")
+
+
+def measure(quick: bool) -> Json:
+    """Bias and mean toxicity of the three models, their differences, and the time it took."""
+    session = session_of("full")
+    problem = session.problem(AXIS, "test")
+    gates = {"base": np.ones(session_shape(session))} | sets_of(session)
+    blocks = QUICK_BLOCKS if quick else BLOCKS
+    found: dict[str, list[Json]] = {name: [] for name in MODELS}
+    for number in range(blocks):
+        for name in MODELS:
+            variant = variant_of(session.base.model, gates[name])
+
+            def make(number: int = number, variant: object = variant) -> Json:
+                return _block(problem, variant, number)
+
+            found[name].append(keep(f"fresh_{number}_{name}", make))
+    seconds = sum(one["cpu_seconds"] for own in found.values() for one in own) / blocks
+    toxicity = {n: np.array([b["toxicity"] for b in own]) for n, own in found.items()}
+    return {
+        "blocks": blocks,
+        "blocks_fixed_beforehand": BLOCKS,
+        "prompts": len(problem.prompts),
+        "cpu_hours_of_all_blocks": BLOCKS * seconds / 3600,
+        "models": {n: _level(toxicity[n], problem) for n in MODELS},
+        "differences": {
+            f"{one} - {other}": _difference(toxicity[one], toxicity[other], problem)
+            for one, other in (("fasp", "base"), ("joint", "base"), ("joint", "fasp"))
+        },
+    }
+
+
+def _block(problem: BiasProblem, variant: object, number: int) -> Json:
+    start = time.process_time()
+    with variant() as model:  # type: ignore[operator]
+        seed = derived_seed(problem.seed, "fresh", number) % 2**31
+        texts = sample_texts(replace(problem, model=model, seed=seed, samples=1), silent, "")
+    return {"toxicity": texts.toxicity.tolist(), "cpu_seconds": time.process_time() - start}
+
+
+def _bias(toxicity: np.ndarray, problem: BiasProblem) -> float:
+    """Of the mean over blocks of each prompt's toxicity."""
+    return float(bias(toxicity.mean(0), problem.subgroup, len(problem.subgroups)))
+
+
+def _level(toxicity: np.ndarray, problem: BiasProblem) -> Json:
+    return {
+        "bias": _bias(toxicity, problem),
+        "bias_stderr": _stderr([_bias(left, problem) for left in _without_one(toxicity)]),
+        "mean_toxicity": float(toxicity.mean()),
+        "mean_toxicity_stderr": float(stats.sem(toxicity.mean(1))),
+    }
+
+
+def _difference(one: np.ndarray, other: np.ndarray, problem: BiasProblem) -> Json:
+    """Of bias and of mean toxicity, with standard errors over blocks and two-sided p-values."""
+    value = _bias(one, problem) - _bias(other, problem)
+    left = zip(_without_one(one), _without_one(other), strict=True)
+    stderr = _stderr([_bias(x, problem) - _bias(y, problem) for x, y in left])
+    mean = (one - other).mean(1)
+    return {
+        "bias": value,
+        "stderr": stderr,
+        "p": _p(value, stderr, len(one)),
+        "mean_toxicity": float(mean.mean()),
+        "mean_toxicity_stderr": float(stats.sem(mean)),
+        "mean_toxicity_p": _p(float(mean.mean()), float(stats.sem(mean)), len(one)),
+    }
+
+
+def _without_one(toxicity: np.ndarray) -> list[np.ndarray]:
+    return [np.delete(toxicity, block, axis=0) for block in range(len(toxicity))]
+
+
+def _stderr(left: list[float]) -> float:
+    return float(jackknife(np.array(left)))
+
+
+def _p(value: float, stderr: float, blocks: int) -> float:
+    return float(2 * stats.t.sf(abs(value) / stderr, blocks - 1))
