@@ -21,6 +21,7 @@ from benchmarks.joint_sets import (
     INPUTS,
     Gates,
     Json,
+    digest,
     gates_of,
     keep,
     problem_of,
@@ -83,7 +84,8 @@ def sets_of(session: Session) -> dict[str, Gates]:
     picked = finalists(kl, values, plain.value, FINALISTS)
     read = [plain, *(choices[i] for i in picked)]
     heads = [pairs_of(choice.heads, table.num_heads) for choice in read]
-    judged = keep(f"finalists_{name}", lambda: _judged(session, heads))
+    part = f"finalists_{name}_{digest(heads)}"
+    judged = keep(part, lambda: _judged(session, heads))
     least = KEPT * -judged[0]["expected"]
     fits = [i for i, one in enumerate(judged) if i and -one["expected"] >= least]
     best = min(fits, key=lambda i: judged[i]["kl"]) if fits else 1
@@ -147,7 +149,7 @@ def _on_prompts(session: Session, sets: dict[str, Gates]) -> Json:
     names = ("fasp", "joint", "soft", "random 0")
     rows = []
     for which in names:
-        path = f"read_{name}_{which.replace(' ', '')}"
+        path = f"read_{name}_{which.replace(' ', '')}_{digest(sets[which].tolist())}"
 
         def make(which: str = which) -> list[float]:
             nonlocal base
@@ -161,7 +163,8 @@ def _on_prompts(session: Session, sets: dict[str, Gates]) -> Json:
         read = base or base_axis(problem, silent, texts_of(problem, "test"), TEST_GROUPS)
         return {"sets": names} | _falls(read, rows)
 
-    found: Json = keep(f"prompts_{name}", summed)
+    part = digest([sets[which].tolist() for which in names])
+    found: Json = keep(f"prompts_{name}_{part}", summed)
     return found
 
 
@@ -211,7 +214,8 @@ def _on_text(session: Session, sets: dict[str, Gates]) -> dict[str, Json]:
             for name, one in zip(sets, read, strict=True)
         }
 
-    found: dict[str, Json] = keep("text", make)
+    part = digest({name: gates.tolist() for name, gates in sets.items()})
+    found: dict[str, Json] = keep(f"text_{part}", make)
     return found
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.joint import session_shape, sets_of
-from benchmarks.joint_sets import AXIS, Json, keep, session_of, variant_of
+from benchmarks.joint_sets import AXIS, Json, digest, keep, session_of, variant_of
 from levelhead.metrics.bias import bias
 from levelhead.progress import silent
 from levelhead.sampling import derived_seed
@@ -44,7 +44,8 @@ def measure(quick: bool) -> Json:
             def make(number: int = number, variant: object = variant) -> Json:
                 return _block(problem, variant, number)
 
-            found[name].append(keep(f"fresh_{number}_{name}", make))
+            part = f"fresh_{number}_{name}_{digest(gates[name].tolist())}"
+            found[name].append(keep(part, make))
     seconds = sum(one["cpu_seconds"] for own in found.values() for one in own) / blocks
     toxicity = {n: np.array([b["toxicity"] for b in own]) for n, own in found.items()}
     return {

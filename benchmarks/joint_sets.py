@@ -6,6 +6,7 @@ are kept in runs/bench/joint/ and not made again; delete the folder to measure a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,11 @@ def keep(name: str, make: Callable[[], Any]) -> Any:
     if not path.exists():
         runs.write_text(path, json.dumps(make()) + "\n")
     return json.loads(path.read_text())
+
+
+def digest(value: Any) -> str:
+    """A short name of a part's content, so that other sets are other parts."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]
 
 
 def session_of(toxicity_input: str) -> Session:
