@@ -6,8 +6,8 @@ raises the perplexity of held-out text by the target; those sets are judged on h
 the expected (teacher-forced) fall of bias with its interval over templates, paired with that of
 the heads at the same target. Literature says neurons beat heads; this says whether they do here.
 
-Layers come in whole numbers: theirs are the sets nearest to each target. Every part is kept in
-runs/bench/neurons/ when it is done, and not repeated.
+Layers come in whole numbers: theirs are the sets nearest to each target. `--quick` leaves them out,
+and has fewer prompts and one target. What is known so far stands in runs/bench/neurons/.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from levelhead.selection.units_weights import select_two_of_four, select_weights
 from levelhead.session import Session
 
 AXIS, GAMMA = "gender_and_sex", 0.3
-TARGETS = (0.05, 0.1)
+TARGETS = (0.1, 0.05, 0.2)
 ALPHAS = {
     "head": (0.02, 0.05, 0.1),
     "neuron": (0.003, 0.01, 0.03),
@@ -78,7 +78,7 @@ Sets = Callable[[float], Variant]
 
 def measure(quick: bool) -> Json:
     """What scoring costs and how far it repeats itself, and what equal perplexity buys, by unit."""
-    prompts, tokens, targets = (60, 2048, TARGETS[1:]) if quick else (120, 6144, TARGETS)
+    prompts, tokens, targets = (100, 4096, TARGETS[:1]) if quick else (200, 8192, TARGETS)
     session = Session(RunConfig(axis=(AXIS,), max_prompts=prompts, text_tokens=tokens))
     KEPT.mkdir(parents=True, exist_ok=True)
     scored: Json = {}
@@ -87,7 +87,7 @@ def measure(quick: bool) -> Json:
     windows = text_windows(session.text_ids("validation"), session.base.model, tokens)
     sets: dict[str, Sets] = {}
     options = EstimatorOptions()
-    for unit in ("head", "neuron", "layer"):
+    for unit in ("head", "neuron") if quick else ("head", "neuron", "layer"):
         bias_name, ppl_name = ESTIMATORS[unit]
         own = windows
         if unit == "layer":
@@ -251,8 +251,9 @@ def _judged(session: Session, sets: dict[str, Sets], targets: tuple[float, ...])
     for unit, alphas in ALPHAS.items():
         curves[unit] = {a: judge.text(sets[unit](a))["value"] for a in alphas}
         _keep("curves", curves)
-    curves["layer"] = {n: judge.text(sets["layer"](n / 30 + 1e-9))["value"] for n in LAYERS}
-    _keep("curves", curves)
+    if "layer" in sets:
+        curves["layer"] = {n: judge.text(sets["layer"](n / 30 + 1e-9))["value"] for n in LAYERS}
+        _keep("curves", curves)
     rows: Json = {}
     for target in targets:
         found: Json = {}
@@ -261,9 +262,10 @@ def _judged(session: Session, sets: dict[str, Sets], targets: tuple[float, ...])
             alpha, increase = _alpha_of(judge, sets[unit], curves[unit], target)
             reads.append(judge.shifts(sets[unit](alpha)))
             found[unit] = {"alpha": alpha, "perplexity_increase": increase}
-        nearest = min(LAYERS, key=lambda n: abs(curves["layer"][n] - target))
-        reads.append(judge.shifts(sets["layer"](nearest / 30 + 1e-9)))
-        found["layer"] = {"layers": nearest, "perplexity_increase": curves["layer"][nearest]}
+        if "layer" in sets:
+            nearest = min(LAYERS, key=lambda n: abs(curves["layer"][n] - target))
+            reads.append(judge.shifts(sets["layer"](nearest / 30 + 1e-9)))
+            found["layer"] = {"layers": nearest, "perplexity_increase": curves["layer"][nearest]}
         for row, judged in zip(found.values(), judge.compared(reads), strict=True):
             row |= judged
         rows[f"{target:g}"] = found

@@ -94,6 +94,7 @@ def test_all_ways_to_remove_neurons_agree(family, tmp_path):
         assert difference(logits(reloaded), logits(whole)) < SAME
 
 
+@pytest.mark.slow
 def test_pruned_neurons_load_in_a_fresh_process_and_not_without_levelhead(tmp_path):
     jobs = []
     for family in ("gpt2", "phi3"):

@@ -63,6 +63,7 @@ def test_the_fall_of_bias_is_what_the_saved_model_shows(pruned):
     assert record["measured"]["perplexity_increase"]["value"] != 0
 
 
+@pytest.mark.slow
 def test_two_of_four(run, tmp_path):
     record = levelhead.prune_weights(run, out=tmp_path / "m", pattern="2:4", allow_unreliable=True)
     assert record["zeroed"] == record["weights"] // 2
@@ -84,6 +85,7 @@ def test_bad_input_is_refused_before_any_work(run, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_a_ranking_that_is_noise_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr("levelhead.stages.weights.MIN_RELIABILITY", 1.0)
     with pytest.raises(UnreliableScoresError, match="mostly noise"):

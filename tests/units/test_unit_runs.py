@@ -90,6 +90,7 @@ def test_its_report_and_card_say_the_unit(neurons):
     assert levelhead.report(out, "md").exists()
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped_and_selects_again(neurons, options):
     out, evaluation = neurons
     before = (out / "scores.csv").stat().st_mtime_ns
@@ -114,6 +115,7 @@ def test_neurons_are_saved_as_a_stock_checkpoint(neurons, tmp_path):
         levelhead.prune(out, out=tmp_path / "m.gguf", format="gguf")
 
 
+@pytest.mark.slow
 def test_a_run_of_layers_removes_the_layer_that_carries_the_name(options, planted_neuron, tmp_path):
     given = options | {"alpha": 0.34, "gamma": 0.0}
     evaluation = levelhead.run(out=tmp_path / "layers", unit="layer", **given)
@@ -145,6 +147,7 @@ def heads(options, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_runs_of_neurons_are_compared_with_runs_of_heads(neurons, heads):
     out, _ = neurons
     found = levelhead.compare(
@@ -181,6 +184,7 @@ def test_commands_that_know_heads_only_say_so(neurons):
             command(out)
 
 
+@pytest.mark.slow
 def test_examples_of_neurons_are_those_of_the_pruned_model(neurons):
     out, _ = neurons
     found = levelhead.examples(out, groups=2, samples=1)

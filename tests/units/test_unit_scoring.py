@@ -174,6 +174,7 @@ def test_bias_of_weights_is_predicted_to_first_order(make_problem, windows):
     assert abs(np.corrcoef(shuffled, true)[0, 1]) < 0.6
 
 
+@pytest.mark.slow
 def test_cost_of_weights_is_predicted(make_problem, trained):
     """Sets of those whose zeroing costs most and least, half of each."""
     model, windows = trained
