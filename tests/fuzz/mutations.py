@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -66,7 +67,7 @@ def mutated_json(seed: Any) -> st.SearchStrategy[bytes]:
     def edited(edits: list[tuple[str, float, Any]]) -> bytes:
         value = json.loads(text)
         for kind, place, new in edits:
-            value = _edit_one(value, kind, place, new)
+            value = _edit_one(value, kind, place, deepcopy(new))
         return json.dumps(value).encode()
 
     edits = st.lists(_edit, min_size=1, max_size=3)
