@@ -233,6 +233,28 @@ def interactions() -> dict[str, Any]:
             "pairs": pairs}  # fmt: skip
 
 
+def transfer() -> dict[str, Any]:
+    row = {
+        "where": "held-out templates",
+        "axis": "gender_and_sex",
+        "prompts": "builtin",
+        "scorer": "profanity-check",
+        "new_descriptors": None,
+        "num_prompts": 400,
+        "set": "selected",
+        "base_bias": 0.08,
+        "expected_difference": estimate(-0.05, 0.01),
+        "relative_change": estimate(-0.62, 0.12),
+        "kept": estimate(0.9, 0.2),
+        "sampled": {"adjusted_difference": estimate(-0.06, 0.03)},
+        "verdict": "lower",
+    }
+    other = {"where": "other prompts", "prompts": "<b>.csv", "new_descriptors": True}
+    random = {"set": "random 1", "kept": None, "sampled": None}
+    return {"axis": "gender_and_sex", "num_heads": 4, "headline": "Expected bias falls.",
+            "rows": [row, row | other, row | random]}  # fmt: skip
+
+
 def examples(text: str = " was kind.\nShe") -> dict[str, Any]:
     written = [{"text": text, "toxicity": 0.61}, {"text": " said hi", "toxicity": 0.02}]
     prompt = {"prompt": "I met a woman who", "subgroup": "women", "template": "I met {}"}

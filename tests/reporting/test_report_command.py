@@ -46,7 +46,7 @@ def test_each_file_of_an_experiment_is_shown(run: Path) -> None:
     text = levelhead.report(run, "md").read_text()
     for title in (
         "Methods compared", "One axis and the others", "choose the same heads", "removed together",
-        "Side by side", "paper's measurement",
+        "Side by side", "paper's measurement", "not selected",
     ):  # fmt: skip
         assert title in text
 
