@@ -1,16 +1,20 @@
 """The Fisher matrix of heads: its form, its diagonal, and what it says of real sets."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from levelhead.models.architectures import head_counts
+from levelhead.models.architectures import attention_modules, head_counts
 from levelhead.models.gates import ablate
 from levelhead.progress import silent
+from levelhead.scores import ScoreTable
 from levelhead.scoring.curvature import curvature, derivatives
 from levelhead.scoring.exact import exhaustive
 from levelhead.scoring.fisher import cost_warnings, fisher_matrix
+from levelhead.selection import select_heads
 from levelhead.set_cost import SetCost, indicator
 from levelhead.testing import tiny_model
 
@@ -75,6 +79,46 @@ def test_it_orders_and_sizes_the_cost_of_sets(model) -> None:  # type: ignore[no
     shuffled = rng.permutation(predicted)
     assert stats.pearsonr(measured, shuffled).statistic < 0.8  # control
     assert 0.3 < np.sum(predicted) / np.sum(measured) < 3
+
+
+@torch.no_grad()
+def cancelling_pair(model, layer: int, one: int, other: int) -> None:  # type: ignore[no-untyped-def]
+    """Make two heads of a layer write the same with opposite signs: together they do nothing."""
+    attention = attention_modules(model)[layer]
+    width = attention.head_dim
+    a, b = slice(one * width, (one + 1) * width), slice(other * width, (other + 1) * width)
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        projection.weight[b] = projection.weight[a]
+    attention.o_proj.weight[:, a] *= 4
+    attention.o_proj.weight[:, b] = -attention.o_proj.weight[:, a]
+
+
+def test_sets_of_a_model_against_all_sets_and_one_at_a_time() -> None:
+    """Brute force over all pairs of a model in which two heads cancel each other's output."""
+    model = tiny_model("llama", num_layers=3, num_heads=6, num_key_value_heads=6, seed=1)
+    model.requires_grad_(False)
+    cancelling_pair(model, 1, 2, 4)
+    effects = curvature(model, WINDOWS, silent, 0, 0.3)
+    table = ScoreTable.of_effects({"ppl": effects.effect, "bias:a": 0 * effects.effect})
+    table = table.with_cost(effects.cost)
+    every = [divmod(head, 6) for head in range(18)]
+    measured = {}
+    for pair in combinations(every, 2):
+        by_layer: dict[int, list[int]] = {}
+        for layer, head in pair:
+            by_layer.setdefault(layer, []).append(head)
+        measured[pair] = measured_kl(model, by_layer)
+    best = min(measured, key=measured.__getitem__)
+    assert best == ((1, 2), (1, 4))
+    assert measured[best] < 1e-9
+    chosen = select_heads(table, axis="a", method="fisher_only", alpha=0.12)
+    assert chosen.heads == best
+    one_at_a_time = select_heads(table, axis="a", method="ppl_only", alpha=0.12)
+    assert not set(one_at_a_time.heads) & set(best)
+    assert measured[one_at_a_time.heads] > 100 * measured[best]
+    # Larger sets hold the pair, too.
+    four = select_heads(table, axis="a", method="fisher_only", alpha=0.23)
+    assert set(best) < set(four.heads)
 
 
 def test_exact_effects_make_the_cost_of_single_heads(model) -> None:  # type: ignore[no-untyped-def]
