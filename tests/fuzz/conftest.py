@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-
 import pytest
 from tests.experiments.conftest import _one_thread, finished, inputs, options
+from tests.fuzz.counts import TRIED
 
 __all__ = ["_one_thread", "finished", "inputs", "options"]
-
-DEFAULT = 150
-INPUTS = int(os.environ.get("FUZZ_INPUTS", DEFAULT))
-"""Inputs per parser; `make fuzz` sets more."""
-TRIED: dict[str, Counter[str]] = {}
 
 
 @pytest.hookimpl(trylast=True)

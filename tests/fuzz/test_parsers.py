@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.fuzz.conftest import DEFAULT, INPUTS, TRIED
+from tests.fuzz.counts import DEFAULT, INPUTS, TRIED
 from tests.fuzz.mutations import mutated_bytes, mutated_json
 from tests.reporting.synthetic import evaluation as synthetic_evaluation
 

@@ -14,7 +14,7 @@ import pytest
 import levelhead
 from levelhead.experiments.joint import JointEvaluator, units_of
 from levelhead.runs import RunFolder
-from levelhead.scores import PPL, bias_metric
+from levelhead.scores import PPL, ScoreTable, bias_metric
 from levelhead.session import Session
 
 TOLERANCE = 2e-4
@@ -38,7 +38,7 @@ def by_size(
 def test_batches_change_nothing_but_rounding(by_size: dict[int | None, Path], size: int) -> None:
     texts = {size: (run / "continuations.jsonl").read_text() for size, run in by_size.items()}
     assert texts[size] == texts[None]
-    tables = {size: levelhead.ScoreTable.read(run / "scores.csv") for size, run in by_size.items()}
+    tables = {size: ScoreTable.read(run / "scores.csv") for size, run in by_size.items()}
     for metric in (PPL, bias_metric("gender")):
         one, other = (tables[s].effect(metric) for s in (size, None))
         assert np.abs(one - other).max() <= TOLERANCE * np.abs(other).max()

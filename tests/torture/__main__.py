@@ -8,7 +8,9 @@ Ends with 1 where anything came out otherwise than it should.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -86,9 +88,6 @@ def damage_journal(torture: Torture, times: int, rng: np.random.Generator) -> li
                 shutil.copytree(torture.folder / f"before-{name}", run)
             child = start(torture.commands[name], run, torture.log, commit_every=0.0)
             time.sleep(float(rng.uniform(0.3, 0.9)) * torture.seconds[name])
-            import os
-            import signal
-
             os.kill(child, signal.SIGKILL)
             wait(child)
             for file in sorted((run / "work").glob("*.sqlite*")):
@@ -116,11 +115,12 @@ def starve(torture: Torture, rng: np.random.Generator) -> list[str]:
                         shutil.copytree(torture.folder / f"before-{name}", run)
                     fill(disk, leave)
                     tried += 1
-                    error = disk / "error.txt"
-                    code = wait(start(told(torture.commands[name]), run, torture.log))
-                    full += error.exists()
-                    if code:
-                        wrong.append(f"{name} with {leave} bytes: exit {code}")
+                    said = torture.folder / "error.txt"
+                    code = wait(start(told(torture.commands[name], said), run, torture.log))
+                    full += said.exists()
+                    if code or (said.exists() and "no space" not in said.read_text()):
+                        end = (said if said.exists() else torture.log).read_text()[-500:]
+                        wrong.append(f"{name} with {leave} bytes: exit {code}: {end}")
                     (disk / "filler").unlink(missing_ok=True)
                     code = wait(start(torture.commands[name], run, torture.log))
                     found = digests(run)

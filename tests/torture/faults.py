@@ -35,14 +35,15 @@ def damage(path: Path, kind: str, rng: np.random.Generator) -> None:
     path.write_bytes(bytes(content))
 
 
-def told(command: Command) -> Command:
-    """A command that leaves what levelhead said of an error in a file beside the run."""
+def told(command: Command, said: Path) -> Command:
+    """A command that leaves what levelhead said of an error in a file."""
+    said.unlink(missing_ok=True)
 
     def wrapped(run: Path) -> None:
         try:
             command(run)
         except LevelheadError as error:
-            (run.parent / "error.txt").write_text(str(error))
+            said.write_text(str(error))
 
     return wrapped
 
@@ -57,10 +58,11 @@ def attempt_damage(
     shutil.copytree(before, run)
     damage(run / file, kind, rng)
     changed = (run / file).read_bytes()
-    code = wait(start(told(torture.commands[name]), run, torture.log))
+    said = torture.folder / "error.txt"
+    code = wait(start(told(torture.commands[name], said), run, torture.log))
     if code != 0:
         return f"exit {code}: {torture.log.read_text()[-1500:]}"
-    if (run.parent / "error.txt").exists():
+    if said.exists():
         return "error"
     found, wanted = digests(run), torture.wanted[name]
     wrong = [f for f in wanted if found.get(f) != wanted[f]]

@@ -8,8 +8,10 @@ Knows nothing of what rows mean.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +32,7 @@ CREATE TABLE IF NOT EXISTS batch (
     size INTEGER NOT NULL, digest TEXT NOT NULL, seconds REAL NOT NULL,
     payload BLOB NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (scope, call, start));
 """
+_LITTLE = 1_000_000
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
@@ -214,7 +217,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 def unwritable(path: Path, error: BaseException) -> RunFolderError:
     """The error for a place that cannot be written: which, why, and what to do."""
     why = str(error)
-    if getattr(error, "errno", None) in (28, 122) or "full" in why:  # ENOSPC, EDQUOT
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "full" in why
+    # SQLite says only "disk I/O error" where its own small files find no room.
+    if full or ("disk I/O" in why and _free_bytes(path) < _LITTLE):
         return RunFolderError(
             f"no space left on the disk of {path.parent}: all finished work is kept; free some "
             "space and give the same command again, it goes on from there"
@@ -223,6 +228,11 @@ def unwritable(path: Path, error: BaseException) -> RunFolderError:
         f"cannot write to {path.parent} ({why}): make it writable, or copy the run to a place that "
         "is, and give the same command again; all finished work is kept"
     )
+
+
+def _free_bytes(path: Path) -> int:
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    return shutil.disk_usage(there).free
 
 
 def _is_of_the_disk(error: sqlite3.OperationalError) -> bool:
