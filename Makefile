@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow test-embedded test-coverage check fix bench install clean-demo
+.PHONY: demo test test-slow test-embedded test-coverage torture check fix bench install clean-demo
 
 demo: install
 	$(BIN)/levelhead run --out $(DEMO)
@@ -24,6 +24,10 @@ test-embedded: install
 
 test-coverage: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m simulation
+
+# Kills, damaged files and full disks, on tiny models; a quarter of an hour. The last need root.
+torture: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check
