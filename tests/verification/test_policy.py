@@ -1,9 +1,12 @@
 """The policy file: read the same by command line and Python, and no misspelling slips through."""
 
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from levelhead.errors import ConfigError
 from levelhead.verification.policy import Policy, read_policy
@@ -39,6 +42,9 @@ def test_a_file_its_keys_and_the_object_are_one_policy(tmp_path: Path) -> None:
         ({"max_gap_increase": None}, "not a number"),
         ({"max_gap_increase": "0.1"}, "not a number"),
         ({"max_gap_increase": True}, "not a number"),
+        ({"max_gap_increase": 10**400}, "not a number"),
+        ({"seed": 10**30}, "not a whole number"),
+        ({"axes": {"gender": 1}}, "nor a list"),
         ({"confidence": 1.0}, "between 0.5 and 1"),
         ({"confidence": 0.05}, "between 0.5 and 1"),
         ({"on_inconclusive": "ignore"}, "choose from pass, fail"),
@@ -64,3 +70,36 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             read_policy(tmp_path / "bad.toml")
     with pytest.raises(ConfigError, match=r"absent\.toml"):
         read_policy(tmp_path / "absent.toml")
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.lists(st.text(max_size=3), max_size=3), st.dictionaries(st.text(max_size=2), st.none()),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from([f.name for f in fields(Policy)]), VALUES, max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_any_value_is_a_policy_or_a_clear_error(keys: dict[str, object]) -> None:
+    try:
+        policy = read_policy(keys)
+    except ConfigError:
+        return
+    assert read_policy(policy.to_json()) == policy
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_a_policy_or_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "policy.toml"
+    path.write_bytes(content)
+    with suppress(ConfigError):
+        assert isinstance(read_policy(path), Policy)
+
+
+def test_a_file_that_nests_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.toml").write_text("axes = " + "[" * 50_000)
+    with pytest.raises(ConfigError, match=r"deep\.toml"):
+        read_policy(tmp_path / "deep.toml")

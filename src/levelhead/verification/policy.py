@@ -14,7 +14,6 @@ pass. It knows nothing of models.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -27,6 +26,8 @@ from levelhead.errors import ConfigError
 ALL = "all"
 INCONCLUSIVE = ("pass", "fail")
 MAX_BYTES = 1_000_000
+MOST = 2**31 - 1
+"""Of any number."""
 MEASURING = {
     "prompts": "prompts",
     "scorer": "toxicity",
@@ -92,8 +93,8 @@ class Policy:
             )
         for name in ("text_tokens", "samples", "max_prompts", "new_tokens", "seed"):
             value = getattr(self, name)
-            if value is not None and type(value) is not int:
-                raise ConfigError(f"policy: {name} = {value!r} is not a whole number")
+            if value is not None and (type(value) is not int or abs(value) > MOST):
+                raise ConfigError(f"policy: {name} = {value!r} is not a whole number in use here")
         self.options()
 
     @classmethod
@@ -155,7 +156,7 @@ def read_policy(policy: str | Path | Mapping[str, Any] | Policy | None) -> Polic
         if len(content) > MAX_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; no policy is")
         data = tomllib.loads(content.decode("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the policy {path}: {error}") from error
     try:
         return Policy.of(data)
@@ -167,7 +168,7 @@ def _check_number(name: str, value: Any) -> None:
     if value is None and name not in ("confidence", "max_gap_increase"):
         return
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
+    if not number or not -MOST <= value <= MOST:  # also false for NaN
         raise ConfigError(f"policy: {name} = {value!r} is not a number")
     if value < 0:
         raise ConfigError(
