@@ -189,9 +189,9 @@ def test_zeroed_is_stock_with_provenance_only(fresh, tmp_path):
 def test_newer_format_is_refused(compact):
     folder, _ = compact
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"]["format_version"] = 2
+    config["quantization_config"]["format_version"] = 3
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="format_version=2, this levelhead reads up to 1"):
+    with pytest.raises(CheckpointError, match="format_version=3, this levelhead reads up to 2"):
         load(folder)
 
 

@@ -33,7 +33,7 @@ from levelhead.errors import CheckpointError, ConfigError, missing_extra
 from levelhead.export.files import Exported, check_difference, logits_difference, new_file
 from levelhead.export.gguf_tokenizer import OTHER_WAY, write_tokenizer
 from levelhead.models.architectures import architecture_of
-from levelhead.models.removed_heads import removed_heads
+from levelhead.models.removed_heads import model_is_pruned, removed_heads
 from levelhead.models.zero_fill import zero_filled
 
 LIMITS = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1, "q8_0": 2e-1}
@@ -80,15 +80,15 @@ def export_gguf(
         raise missing_extra("GGUF export", "gguf")
     if dtype not in LIMITS:
         raise ConfigError(f"--dtype {dtype!r} is unknown for GGUF; there are {', '.join(LIMITS)}")
-    gone = removed_heads(model)
-    if gone and not zero_fill:
+    gone, is_pruned = removed_heads(model), model_is_pruned(model)
+    if is_pruned and not zero_fill:
         raise CheckpointError(
             "GGUF has one number of heads for all layers, and this model is compact (uneven): "
             "export it zero-filled (--zero-fill), or a model of format zeroed or uniform"
         )
     config: Any = model.config
     weights: Mapping[str, Tensor] = model.state_dict()
-    if gone:
+    if is_pruned:
         whole, weights = zero_filled(model)
         config = whole.config
     refuse_what_gguf_cannot_say(config)
