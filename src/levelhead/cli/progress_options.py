@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from levelhead.reporting.escape import visible
+
 LONG = frozenset(
     (
         "agree", "axes", "bench-model", "compare", "evaluate", "examples", "export", "interactions",
@@ -46,7 +48,7 @@ def is_quiet() -> bool:
 def tell(text: str) -> None:
     """Say something before long work, on standard error; nothing under --quiet."""
     if not is_quiet():
-        click.echo(text, err=True)
+        click.echo(visible(text, multiline=True), err=True)
 
 
 def _quiet(context: click.Context, parameter: click.Parameter, given: bool) -> None:

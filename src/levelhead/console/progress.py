@@ -26,6 +26,7 @@ from rich.progress import Progress as Bars
 
 from levelhead.batching import Advance
 from levelhead.progress import Progress, silent
+from levelhead.reporting.escape import visible
 
 CHOICE = "levelhead.progress"
 """Of a command's context: "none", "json", or nothing where neither was asked for."""
@@ -62,7 +63,7 @@ def progress_bars() -> Iterator[Progress]:
 
         @contextmanager
         def task(description: str, total: int) -> Iterator[Advance]:
-            number = bars.add_task(escape(description), total=total)
+            number = bars.add_task(escape(visible(description)), total=total)
             yield lambda units: bars.advance(number, units)
 
         yield task
@@ -70,6 +71,7 @@ def progress_bars() -> Iterator[Progress]:
 
 @contextmanager
 def _lines(description: str, total: int) -> Iterator[Advance]:
+    description = visible(description)
     start = last = time.monotonic()
     done = 0
 

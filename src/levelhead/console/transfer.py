@@ -30,7 +30,7 @@ def transfer_summary(found: Json) -> None:
         sampled = (row["sampled"] or {}).get("adjusted_difference")
         table.add_row(
             "" if where == before else escape(visible(where)),
-            row["set"],
+            escape(visible(row["set"])),
             _span(row["expected_difference"], "+.4f"),
             _span(row["relative_change"], "+.0%"),
             _span(row["kept"], ".0%"),

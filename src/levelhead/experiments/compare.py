@@ -47,6 +47,7 @@ from levelhead.metrics.bias import bias
 from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
+from levelhead.reporting.escape import spreadsheet_safe
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scoring.score_table import unreliable
@@ -147,7 +148,7 @@ def compare(
     }
     out = {**common, **results[0], "more": results[1:]}
     rows = tidy(results)
-    runs.write_text(folder.path / FOLDER / TABLE, rows.to_csv(index=False))
+    runs.write_text(folder.path / FOLDER / TABLE, rows.map(spreadsheet_safe).to_csv(index=False))
     if parquet:
         target = (folder.path / FOLDER / TABLE).with_suffix(".parquet")
         runs.write_bytes(target, rows.to_parquet(index=False))

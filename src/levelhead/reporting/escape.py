@@ -15,6 +15,7 @@ from typing import Any
 # format characters either reorder what is read (bidi controls) or cannot be seen.
 _WORD_JOINERS = frozenset("\u200c\u200d")
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -54,6 +55,18 @@ def plot_text(text: str) -> str:
         .replace(">", "&gt;")
         .replace("$", "&#36;")  # two of them would start a formula where MathJax is loaded
     )
+
+
+def spreadsheet_safe(cell: Any) -> Any:
+    """A cell of a table for spreadsheets, which run text that starts like a formula.
+
+    Such text gets an apostrophe in front, as spreadsheets themselves write it; numbers stay
+    numbers. For tables that only programs read, such as scores.csv, numbers are all there is.
+    """
+    if not isinstance(cell, str):
+        return cell
+    seen = "".join(c for c in cell if unicodedata.category(c) not in ("Cf", "Zs"))
+    return f"'{cell}" if seen.startswith(_FORMULA) else cell
 
 
 def script_json(data: Any) -> str:
