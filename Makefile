@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+AUDIT := .venv-audit
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow test-embedded test-coverage torture check fix bench install clean-demo
+.PHONY: demo test test-slow test-embedded test-coverage torture check fix bench install clean-demo fuzz audit
 
 demo: install
 	$(BIN)/levelhead run --out $(DEMO)
@@ -28,6 +29,19 @@ test-coverage: $(VENV)/.installed
 # Kills, damaged files and full disks, on tiny models; a quarter of an hour. The last need root.
 torture: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
+
+# Thousands of damaged inputs for every parser, and of inputs for every property; counts at the end.
+FUZZ_INPUTS ?= 2000
+fuzz: $(VENV)/.installed
+	OMP_NUM_THREADS=1 FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest tests/fuzz
+
+# Known vulnerabilities of the pinned packages, from PyPI's advisories: it needs the network, and says so.
+audit:
+	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit || \
+	  { echo "audit: cannot install pip-audit; is there a network? Nothing was checked." >&2; exit 1; }
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt || \
+	  { echo "audit: vulnerable packages, or no advisories could be had (the lines above say which)" >&2; exit 1; }
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check

@@ -48,7 +48,7 @@ LAYERS = {
     "stages": "config damage errors evaluation export journal models progress records runs "
     "sampling scores scoring selection session set_cost sharing",
     "experiments": "batching config damage data diagnosis errors evaluation journal json_files "
-    "metrics models progress records reporting.findings runs sampling scores "
+    "metrics models progress records reporting.escape reporting.findings runs sampling scores "
     "scoring selection session stages toxicity",
     "pipeline": "config damage diagnosis errors experiments export journal models progress records "
     "reporting runs scores session sharing stages verification",
