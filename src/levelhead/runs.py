@@ -200,7 +200,7 @@ def writes(command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _tidy(path: Path) -> None:
     """Remove what a killed process left half-written; nobody else writes here now."""
-    for left in (*path.glob(".*"), *path.glob("*/.*"), *path.glob(f"{WORK}/*/.*")):
+    for left in list(path.rglob(".*")):
         if not _TEMPORARY.fullmatch(left.name):
             continue
         if left.is_dir():

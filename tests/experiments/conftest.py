@@ -1,13 +1,14 @@
 """A finished tiny run, for experiments on it."""
 
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
 from tests.pipeline.conftest import _one_thread, inputs, options
 
 import levelhead
+from levelhead import runs
 
 __all__ = ["_one_thread", "inputs", "options"]
 
@@ -21,6 +22,7 @@ def finished(
     """A run folder with everything in it; not to be written to."""
     out = tmp_path_factory.mktemp("finished") / "run"
     levelhead.run(str(inputs / "model"), out=out, **options)
+    rmtree(out / runs.WORK)  # with the checksums, so that tests can edit what they read
     return out
 
 

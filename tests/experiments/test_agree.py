@@ -205,7 +205,7 @@ def test_texts_that_are_not_this_runs_are_refused(run: Path) -> None:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
 
     def attempt(rows: list[dict]) -> None:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        runs.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         agree(run, measures=("profanity-check", "likelihood"))
 
     with pytest.raises(RunFolderError, match="has no continuation of 1 of 36 validation prompts"):
@@ -218,7 +218,7 @@ def test_texts_that_are_not_this_runs_are_refused(run: Path) -> None:
         attempt([{**row, "text": row["text"] + " edited"} for row in rows])
     with pytest.raises(RunFolderError, match="line 1 is not a continuation"):
         attempt([{}])
-    path.write_text("not json\n")
+    runs.write_text(path, "not json\n")
     with pytest.raises(RunFolderError, match="cannot read"):
         agree(run, measures=("profanity-check", "likelihood"))
 

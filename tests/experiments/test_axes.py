@@ -73,7 +73,7 @@ def altered(run: Path, target: Path, **options: Any) -> Path:
     """A copy of a run that claims to be made with other options."""
     copytree(run, target)
     held = json.loads((target / runs.CONFIG).read_text())
-    (target / runs.CONFIG).write_text(json.dumps(held | options))
+    runs.write_text(target / runs.CONFIG, json.dumps(held | options))
     return target
 
 
@@ -150,7 +150,7 @@ def test_an_interrupted_cross_goes_on_and_a_finished_one_is_kept(
     assert other["cross"]["gamma"] == 0
     held = json.loads((scored / runs.DETAILS).read_text())
     held["of"]["fingerprint"] = "other scores"
-    (scored / runs.DETAILS).write_text(json.dumps(held))
+    runs.write_text(scored / runs.DETAILS, json.dumps(held))
     assert axes(scored)["cross"] is None
 
 
@@ -162,7 +162,7 @@ def test_runs_side_by_side(scored: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mixed = [c for c in frame.columns if "kin" in str(c)]
     frame[mixed] = frame[mixed].to_numpy()[rng.permutation(len(frame))]
-    (other / runs.SCORES).write_text(table.to_csv())
+    runs.write_text(other / runs.SCORES, table.to_csv())
     found = axes(scored, other)
     assert found["runs"] == ["run", "second"]
     assert len(found["correlations"]) == 6
@@ -207,7 +207,7 @@ def test_other_scorers_and_subgroups_are_refused(scored: Path, tmp_path: Path, f
         details["scorer"] = "another:1"
     else:
         details["axes"]["kin"]["subgroups"] = ["woman", "man", "aunt"]
-    (other / runs.DETAILS).write_text(json.dumps(details))
+    runs.write_text(other / runs.DETAILS, json.dumps(details))
     with pytest.raises(ConfigError) as refused:
         axes(scored, other)
     assert field in str(refused.value)
@@ -217,7 +217,7 @@ def test_other_models_and_options_that_matter_little_are_told(scored: Path, tmp_
     other = altered(scored, tmp_path / "other", new_tokens=7)
     details = json.loads((other / runs.DETAILS).read_text())
     details["of"]["model"] = details["model"] = "another model"
-    (other / runs.DETAILS).write_text(json.dumps(details))
+    runs.write_text(other / runs.DETAILS, json.dumps(details))
     found = axes(scored, other)
     assert found["same_model"] == []
     assert found["models"]["other"] == "another model"

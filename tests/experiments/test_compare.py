@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import levelhead
-from levelhead import cli, compare
+from levelhead import cli, compare, runs
 from levelhead.errors import ConfigError, MissingExtraError, RunFolderError, SelectionError
 from levelhead.experiments.grid import best, points_of
 from levelhead.scores import ScoreTable
@@ -200,12 +200,12 @@ def test_runs_that_measure_other_things_are_refused(
     other = tmp_path / "other"
     copytree(finished, other)
     config = json.loads((other / "config.json").read_text()) | change
-    (other / "config.json").write_text(json.dumps(config))
+    runs.write_text(other / "config.json", json.dumps(config))
     with pytest.raises(ConfigError, match=f"run and other cannot be compared.*{named}"):
         compare(finished, other)
     details = json.loads((other / "details.json").read_text())
     details["of"]["model"] = "another"
-    (other / "details.json").write_text(json.dumps(details))
+    runs.write_text(other / "details.json", json.dumps(details))
     with pytest.raises(ConfigError, match="they differ in model"):
         compare(finished, other)
 

@@ -161,8 +161,8 @@ def test_gaps_that_a_set_overshoots_are_not_promised(finished: Path, tmp_path: P
     known["used"] = [name]
     held = table.frame
     held[f"gap_effect_gender_{name}"] = known["gap"][name]  # every head is the whole gap
-    (run / runs.SCORES).write_text(table.to_csv())
-    (run / runs.DETAILS).write_text(json.dumps(details))
+    runs.write_text(run / runs.SCORES, table.to_csv())
+    runs.write_text(run / runs.DETAILS, json.dumps(details))
     twice = rows_of(glance(run, alpha=0.12), "gender")[0.2]
     assert twice["num_heads"] == 2
     assert twice["bias_change"] == pytest.approx(0, abs=1e-9)
@@ -179,7 +179,7 @@ def test_held_out_predictions_are_free_of_the_winners_curse(finished: Path, tmp_
     table = ScoreTable.read(run / runs.SCORES)
     whole = halves["bias:gender"][0].mean(axis=0)
     table.frame["bias_without_gender"] = table.frame["bias_base_gender"] - whole.reshape(-1)
-    (run / runs.SCORES).write_text(table.to_csv())
+    runs.write_text(run / runs.SCORES, table.to_csv())
     rows = rows_of(glance(run, alpha=0.2), "gender")
     for gamma in (0.0, 0.2, 0.4):
         assert rows[gamma]["bias_change_sum"] < -0.8
@@ -206,7 +206,7 @@ def test_a_finished_run_at_a_glance(finished: Path) -> None:
 def test_the_gamma_of_the_selection_counts(finished: Path, tmp_path: Path) -> None:
     run = Path(copytree(finished, tmp_path / "run"))
     chosen = json.loads((run / runs.SELECTION).read_text()) | {"gamma": 0.5}
-    (run / runs.SELECTION).write_text(json.dumps(chosen))
+    runs.write_text(run / runs.SELECTION, json.dumps(chosen))
     assert glance(run)["selection"]["gamma"] == 0.5
     (run / runs.SELECTION).unlink()
     assert glance(run)["selection"]["gamma"] == 0.2

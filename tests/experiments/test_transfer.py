@@ -179,7 +179,7 @@ def test_what_cannot_be_judged_is_refused(run: Path, tmp_path: Path) -> None:
 def test_neurons_are_refused(run: Path) -> None:
     for file in run.glob("work/sha256/selection*"):
         file.unlink()
-    (run / "selection.json").write_text('{"unit": "neuron", "neurons": {"0": "1-3"}}')
+    runs.write_text(run / "selection.json", '{"unit": "neuron", "neurons": {"0": "1-3"}}')
     with pytest.raises(SelectionError, match="attention heads"):
         transfer(run)
 

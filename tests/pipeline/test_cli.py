@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import pytest
 from click.testing import CliRunner
 
-from levelhead import cli
+from levelhead import cli, runs
 from levelhead.config import RunConfig, RunOptions
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
 
@@ -177,7 +177,7 @@ def test_a_ranking_of_noise_is_refused_with_exit_code_3(
     score(str(inputs / "model"), out=tmp_path / "run", **few)
     details = json.loads((tmp_path / "run/details.json").read_text())
     details["axes"]["gender"] |= {"reliability": 0.6, "measurable": True}
-    (tmp_path / "run/details.json").write_text(json.dumps(details))
+    runs.write_text(tmp_path / "run/details.json", json.dumps(details))
     code, said = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2")
     assert code == 0, said
     strict = ("--alpha", "0.2", "--min-reliability", "0.7")
@@ -187,7 +187,7 @@ def test_a_ranking_of_noise_is_refused_with_exit_code_3(
     assert "about 1.6 times as many" in said
     (tmp_path / "run/selection.json").unlink()
     details["axes"]["gender"] |= {"reliability": 0.1, "measurable": True}
-    (tmp_path / "run/details.json").write_text(json.dumps(details))
+    runs.write_text(tmp_path / "run/details.json", json.dumps(details))
     code, said = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2")
     assert code == 3
     assert "mostly noise" in said

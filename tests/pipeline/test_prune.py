@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import levelhead
-from levelhead import cli
+from levelhead import cli, runs
 from levelhead.config import EXPORTS, FORMATS
 from levelhead.errors import CheckpointError, ConfigError, SelectionError
 from levelhead.models.checksums import saved_heads
@@ -160,11 +160,11 @@ def test_a_run_with_other_heads_than_its_stock_model_is_refused(
     config = RunConfig(model=str(inputs / "model"), **options)  # type: ignore[arg-type]
     folder = RunFolder.create(tmp_path / "run", config)
     selection = HeadSelection.of([(0, 1), (2, 3)])
-    (folder.path / "selection.json").write_text(json.dumps(selection.to_json()))
+    runs.write_text(folder.path / "selection.json", json.dumps(selection.to_json()))
     levelhead.prune(folder.path, format="zeroed")
     assert saved_heads(folder.path / "model") == {0: (1,), 2: (3,)}
     other = HeadSelection.of([(0, 1), (2, 4)])
-    (folder.path / "selection.json").write_text(json.dumps(other.to_json()))
+    runs.write_text(folder.path / "selection.json", json.dumps(other.to_json()))
     with pytest.raises(RunFolderError, match="lacks other heads than selection"):
         levelhead.evaluate(folder.path)
     with pytest.raises(ConfigError, match="an adapter needs another --out"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import levelhead
+from levelhead import runs
 from levelhead.config import RunConfig
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
@@ -45,7 +46,7 @@ def test_pruning_the_wrong_head_is_seen(
     config = RunConfig(model=str(inputs / "model"), **options)
     RunFolder.create(out, config)
     wrong = HeadSelection.of([(layer, (head + 1) % 6)], details={"axis": "gender"})
-    (out / "selection.json").write_text(json.dumps(wrong.to_json()))
+    runs.write_text(out / "selection.json", json.dumps(wrong.to_json()))
     levelhead.prune(out)
     axis = levelhead.evaluate(out)["axes"]["gender"]
     assert axis["verdict"] != "lower"

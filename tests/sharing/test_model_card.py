@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from levelhead import runs
 from levelhead.errors import RunFolderError
 from levelhead.runs import RunFolder
 from levelhead.sharing.model_card import code, md, model_card
@@ -145,7 +146,7 @@ def test_the_card_of_a_run(run: Path) -> None:
     # An evaluation of other heads is not this model's.
     other = copy.deepcopy(held)
     other["heads"] = [[0, 0]]
-    (run / "evaluation.json").write_text(json.dumps(other))
+    runs.write_text(run / "evaluation.json", json.dumps(other))
     assert "Nothing yet" in write_card(RunFolder.open(run)).read_text()
 
 
@@ -153,7 +154,7 @@ def test_no_card_for_a_model_without_other_heads_than_selected(run: Path) -> Non
     selection = json.loads((run / "selection.json").read_text())
     layer, head = selection["heads"][0]
     selection["heads"][0] = [layer, (head + 1) % 6]
-    (run / "selection.json").write_text(json.dumps(selection))
+    runs.write_text(run / "selection.json", json.dumps(selection))
     with pytest.raises(RunFolderError, match="lacks other heads"):
         write_card(RunFolder.open(run))
 

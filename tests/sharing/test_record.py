@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import levelhead
+from levelhead import runs
 from levelhead.models.checkpoint import FORMATS
 from levelhead.records import HeadSelection
 from levelhead.sharing.record import RECORD, digest, objective_of, pruning_record
@@ -76,7 +77,7 @@ def test_checkpoints_without_an_objective_still_load(inputs: Path, tmp_path: Pat
     (out / "levelhead.json").unlink()
     config = read(out / "config.json")
     del config["quantization_config"]["objective"]
-    (out / "config.json").write_text(json.dumps(config))
+    runs.write_text(out / "config.json", json.dumps(config))
     assert levelhead.load(out).config.quantization_config.by_layer == {1: (2,)}
 
 
@@ -89,7 +90,7 @@ def test_nonsense_in_the_place_of_an_objective_does_no_harm(
     (out / "levelhead.json").unlink()
     config = read(out / "config.json")
     config["quantization_config"]["objective"] = nonsense
-    (out / "config.json").write_text(json.dumps(config))
+    runs.write_text(out / "config.json", json.dumps(config))
     assert levelhead.load(out).config.quantization_config.by_layer == {1: (2,)}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.pipeline.conftest import _one_thread, inputs
 
+from levelhead import runs
 from levelhead.models.checkpoint import save_pruned
 from levelhead.models.surgery import prune_heads
 from levelhead.testing import planted_model
@@ -53,4 +54,4 @@ def wrong_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def edited(path: Path, **values: Any) -> None:
     """Change fields of a JSON file."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    runs.write_text(path, json.dumps(json.loads(path.read_text()) | values))
