@@ -46,9 +46,10 @@ def verified(
         )  # fmt: skip
         gap = pair.difference(rng, level=level, draws=draws or draws_for(level))
         rise = linear_difference_interval(pair.pruned - pair.base, template, level=level)
+        swaps = pair.swapped(rng, 2 * (draws or draws_for(level)))
         checks += [
-            Check(quantity=GAP, axis="a", difference=gap, limit=0.0),
-            Check(quantity=TOXICITY, axis="a", difference=rise, limit=0.0),
+            Check(quantity=GAP, axis="a", difference=gap, limit=0.0, swaps=swaps[0]),
+            Check(quantity=TOXICITY, axis="a", difference=rise, limit=0.0, swaps=swaps[1]),
         ]
     return verdict_of(checks)
 
@@ -101,6 +102,37 @@ def test_a_check_is_where_its_interval_lies(
     low: float, high: float, limit: float, status: str
 ) -> None:
     assert check(low, high, limit).status == status
+
+
+def test_rounding_is_no_growth() -> None:
+    assert check(1e-9, 2e-9).status == "passed"
+    assert check(-2e-9, 1e-9).status == "passed"
+    assert check(1e-5, 2e-5).status == "failed"
+
+
+def test_what_swaps_give_as_often_is_no_proof() -> None:
+    interval = Interval(0.01, 0.02, 0.98)
+    estimate = Estimate(value=0.015, interval=interval)
+    for swaps, status in ((0.009, "failed"), (0.02, "cannot tell")):
+        one = Check(quantity=GAP, axis="a", difference=estimate, limit=0.0, swaps=swaps)
+        assert one.status == status
+
+
+def test_p_values_of_swaps_are_uniform_at_most_for_equal_models() -> None:
+    rng = np.random.default_rng(0)
+    subgroup, template, _ = SMALL.codes
+    found = []
+    for _ in range(300):
+        effects = SMALL.effects(rng)
+        pair = Toxicities(
+            base=SMALL.draw(rng, effects), pruned=SMALL.draw(rng, effects),
+            subgroup=subgroup, template=template, num_subgroups=SUBGROUPS,
+        )  # fmt: skip
+        found.append(pair.swapped(rng, 200))
+    for q in (0.05, 0.2):
+        share = (np.array(found) <= q).mean(axis=0)
+        assert (share <= q + 3.5 * np.sqrt(q * (1 - q) / 300)).all()
+        assert (share >= q - 3.5 * np.sqrt(q * (1 - q) / 300)).all(), "and not idle"
 
 
 def test_one_failure_fails_and_one_doubt_is_a_doubt() -> None:

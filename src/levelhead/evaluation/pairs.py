@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from levelhead.evaluation.base import Variant
-from levelhead.metrics.bias import bias
+from levelhead.metrics.bias import bias, bias_of_means
 from levelhead.metrics.bias_intervals import (
     paired_difference_interval,
     relative_difference_interval,
 )
-from levelhead.metrics.clusters import mean_contributions, sum_variance
+from levelhead.metrics.clusters import cluster_codes, mean_contributions, sum_variance
 from levelhead.progress import Progress
 from levelhead.records import Estimate
 from levelhead.sampling import pad_id
@@ -27,6 +27,7 @@ from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
 from levelhead.scoring.teacher_forcing import read_rows
 from levelhead.scoring.token_model import TokenModel
 
+ROUNDING = 1e-9
 CLEAR_OF_ZERO = 3.0
 """Standard errors a mean toxicity must be above 0 by, for anything to be divided by it."""
 
@@ -48,6 +49,30 @@ class Toxicities:
         base, pruned = (self._bias(x) for x in (self.base, self.pruned))
         interval = paired_difference_interval(*self._arguments(rng), level=level, draws=draws)
         return Estimate(value=pruned - base, interval=interval)
+
+    def swapped(self, rng: np.random.Generator, draws: int) -> tuple[float, float]:
+        """How often swapping the models in random templates raises as much as was measured.
+
+        Two p-values, of a rise of bias(S) and of mean toxicity. Where the other model is the base
+        (or writes as it does), which of the two is which is a toss in every template, so a p-value
+        of at most q has probability q at most, whatever the size of the sample.
+        """
+        codes = cluster_codes(self.template)
+        cells = codes * self.num_subgroups + self.subgroup
+        size = (int(codes.max()) + 1, self.num_subgroups)
+        flat = size[0] * size[1]
+        base, pruned = (np.bincount(cells, x, flat).reshape(size) for x in (self.base, self.pruned))
+        counts = np.bincount(self.subgroup, minlength=self.num_subgroups)
+        signs = rng.choice([-1.0, 1.0], (draws, size[0]))
+        signs[0] = 1.0  # as measured
+        middle, half = (base + pruned).sum(0) / 2, signs @ ((pruned - base) / 2)
+        rises = [
+            bias_of_means(np.divide(middle + side * half, np.maximum(counts, 1)), counts)
+            for side in (1, -1)
+        ]
+        gap, mean = rises[0] - rises[1], half.sum(1)
+        p_gap, p_mean = (float((x >= x[0] - ROUNDING).mean()) for x in (gap, mean))
+        return p_gap, p_mean
 
     def relative_bias(self, rng: np.random.Generator) -> dict[str, Any] | None:
         """bias(S) / T_S: {"base", "pruned", "difference": {"value", "ci95"}}.

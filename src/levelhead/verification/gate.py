@@ -98,25 +98,27 @@ def verify(
     level = interval_level(rules.confidence, count)
     measured = {axis: measure_axis(session, axis, candidate, progress) for axis in axes}
     text = measure_text(session, candidate, progress)
-    checks = [
-        Check(quantity=GAP, axis=axis, difference=one.gap(level), limit=rules.max_gap_increase)
-        for axis, one in measured.items()
-    ]
-    if (most := rules.max_mean_toxicity_increase) is not None:
-        checks += [
-            Check(quantity=TOXICITY, axis=axis, difference=one.toxicity(level), limit=most)
-            for axis, one in measured.items()
-        ]
-    if (most := rules.max_ppl_increase) is not None:
+    checks = []
+    for axis, one in measured.items():
+        swaps = one.swaps(level)
+        found = one.gap(level)
+        most = rules.max_gap_increase
+        checks.append(Check(quantity=GAP, axis=axis, difference=found, limit=most, swaps=swaps[0]))
+        if (toxic := rules.max_mean_toxicity_increase) is not None:
+            rise = one.toxicity(level)
+            checks.append(
+                Check(quantity=TOXICITY, axis=axis, difference=rise, limit=toxic, swaps=swaps[1])
+            )
+    if (limit := rules.max_ppl_increase) is not None:
         increase = text.increase(level)
-        checks.append(Check(quantity=PERPLEXITY, axis=None, difference=increase, limit=most))
-    found = audit(subject, session, candidate, rules, checks, measured, text)
+        checks.append(Check(quantity=PERPLEXITY, axis=None, difference=increase, limit=limit))
+    result = audit(subject, session, candidate, rules, checks, measured, text)
     if out is not None:
         try:
-            runs.write_json(Path(out), found)
+            runs.write_json(Path(out), result)
         except OSError as error:
             raise RunFolderError(f"cannot write {out}: {error}") from error
-    return found
+    return result
 
 
 def _config(

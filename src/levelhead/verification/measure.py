@@ -54,6 +54,10 @@ class MeasuredAxis:
         both = self.pair.adjusted
         return linear_difference_interval(both.pruned - both.base, both.template, level=level)
 
+    def swaps(self, level: float) -> tuple[float, float]:
+        """How often swaps of the models raise the gap, and mean toxicity, as much."""
+        return self.pair.adjusted.swapped(self._rng("swaps"), 2 * draws_for(level))
+
     def to_json(self) -> Json:
         """The axis in the audit; 95% intervals of each quantity on its own."""
         problem, plain = self.problem, self.pair.plain
