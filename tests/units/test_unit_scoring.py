@@ -228,6 +228,8 @@ def test_what_cannot_be_scored_is_refused(make_problem):
         ({"unit": "neuron", "estimator": "finite"}, "has no --estimator finite"),
         ({"unit": "neuron", "protect": "exact"}, "has no --protect exact"),
         ({"unit": "neuron", "two_way": True}, "--two-way"),
+        ({"unit": "neuron", "method": "joint"}, "has no --method joint"),
+        ({"unit": "layer", "method": "magnitude"}, "has no --method magnitude"),
         ({"unit": "layer", "exhaustive": False}, "has --exhaustive"),
         ({"unit": "neuron", "protocol": "paper"}, "has no --estimator ablate"),
     ]:

@@ -16,6 +16,8 @@ UNIT_ESTIMATORS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "layer": (("finite", "token-gradient"), ("exhaustive",)),
 }
 """For units that not every estimator can score: those of bias, and those of perplexity."""
+UNIT_METHODS = ("fasp", "bias_only", "ppl_only", "random")
+"""Methods for units that are no heads: they ask effects alone, and no more of the table."""
 UNIT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "layer": {"estimator": "finite", "exhaustive": True}
 }

@@ -27,10 +27,10 @@ from levelhead.config.choices import (
     TEXT_WINDOWS,
     TOXICITY_INPUTS,
     UNIT_DEFAULTS,
-    UNIT_ESTIMATORS,
     UNITS,
 )
 from levelhead.config.keywords import RunOptions
+from levelhead.config.unit_checks import check_unit
 from levelhead.errors import ConfigError
 
 
@@ -223,7 +223,7 @@ class RunConfig:
         for spec in fields(self):
             _check_type(spec.name, getattr(self, spec.name), str(spec.type))
             _check(spec.name, getattr(self, spec.name), spec.metadata)
-        _check_unit(self)
+        check_unit(self)
 
     @classmethod
     def of(cls, model: str | None = None, **options: Unpack[RunOptions]) -> RunConfig:
@@ -294,25 +294,6 @@ class RunConfig:
         }
         text = json.dumps(chosen, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _check_unit(config: RunConfig) -> None:
-    """Raise ConfigError for estimators that the unit has none of."""
-    if config.unit not in UNIT_ESTIMATORS:
-        return
-    bias, perplexity = UNIT_ESTIMATORS[config.unit]
-    if config.estimator not in bias:
-        raise ConfigError(
-            f"--unit {config.unit} has no --estimator {config.estimator}; it has {', '.join(bias)}"
-        )
-    if config.ppl_estimator not in perplexity:
-        asked = "--exhaustive" if config.exhaustive else f"--protect {config.protect}"
-        had = "--exhaustive" if "exhaustive" in perplexity else f"--protect {perplexity[0]}"
-        raise ConfigError(f"--unit {config.unit} has no {asked}; it has {had}")
-    if config.unit == "neuron" and config.two_way:
-        raise ConfigError(
-            "--unit neuron has no --two-way: effects are kept by template and subgroup alone"
-        )
 
 
 def _check_type(name: str, value: Any, kind: str) -> None:

@@ -87,7 +87,7 @@ def transfer(
     """
     folder = RunFolder.open(run)
     selection = read_selection(folder.require(runs.SELECTION, f"select {run}"))
-    if selection.unit == "neuron" or selection.gates is not None:
+    if selection.unit != "head" or selection.gates is not None:
         raise SelectionError(
             f"{run} selects {selection.described}; transfer judges attention heads that are removed"
         )
