@@ -16,7 +16,7 @@
     └── UnreliableScoresError         the ranking asked for is noise: the command line exits 3
 
 Exit codes: 0 done, 1 internal failure or failed check, 2 UserError, 3 UnreliableScoresError,
-130 interrupted.
+130 interrupted, 143 terminated.
 """
 
 
