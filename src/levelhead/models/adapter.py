@@ -33,7 +33,7 @@ from levelhead.models.checksums import Locate
 from levelhead.models.identity import VOLATILE
 from levelhead.models.removed_heads import LayerHeads, removed_heads
 from levelhead.models.surgery import check_heads, prune_heads
-from levelhead.weight_files import SAFE, SAFE_INDEX, shards
+from levelhead.weight_files import SAFE, SAFE_INDEX, check_config, shards
 
 ADAPTER = "levelhead_adapter.json"
 FORMAT_VERSION = 1
@@ -193,6 +193,7 @@ def apply_adapter(
             "give the right one with base="
         )
     auto: Any = AutoModelForCausalLM  # its methods have no types
+    check_config(adapter.base, _locator(adapter.base, hub), CheckpointError)
     revision = {"revision": adapter.revision} if adapter.revision else {}
     safe = {"use_safetensors": True}  # base_hashes has found these
     model: PreTrainedModel = auto.from_pretrained(adapter.base, **{**options, **revision, **safe})
@@ -227,15 +228,19 @@ def _weights_digest(base: str, hub: Mapping[str, Any]) -> str:
 
 
 def _weight_files(base: str, hub: Mapping[str, Any]) -> list[Path]:
+    index = _locator(base, hub)(SAFE_INDEX)
+    names = [SAFE] if index is None else shards(index, ".safetensors", CheckpointError)
+    return [_file(base, name, hub) for name in names]
+
+
+def _locator(base: str, hub: Mapping[str, Any]) -> Locate:
     def locate(name: str) -> Path | None:
         try:
             return _file(base, name, hub)
         except CheckpointError:
             return None
 
-    index = locate(SAFE_INDEX)
-    names = [SAFE] if index is None else shards(index, ".safetensors", CheckpointError)
-    return [_file(base, name, hub) for name in names]
+    return locate
 
 
 def _tensor_lines(path: Path) -> Iterator[bytes]:

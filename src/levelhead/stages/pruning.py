@@ -147,7 +147,7 @@ def holds_pruned(folder: RunFolder, selection: HeadSelection) -> bool:
     register()
     if selection.gates is not None or not same_gates(path, selection):
         return same_gates(path, selection)
-    return same_units(removed_units(read(path), selection.unit), selection)
+    return same_units(removed_units(read(path, trust_remote_code=False), selection.unit), selection)
 
 
 def recorded_files(folder: RunFolder) -> list[Path]:
