@@ -18,24 +18,27 @@ Json = Mapping[str, Any]
 def transfer_summary(found: Json) -> None:
     """Everything transfer.json says."""
     console = Console()
+    sampled = any(row["sampled"] for row in found["rows"])
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("judged on", overflow="fold")
-    table.add_column("heads", no_wrap=True)
-    for name in ("expected difference", "of the bias", "kept", "sampled"):
-        table.add_column(name, justify="right")
+    table.add_column("judged on, heads", overflow="fold")
+    names = ["expected\ndifference", "of the bias", "kept", *(["sampled"] if sampled else [])]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     before = ""
     for row in found["rows"]:
-        where = f"{row['where']}: {row['axis']}, {row['prompts']}, {row['scorer']}"
-        where += ", new descriptors" if row["new_descriptors"] else ""
-        sampled = (row["sampled"] or {}).get("adjusted_difference")
-        table.add_row(
-            "" if where == before else escape(visible(where)),
-            escape(visible(row["set"])),
+        parts = [visible(row[key]) for key in ("where", "axis", "prompts", "scorer") if row[key]]
+        parts += ["new descriptors"] if row["new_descriptors"] else []
+        where = "\n".join(parts)
+        if where != before:
+            table.add_row(escape(where), *("" for _ in names))
+        cells = [
             _span(row["expected_difference"], "+.4f"),
             _span(row["relative_change"], "+.0%"),
             _span(row["kept"], ".0%"),
-            _span(sampled, "+.4f"),
-        )
+        ]
+        if sampled:
+            cells.append(_span((row["sampled"] or {}).get("adjusted_difference"), "+.4f"))
+        table.add_row(f"  {row['set']}", *cells)
         before = where
     console.print(table)
     console.print(
@@ -51,4 +54,4 @@ def _span(estimate: Json | None, form: str) -> str:
     if estimate is None:
         return ""
     low, high = (format(end, form) for end in estimate["ci95"])
-    return escape(f"{estimate['value']:{form}} [{low}, {high}]")
+    return escape(f"{estimate['value']:{form}}\n[{low}, {high}]")
