@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from levelhead import runs
+from levelhead.damage import damage_reported
 from levelhead.errors import ConfigError, ScoreTableError
 from levelhead.experiments.gamma_rows import gamma_rows
 from levelhead.experiments.scored import (
@@ -80,6 +81,13 @@ def glance(
     """
     if not critical > 0:
         raise ConfigError(f"critical={critical} is not a share above 0; 0.01 is 1% of perplexity")
+    with damage_reported(Path(path), "show the heads"):
+        return _glance(path, critical, gamma, alpha)
+
+
+def _glance(
+    path: str | Path, critical: float, gamma: float | None, alpha: float | None
+) -> dict[str, Any]:
     scored = read_scored(path, by_seed=False)
     if scored.table is not None:
         heads_only(scored.table.unit, "heads")
