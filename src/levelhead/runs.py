@@ -156,6 +156,7 @@ def working(path: str | Path, command: str) -> Iterator[None]:
     if path.resolve() in _held.get() or not is_run(path):
         yield
         return
+    refuse_links(path)  # before anything is written: work/ could lead elsewhere, too
     work = path / WORK
     with locked(work):
         _tidy(path)

@@ -49,7 +49,7 @@ WORDS = {
 def scorers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, words in WORDS.items():
         scorer = WordScorer(name, *words)
-        monkeypatch.setitem(registry.SCORERS, name, lambda device, _, found=scorer: found)
+        monkeypatch.setitem(registry.SCORERS, name, lambda device, found=scorer: found)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_a_measure_that_is_done_is_kept_and_other_settings_never_use_it(
     agree(run, measures=names, max_prompts=24)
     assert asked[3:] == list(names), "other texts: computed anew"
     changed = WordScorer("sees-town", "work")
-    monkeypatch.setitem(registry.SCORERS, "sees-town", lambda device, _: changed)
+    monkeypatch.setitem(registry.SCORERS, "sees-town", lambda device: changed)
     agree(run, measures=names)
     assert asked[5:] == ["sees-town"], "another scorer of that name: computed anew"
 
@@ -219,7 +219,7 @@ def test_texts_that_are_not_this_runs_are_refused(run: Path) -> None:
     with pytest.raises(RunFolderError, match="line 1 is not a continuation"):
         attempt([{}])
     runs.write_text(path, "not json\n")
-    with pytest.raises(RunFolderError, match="cannot read"):
+    with pytest.raises(RunFolderError, match="not valid JSON"):
         agree(run, measures=("profanity-check", "likelihood"))
 
 

@@ -276,6 +276,8 @@ def _started(body: str) -> subprocess.Popen[str]:
     child = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(body=body)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Whoever runs the tests in the background has it ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"

@@ -9,7 +9,7 @@ from levelhead.reporting.escape import visible
 LONG = frozenset(
     (
         "agree", "axes", "bench-model", "compare", "evaluate", "examples", "export", "interactions",
-        "prune", "reproduce", "run", "score", "verify",
+        "prune", "prune-weights", "reproduce", "run", "score", "select", "transfer", "verify",
     )
 )  # fmt: skip
 PROGRESS = "levelhead.progress"

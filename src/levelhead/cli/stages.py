@@ -20,6 +20,7 @@ from levelhead.config import (
     SCORE,
     SELECT,
 )
+from levelhead.reporting.escape import visible
 
 
 @cli.command()
@@ -186,7 +187,7 @@ def prune(
         warnings.simplefilter("always", UserWarning)
         pruned = pipeline.prune(model, heads, out=out, format=form, **given(options))
     for warning in (w for w in told if "levelhead" in Path(w.filename).parts):
-        click.echo(f"warning: {warning.message}", err=True)
+        click.echo(visible(f"warning: {warning.message}", multiline=True), err=True)
     where = out or Path(str(model)) / runs.MODEL
     click.echo(f"{where}: {pruned.num_parameters():,} parameters")
 

@@ -9,6 +9,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, RUN, show
+from levelhead.cli.progress_options import tell
 
 if TYPE_CHECKING:
     from levelhead.experiments.transfer import TransferPlan
@@ -51,9 +52,8 @@ def transfer(folder: Path, as_json: bool, **options: Any) -> None:
 
 
 def _announce(plan: TransferPlan) -> None:
-    click.echo(
+    tell(
         f"plan: {plan.sets} sets of heads at {len(plan.places)} places "
         f"({'; '.join(plan.places)}), {plan.prompts:,} prompts in all; the base model samples at "
-        f"most {plan.sampled_tokens:,} tokens",
-        err=True,
+        f"most {plan.sampled_tokens:,} tokens"
     )

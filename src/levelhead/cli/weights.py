@@ -9,6 +9,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, RUN, given, show
+from levelhead.reporting.escape import visible
 
 
 @cli.command("prune-weights")
@@ -49,9 +50,9 @@ def _summary(record: dict[str, Any]) -> None:
     low, high = expected["ci95"]
     click.echo(
         f"{record['zeroed']:,} of {record['weights']:,} attention weights are zero; on held-out "
-        f"prompts and text: expected difference of bias ({record['axis']}) "
+        f"prompts and text: expected difference of bias ({visible(record['axis'])}) "
         f"{expected['value']:+.4f} [{low:+.4f}, {high:+.4f}], perplexity "
         f"{measured['perplexity_increase']['value']:+.1%}"
     )
     for warning in record["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(visible(f"warning: {warning}", multiline=True), err=True)

@@ -38,7 +38,7 @@ def transfer_summary(found: Json) -> None:
         ]
         if sampled:
             cells.append(_span((row["sampled"] or {}).get("adjusted_difference"), "+.4f"))
-        table.add_row(f"  {row['set']}", *cells)
+        table.add_row(f"  {escape(visible(row['set']))}", *cells)
         before = where
     console.print(table)
     console.print(

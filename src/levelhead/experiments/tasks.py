@@ -28,6 +28,7 @@ from levelhead import runs
 from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, LevelheadError, missing_extra
 from levelhead.metrics.intervals import linear_difference_interval
+from levelhead.models.load_failures import first_line
 from levelhead.models.loading import LoadedModel, load_base
 from levelhead.progress import Progress, silent
 from levelhead.runs import RunFolder
@@ -196,7 +197,10 @@ def _manager(wanted: Sequence[str], include_path: str | Path | None) -> Any:
         folder = Path(include_path)
         if not folder.is_dir():
             raise ConfigError(f"--include-path {folder} is not a folder of task files")
-        manager = TaskManager(include_path=str(folder.resolve()), include_defaults=False)
+        try:
+            manager = TaskManager(include_path=str(folder.resolve()), include_defaults=False)
+        except Exception as error:  # YAML of any kind, read by another package
+            raise ConfigError(f"--include-path {folder}: {first_line(error)}") from error
         if set(wanted) <= set(manager.all_tasks):
             return manager
     manager = TaskManager(include_path=None if include_path is None else str(include_path))

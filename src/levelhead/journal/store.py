@@ -77,6 +77,7 @@ class Store:
         # Work of one call may run in another thread than the one that opened the file.
         found = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
+            found.execute("PRAGMA trusted_schema=OFF")  # somebody may have sent the folder
             found.execute("PRAGMA journal_mode=WAL")
             found.execute("PRAGMA synchronous=FULL")
             found.executescript(_SCHEMA)
