@@ -3,10 +3,10 @@
 On input `full` and test prompts. A block is one continuation of every test prompt by each of the
 three models, with common random numbers; blocks are independent. The number of blocks was fixed
 before any was drawn, for a standard error of at most 0.012 of a difference of bias: the paired
-differences of one block were taken to have a standard error of at most 0.088 (twice the 0.04 that the
-demo's one block shows on input `continuation`), and (0.088 / 0.012)^2 = 54. p-values are reported
-whatever they are. Every block is kept in runs/bench/joint/; `--quick` draws the first two and
-foretells how long all take.
+differences of one block were taken to have a standard error of at most 0.088 (twice the 0.04 that
+the demo's one block shows on input `continuation`), and (0.088 / 0.012)^2 = 54. p-values are
+reported whatever they are. Every block is kept in runs/bench/joint/; `--quick` draws the first two
+and foretells how long all take.
 """
 
 from __future__ import annotations
