@@ -18,6 +18,7 @@ from levelhead.scores import PPL, ScoreTable, bias_metric
 from levelhead.session import Session
 
 TOLERANCE = 2e-4
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,7 @@ def test_every_estimator_goes_on(
     assert (done["state"], done["left"], done["kept"]) == ("done", 0, 0)
 
 
+@pytest.mark.slow
 def test_a_changed_prompt_reuses_nothing(
     inputs: Path, options: dict[str, Any], tmp_path: Path, stops: Any
 ) -> None:
