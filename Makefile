@@ -7,6 +7,8 @@ DEMO := runs/demo
 AUDIT := .venv-audit
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+ADVISORIES := "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=5)"
+
 .PHONY: demo test test-slow test-embedded test-coverage torture check fix bench install clean-demo fuzz audit
 
 demo: install
@@ -26,7 +28,7 @@ test-embedded: install
 test-coverage: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m simulation
 
-# Kills, damaged files and full disks, on tiny models; a quarter of an hour. The last need root.
+# Kills, damaged files and full disks, on tiny models; about an hour of two busy cores. The last need root.
 torture: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
@@ -47,6 +49,8 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	@if $(BIN)/python -c $(ADVISORIES) 2>/dev/null; then $(MAKE) audit; \
+	  else echo "audit: skipped, PyPI's advisories cannot be reached from here" >&2; fi
 
 fix: $(VENV)/.installed
 	$(BIN)/ruff check --fix
