@@ -7,7 +7,7 @@ DEMO := runs/demo
 AUDIT := .venv-audit
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-ADVISORIES := "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=5)"
+ADVISORIES := "import json, urllib.request as u; json.load(u.urlopen('https://pypi.org/pypi/click/8.1.7/json', timeout=5))['vulnerabilities']"
 
 .PHONY: demo test test-slow test-embedded test-coverage torture check fix bench install clean-demo fuzz audit
 
