@@ -11,10 +11,11 @@ import levelhead
 from levelhead import verify
 from levelhead.errors import CheckpointError, ConfigError, RunFolderError
 from levelhead.models.adapter import ADAPTER
+from levelhead.models.neurons import prune_neurons
 from levelhead.records import HeadSelection
 from levelhead.sharing.run_card import EMBEDDED_NAME
-from levelhead.testing import planted_model
-from levelhead.verification.subject import find_subject
+from levelhead.testing import planted_model, tiny_model
+from levelhead.verification.subject import Subject, find_subject, removed_ranges
 
 __all__ = ["finished", "options"]
 
@@ -28,6 +29,7 @@ def test_a_run_knows_its_base_and_how_it_measured(
     assert found["subject"]["kind"] == "run"
     layer, head = planted_model().head
     assert found["subject"]["removed_heads"] == {str(layer): [head]}
+    assert found["subject"]["removed_neurons"] == {}
     assert found["subject"]["objective"]["method"] == "fasp"
     measured = found["measured_with"]
     assert measured["samples"] == options["samples"]
@@ -44,6 +46,14 @@ def test_an_adapter_knows_its_base(inputs: Path, policy: dict[str, Any], tmp_pat
     assert find_subject(out / ADAPTER, None).base == str((inputs / "model").resolve())
     found = verify(out, policy=policy)
     assert (found["verdict"], found["subject"]["kind"]) == ("passed", "adapter")
+
+
+def test_neurons_that_are_gone_are_told() -> None:
+    model = tiny_model("llama", num_layers=2)
+    subject = Subject(path="m", kind="model", base=None, config=None, manifest={})
+    assert removed_ranges(subject, model) == {}
+    prune_neurons(model, {1: [0, 1, 2, 7]})
+    assert removed_ranges(subject, model) == {"1": "0-2,7"}
 
 
 def test_models_of_ours_and_cards_name_their_base(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from levelhead.verification.decision import Check, headline, passes, verdict_of
 from levelhead.verification.measure import MeasuredAxis, MeasuredText
 from levelhead.verification.policy import Policy
 from levelhead.verification.references import LIMITS, NOTE, REFERENCES
-from levelhead.verification.subject import Subject, removed
+from levelhead.verification.subject import Subject, removed, removed_ranges
 
 FORMAT = 1
 MARK = "levelhead_audit"
@@ -51,6 +51,7 @@ def audit(
             "kind": subject.kind,
             "fingerprint": fingerprint(candidate),
             "removed_heads": removed(subject, candidate),
+            "removed_neurons": removed_ranges(subject, candidate),
             "objective": subject.manifest.get("objective"),
             "sha256": subject.manifest.get("sha256"),
         },

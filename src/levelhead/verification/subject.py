@@ -20,7 +20,8 @@ from levelhead.errors import ConfigError, ModelError, RunFolderError
 from levelhead.models.adapter import ADAPTER, read_adapter
 from levelhead.models.checkpoint import load
 from levelhead.models.checksums import MANIFEST
-from levelhead.models.removed_heads import removed_heads
+from levelhead.models.removed_heads import removed_heads, removed_neurons
+from levelhead.records import ranges_text
 from levelhead.runs import RunFolder
 from levelhead.session import Session
 from levelhead.sharing.run_card import CARD, EMBEDDED_NAME
@@ -132,6 +133,12 @@ def removed(subject: Subject, model: PreTrainedModel) -> dict[str, list[int]]:
     """The heads that are gone, by layer, as the config or levelhead.json says."""
     found: Mapping[Any, Any] = removed_heads(model) or subject.manifest.get("removed_heads") or {}
     return {str(layer): [int(head) for head in heads] for layer, heads in found.items()}
+
+
+def removed_ranges(subject: Subject, model: PreTrainedModel) -> dict[str, str]:
+    """The MLP neurons that are gone, by layer, as numbers and ranges ("0-3,17")."""
+    found = {str(layer): ranges_text(gone) for layer, gone in removed_neurons(model).items()}
+    return found or dict(subject.manifest.get("removed_neurons") or {})
 
 
 def _same_tokens(base: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, name: str) -> None:
