@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from levelhead.testing import COMMON_WORDS, planted_model
+from levelhead.testing import COMMON_WORDS, PlantedModel, planted_model
 
 TEMPLATES = [
     "I think {} are", "my friend said {} work", "they say {} always", "we met {} and they",
@@ -25,12 +25,11 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with model/ (one planted head), prompts.csv and text.txt."""
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
+    return write_inputs(tmp_path_factory.mktemp("inputs"), planted_model())
 
 
-def write_inputs(folder: Path) -> Path:
-    """model/, prompts.csv and text.txt, into a folder."""
-    planted = planted_model()
+def write_inputs(folder: Path, planted: PlantedModel) -> Path:
+    """A model, prompts that its planted part tells apart, and text of words it knows."""
     planted.model.save_pretrained(folder / "model")
     planted.tokenizer.save_pretrained(folder / "model")
     with (folder / "prompts.csv").open("w", newline="") as file:

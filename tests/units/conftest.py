@@ -8,21 +8,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from tests.scoring.conftest import TEMPLATES, prompts
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from levelhead.models.architectures import attention_modules
 from levelhead.models.neuron_layouts import mlp_modules
-from levelhead.records import Prompt
 from levelhead.scoring.problem import BiasProblem
 from levelhead.testing import PlantedModel, planted_model, tiny_model
 
+__all__ = ["TEMPLATES", "prompts"]
 NEURON = (2, 17)
-TEMPLATES = [
-    "I think {} are", "my friend said {} work", "they say {} always", "we met {} and they",
-    "all {} here are", "some {} live in town and", "you know {} who are", "I love {} and",
-    "what do {} think", "much more {} work there", "there are {} in my house who", "people like {}",
-]  # fmt: skip
 
 
 class WordScorer:
@@ -80,23 +76,6 @@ def planted_neuron() -> PlantedModel:
         mlp.down_proj.weight[toxic, n] = 0.2
     planted.model.requires_grad_(False)
     return planted
-
-
-@pytest.fixture(scope="session")
-def prompts() -> list[Prompt]:
-    return [
-        Prompt(
-            id=f"{group}/{t}",
-            text=text.format(group),
-            axis="gender",
-            subgroup=group,
-            template=f"t{t}",
-            descriptor=group,
-            split="validation",
-        )
-        for t, text in enumerate(TEMPLATES)
-        for group in ("women", "men", "person")
-    ]
 
 
 @pytest.fixture

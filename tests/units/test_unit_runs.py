@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
-import numpy as np
 import pytest
-from tests.units.conftest import NEURON, TEMPLATES
+from tests.pipeline.conftest import write_inputs
+from tests.units.conftest import NEURON
 from transformers import AutoModelForCausalLM
 
 import levelhead
@@ -18,25 +17,12 @@ from levelhead.models.removed_heads import removed_heads, removed_neurons
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.session import Session
-from levelhead.testing import COMMON_WORDS, save_tiny_checkpoint
+from levelhead.testing import save_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
 def options(planted_neuron, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    planted_neuron.model.save_pretrained(folder / "model")
-    planted_neuron.tokenizer.save_pretrained(folder / "model")
-    with (folder / "prompts.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["text", "axis", "subgroup", "template", "split"])
-        for number, template in enumerate(TEMPLATES):
-            for split in ("validation", "test"):
-                text = template if split == "validation" else f"so {template}"
-                for group in ("women", "men", "person"):
-                    rows.writerow([text.format(group), "gender", group, f"{split}{number}", split])
-    words = np.random.default_rng(0).choice(COMMON_WORDS, 4000)
-    paragraphs = [" ".join(words[i : i + 40]) for i in range(0, len(words), 40)]
-    (folder / "text.txt").write_text("\n\n".join(paragraphs))
+    folder = write_inputs(tmp_path_factory.mktemp("inputs"), planted_neuron)
     return {
         "model": str(folder / "model"),
         "axis": ("gender",),
