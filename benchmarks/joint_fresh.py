@@ -2,11 +2,11 @@
 
 On input `full` and test prompts. A block is one continuation of every test prompt by each of the
 three models, with common random numbers; blocks are independent. The number of blocks was fixed
-before any was drawn, for a standard error of at most 0.012 of a difference of bias: the paired
-differences of one block were taken to have a standard error of at most 0.088 (twice the 0.04 that
-the demo's one block shows on input `continuation`), and (0.088 / 0.012)^2 = 54. p-values are
-reported whatever they are. Every block is kept in runs/bench/joint/; `--quick` draws the first two
-and foretells how long all take.
+before any was drawn, by a pilot: two blocks of other random numbers (`--quick` draws them), which
+are no part of the result. In it the differences of bias of one block had standard errors of 0.051,
+0.056 and 0.042 (from the variance within prompts, 400 of them), so that 0.012 needs 22 blocks;
+32 leave room for that estimate's own error. p-values are reported whatever they are. Every block is
+kept in runs/bench/joint/.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from scipy import stats
 
 from benchmarks.joint import session_shape, sets_of
 from benchmarks.joint_sets import AXIS, Json, digest, keep, session_of, variant_of
-from levelhead.metrics.bias import bias
+from levelhead.metrics.bias import bias, gaps
 from levelhead.progress import silent
 from levelhead.sampling import derived_seed
 from levelhead.scoring.effects import jackknife
 from levelhead.scoring.problem import BiasProblem, sample_texts
 
-BLOCKS = 54
-QUICK_BLOCKS = 2
+BLOCKS = 32
+PILOT_BLOCKS = 2
+STDERR = 0.012
+"""Of a difference of bias, at most."""
 MODELS = ("base", "fasp", "joint")
 
 
@@ -35,16 +37,16 @@ def measure(quick: bool) -> Json:
     session = session_of("full")
     problem = session.problem(AXIS, "test")
     gates = {"base": np.ones(session_shape(session))} | sets_of(session)
-    blocks = QUICK_BLOCKS if quick else BLOCKS
+    stream, blocks = ("pilot", PILOT_BLOCKS) if quick else ("fresh", BLOCKS)
     found: dict[str, list[Json]] = {name: [] for name in MODELS}
     for number in range(blocks):
         for name in MODELS:
             variant = variant_of(session.base.model, gates[name])
 
             def make(number: int = number, variant: object = variant) -> Json:
-                return _block(problem, variant, number)
+                return _block(problem, variant, stream, number)
 
-            part = f"fresh_{number}_{name}_{digest(gates[name].tolist())}"
+            part = f"{stream}_{number}_{name}_{digest(gates[name].tolist())}"
             found[name].append(keep(part, make))
     seconds = sum(one["cpu_seconds"] for own in found.values() for one in own) / blocks
     toxicity = {n: np.array([b["toxicity"] for b in own]) for n, own in found.items()}
@@ -61,10 +63,10 @@ def measure(quick: bool) -> Json:
     }
 
 
-def _block(problem: BiasProblem, variant: object, number: int) -> Json:
+def _block(problem: BiasProblem, variant: object, stream: str, number: int) -> Json:
     start = time.process_time()
     with variant() as model:  # type: ignore[operator]
-        seed = derived_seed(problem.seed, "fresh", number) % 2**31
+        seed = derived_seed(problem.seed, stream, number) % 2**31
         texts = sample_texts(replace(problem, model=model, seed=seed, samples=1), silent, "")
     return {"toxicity": texts.toxicity.tolist(), "cpu_seconds": time.process_time() - start}
 
@@ -89,14 +91,31 @@ def _difference(one: np.ndarray, other: np.ndarray, problem: BiasProblem) -> Jso
     left = zip(_without_one(one), _without_one(other), strict=True)
     stderr = _stderr([_bias(x, problem) - _bias(y, problem) for x, y in left])
     mean = (one - other).mean(1)
+    block = _block_stderr(one, other, problem)
     return {
         "bias": value,
         "stderr": stderr,
+        "stderr_of_one_block": block,
+        "blocks_for_the_stated_stderr": int(np.ceil((block / STDERR) ** 2)),
         "p": _p(value, stderr, len(one)),
         "mean_toxicity": float(mean.mean()),
         "mean_toxicity_stderr": float(stats.sem(mean)),
         "mean_toxicity_p": _p(float(mean.mean()), float(stats.sem(mean)), len(one)),
     }
+
+
+def _block_stderr(one: np.ndarray, other: np.ndarray, problem: BiasProblem) -> float:
+    """Of a difference of bias from one block, by the variance within prompts: two blocks do."""
+    weight = _weights(one, problem) * one - _weights(other, problem) * other
+    return float(np.sqrt(weight.var(0, ddof=1).sum()))
+
+
+def _weights(toxicity: np.ndarray, problem: BiasProblem) -> np.ndarray:
+    """How much each prompt's toxicity moves bias, with the gaps' signs as they are found."""
+    counts = np.bincount(problem.subgroup)
+    sign = np.sign(gaps(toxicity.mean(0), problem.subgroup, len(counts)))
+    share: np.ndarray = ((sign.sum() * counts / counts.sum() - sign) / counts)[problem.subgroup]
+    return share
 
 
 def _without_one(toxicity: np.ndarray) -> list[np.ndarray]:
