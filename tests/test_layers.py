@@ -63,6 +63,7 @@ HEAVY = {"torch", "transformers", "pandas", "scipy", "datasets", "gguf", "plotly
 # Which of HEAVY a part may import when it is itself imported; the others, only inside functions.
 AT_THE_TOP = {
     "metrics/perplexity.py": {"torch", "scipy"},
+    "metrics/divergence.py": {"torch"},
     "metrics/": {"scipy"},
     **dict.fromkeys(("batching", "models/", "sampling", "testing", "session"), HEAVY),
     **dict.fromkeys(

@@ -3,9 +3,10 @@
     KL(base || pruned) per token ~ 1/2 x'Fx            x_h = 1 for a head that is removed, else 0
     dNLL per token               ~ -b'x + c 1/2 x'Fx
 
-F is the Fisher matrix of the heads' gates, b the mean gradient of the NLL by them, c a calibration:
-`levelhead.scoring.fisher` says how they are estimated. x may be any number from 0 to 1: 1 - gate.
-Heads are flattened by (layer, head). It knows nothing of models and of what sets are for.
+F is the Fisher matrix of the heads' gates times the level that sets have, b the mean gradient of
+the NLL by the gates, c a calibration: `levelhead.scoring.fisher` and `set_calibration` say how they
+are estimated. x may be any number from 0 to 1: 1 - gate. Heads are flattened by (layer, head). It
+knows nothing of models and of what sets are for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class SetCost:
     """The quadratic form of a model's N = layers x heads heads."""
 
     fisher: Float[np.ndarray, "n n"]
-    """F per token, symmetric, positive semidefinite."""
+    """F per token with its level, symmetric, positive semidefinite."""
     slope: Float[np.ndarray, " n"]
     """b: d NLL per token / d gate at gates 1."""
     calibration: float

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import stats
-from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.errors import ModelError
 from levelhead.evaluation.base import Variant
 from levelhead.metrics.clusters import sum_variance
+from levelhead.metrics.divergence import last_logits, nll_and_kl
 from levelhead.metrics.perplexity import (
     PerplexityResult,
     Window,
@@ -32,8 +31,6 @@ from levelhead.metrics.perplexity import (
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Interval, Split
 from levelhead.session import Session
-
-_ROWS = 256  # positions at a time: their logits are copied to float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +86,11 @@ def compare_on_text(
         for number, window in enumerate(todo):
             tokens = torch.cat([prefix, stream[window.start : window.stop]])[None]
             scored = window.stop - window.scored
-            logits = _logits(base, tokens, scored)
+            logits = last_logits(base, tokens, scored)
             for place, variant in enumerate(variants):
                 with variant() as model:
-                    other = _logits(model, tokens, scored)
-                sums[place, :, number] = _sums(logits, other, tokens[0, -scored:])
+                    other = last_logits(model, tokens, scored)
+                sums[place, :, number] = nll_and_kl(logits, other, tokens[0, -scored:])
                 advance(scored)
     if not np.isfinite(sums).all():
         raise ModelError("a model yields NaN on the perplexity text; try --dtype float32")
@@ -106,28 +103,3 @@ def _comparison(
     count = np.array([window.stop - window.scored for window in todo])
     base = PerplexityResult(block_nll=sums[0], block_tokens=count, weighted=weighted)
     return TextComparison(base=base, other=replace(base, block_nll=sums[1]), block_kl=sums[2])
-
-
-@torch.inference_mode()
-def _logits(model: PreTrainedModel, tokens: Tensor, scored: int) -> Float[Tensor, "scored vocab"]:
-    """Of the positions that predict the last `scored` tokens."""
-    ids: Any = tokens[:, :-1].to(model.device)
-    out: Float[Tensor, "scored vocab"] = model(input_ids=ids, use_cache=False).logits[0, -scored:]
-    return out
-
-
-@torch.inference_mode()
-def _sums(
-    base: Float[Tensor, "scored vocab"], other: Float[Tensor, "scored vocab"], targets: Tensor
-) -> tuple[float, float, float]:
-    """(NLL of the base, NLL of the other, KL), summed over positions."""
-    found = torch.zeros(3, dtype=torch.float64)
-    for start in range(0, len(base), _ROWS):
-        part = slice(start, start + _ROWS)
-        log_p = base[part].float().log_softmax(-1)
-        log_q = other[part].to(log_p.device).float().log_softmax(-1)
-        at = targets[part, None].to(log_p.device)
-        kl = (log_p.exp() * (log_p - log_q)).sum(-1)
-        rows = (-log_p.gather(-1, at)[:, 0], -log_q.gather(-1, at)[:, 0], kl)
-        found += torch.stack([row.double().sum() for row in rows]).cpu()
-    return float(found[0]), float(found[1]), float(found[2])

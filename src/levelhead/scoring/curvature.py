@@ -41,6 +41,7 @@ from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
 from levelhead.scoring.fisher import Stretches, clipped, fisher_matrix
 from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
+from levelhead.scoring.set_calibration import calibrated
 from levelhead.set_cost import SetCost
 
 LABEL_DRAWS = 2
@@ -122,7 +123,8 @@ def curvature(
 ) -> PerplexityEffects:
     """dNLL of every head from one forward and a few backward passes per window.
 
-    The last windows (two, or one where there are fewer than six) calibrate c and are not scored.
+    The last windows (two, or one where there are fewer than six) calibrate c and the cost of sets,
+    and are not scored.
     Halves are estimated as the whole is, each clipped and shrunk by itself; they share c.
     """
     held = CALIBRATION_WINDOWS if len(windows) >= 3 * CALIBRATION_WINDOWS else 1
@@ -131,18 +133,29 @@ def curvature(
     scored, other = found.part(number[:-held]), found.part(number[-held:])
     fisher = scored.clipped_fisher.mean(0)
     c = _calibrate(model, windows[-held:], other.gradient.mean(0), fisher)
+    change = scored.changes(c)
+    cost, about_sets = calibrated(
+        model,
+        windows[-held:],
+        other.gradient,
+        scored.cost(c),
+        change.mean(0),
+        gamma=gamma,
+        seed=seed,
+    )
     return PerplexityEffects(
         base_nll=scored.nll,
-        nll_change=scored.changes(c),
+        nll_change=change,
         of_part=lambda part: scored.part(part).changes(c).mean(0),
         fisher=fisher,
-        cost=scored.cost(c),
+        cost=cost,
         diagnostics={
             "estimator": "curvature",
             "tokens": windows[:-held].numel(),
             "calibration": c,
             "calibration_heads": CALIBRATION_HEADS,
             "calibration_tokens": windows[-held:].numel(),
+            **about_sets,
         },
     )
 

@@ -9,6 +9,8 @@ clearly not: see `levelhead.scoring.racing` for the statistics and their error p
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,10 +20,11 @@ from levelhead.models.architectures import head_counts
 from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
 from levelhead.scores import head_count
-from levelhead.scoring.curvature import Derivatives, derivatives
+from levelhead.scoring.curvature import CALIBRATION_WINDOWS, Derivatives, derivatives
 from levelhead.scoring.fisher import PerWindow
 from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
 from levelhead.scoring.racing import ERROR, race_top
+from levelhead.scoring.set_calibration import calibrated
 from levelhead.set_cost import SetCost
 
 
@@ -59,12 +62,13 @@ def exact(
             np.random.default_rng(derived_seed(seed, "order of windows")),
         )
     change = found.values.reshape(-1, num_layers, num_heads)
+    cost, about_sets = _cost(model, windows, screen, change, gamma, seed)
     return PerplexityEffects(
         base_nll=screen.nll,
         nll_change=change,
         change_stderr=found.stderr.reshape(num_layers, num_heads),
         fisher=screen.clipped_fisher.mean(0),
-        cost=_cost(screen, change),
+        cost=cost,
         diagnostics={
             "estimator": "exact",
             "tokens": windows.numel(),
@@ -72,6 +76,7 @@ def exact(
             "error_probability": ERROR,
             "expected_errors": found.expected_errors,
             "heads_measured_everywhere": int(found.seen.all(0).sum()),
+            **about_sets,
         },
     )
 
@@ -92,16 +97,27 @@ def exhaustive(
     screen = derivatives(model, windows, progress, seed)
     base, found = ablated_nll(model, windows, heads, progress)
     change = found.reshape(len(windows), num_layers, num_heads)
+    cost, about_sets = _cost(model, windows, screen, change, gamma, seed)
     return PerplexityEffects(
         base_nll=base,
         nll_change=change,
         fisher=screen.clipped_fisher.mean(0),
-        cost=_cost(screen, change),
-        diagnostics={"estimator": "exhaustive", "tokens": windows.numel()},
+        cost=cost,
+        diagnostics={"estimator": "exhaustive", "tokens": windows.numel(), **about_sets},
     )
 
 
-def _cost(screen: Derivatives, change: PerWindow) -> SetCost:
-    """The cost of sets, such that single heads cost what was measured."""
+def _cost(
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows time"],
+    screen: Derivatives,
+    change: PerWindow,
+    gamma: float,
+    seed: int,
+) -> tuple[SetCost, dict[str, Any]]:
+    """The cost of sets, from what single heads were measured to cost and a few sets."""
     slope = screen.clipped_fisher.mean(0) / 2 - change.mean(0)
-    return screen.cost(1.0, slope)
+    last = slice(-CALIBRATION_WINDOWS, None)
+    cost = screen.cost(1.0, slope)
+    gradient = screen.gradient[last]
+    return calibrated(model, windows[last], gradient, cost, change.mean(0), gamma=gamma, seed=seed)
