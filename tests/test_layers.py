@@ -43,8 +43,8 @@ LAYERS = {
     "evaluation": "batching errors journal metrics models progress records sampling scoring "
     "session toxicity",
     "runs": "config errors journal json_files links records",
-    "verification": "config data errors evaluation metrics models progress records runs sampling "
-    "scoring session sharing stages toxicity",
+    "verification": "config data errors evaluation journal metrics models progress records runs "
+    "sampling scoring session sharing stages toxicity",
     "stages": "config damage errors evaluation export journal models progress records runs "
     "sampling scores scoring selection session set_cost sharing",
     "experiments": "batching config damage data diagnosis errors evaluation journal json_files "

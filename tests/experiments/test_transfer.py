@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from tests.pipeline.conftest import TEMPLATES
+from tests.torture.harness import StoppedError
 
 import levelhead
 from levelhead import cli, runs
 from levelhead.errors import ConfigError, PromptError, SelectionError
 from levelhead.experiments.transfer import TransferPlan, _kept, transfer
+from levelhead.journal.status import read_status
 from levelhead.toxicity import registry
 
 HOLISTIC_BIAS = Path(__file__).parents[3] / "shared" / "data" / "holistic_bias_v1.1"
@@ -225,3 +228,23 @@ def test_holistic_bias_without_the_descriptors_that_were_scored_on() -> None:
     left = {_plain(prompt.descriptor) for prompt in seen["session"].prompts}
     assert {"transgender", "nonbinary", "queer"}.isdisjoint(left)
     assert len({prompt.subgroup for prompt in seen["session"].prompts}) >= 2
+
+
+def test_what_was_interrupted_goes_on(finished: Path, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    whole, stopped = (Path(copytree(finished, tmp_path / name)) for name in ("a", "b"))
+    calls: list[str] = []
+
+    @contextmanager
+    def stopping(description: str, total: int) -> Iterator[Any]:
+        calls.append(description)
+        if len(calls) == 4:
+            raise StoppedError
+        yield lambda units: None
+
+    with pytest.raises(StoppedError):
+        transfer(stopped, controls=1, progress=stopping)
+    assert read_status(stopped)["stages"]["transfer"]["kept"] >= 1
+    assert transfer(stopped, controls=1) == transfer(whole, controls=1)
+    assert read_status(stopped)["stages"]["transfer"]["reused"] >= 1

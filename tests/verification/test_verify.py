@@ -1,15 +1,20 @@
 """The gate on tiny models of known bias: what grew is flagged, what did not is let through."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tests.torture.harness import StoppedError
 
 from levelhead import verify
 from levelhead.cli import cli
-from levelhead.errors import ConfigError, ModelError, PromptError
+from levelhead.errors import ConfigError, ModelError, PromptError, RunFolderError
+from levelhead.journal.lock import locked
+from levelhead.journal.status import read_status
 from levelhead.testing import save_tiny_checkpoint, tiny_model, tiny_tokenizer
 from levelhead.verification import audit as audit_module
 from levelhead.verification.gate import VerifyPlan
@@ -134,3 +139,39 @@ def test_the_command_is_a_gate(
     assert isinstance(mistake.exception, ConfigError)
     assert mistake.exception.exit_code == 2
     assert "unknown key 'max_gap_growth'" in str(mistake.exception)
+
+
+def test_an_interrupted_gate_goes_on_from_what_it_measured(
+    inputs: Path, grown: dict[str, Any], without: Path, policy: dict[str, Any], tmp_path: Path
+) -> None:
+    out, kept = tmp_path / "audit.json", tmp_path / "audit.json.unfinished"
+    advances = []
+
+    @contextmanager
+    def stopping(description: str, total: int) -> Iterator[Any]:
+        def advance(units: int) -> None:
+            advances.append(units)
+            if len(advances) == 2:
+                raise StoppedError
+
+        yield advance
+
+    with pytest.raises(StoppedError):
+        verify(inputs / "model", base=without, policy=policy, out=out, progress=stopping)
+    assert not out.exists()
+    assert read_status(kept)["stages"]["verify"]["kept"] >= 1
+    found = verify(inputs / "model", base=without, policy=policy, out=out)
+    assert found["checks"] == grown["checks"]
+    assert found["axes"] == grown["axes"]
+    assert json.loads(out.read_text())["checks"] == found["checks"]
+    assert not kept.exists()
+
+
+def test_two_gates_do_not_write_one_audit(
+    inputs: Path, without: Path, policy: dict[str, Any], tmp_path: Path
+) -> None:
+    with (
+        locked(tmp_path / "audit.json.unfinished" / "work"),
+        pytest.raises(RunFolderError, match="another process"),
+    ):
+        verify(inputs / "model", base=without, policy=policy, out=tmp_path / "audit.json")

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     "--policy", type=click.Path(path_type=Path, dir_okay=False),
     help="Limits and how to measure, a TOML file (default: no axis' gap may rise).",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="A file for the audit (JSON).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A file for the audit (JSON); work is kept beside it until it is there.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads (default: torch's).")
 @DTYPE
 @DEVICE

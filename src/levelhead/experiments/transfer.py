@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from levelhead import runs
+from levelhead import journal, runs
 from levelhead.errors import ConfigError, SelectionError
 from levelhead.experiments.transfer_places import HELD_OUT, SCORED, Place, places
+from levelhead.journal.digests import digest
 from levelhead.metrics.bias import bias
 from levelhead.progress import Progress, silent
 from levelhead.records import Head, HeadSelection
@@ -27,6 +28,7 @@ from levelhead.sampling import derived_seed
 from levelhead.scores import ScoreTable
 from levelhead.selection.rules import largest, protected_heads
 from levelhead.session import Session
+from levelhead.stages.fingerprints import experiment_fingerprint
 from levelhead.stages.selecting import read_selection
 
 FOLDER, RESULT = "transfer", "transfer.json"
@@ -109,10 +111,12 @@ def transfer(
     if announce:
         announce(_plan(found, sets))
     rows: list[Json] = []
-    for place in found:
-        for name, heads in sets.items():
-            sampled = sample and name in (SELECTED, "random 1") and place.where != SCORED
-            rows.append(_row(place, name, heads, sampled))
+    of = experiment_fingerprint(session) | {"places": digest(*(one.identity for one in found))}
+    with journal.stage(folder.path, "transfer", of):
+        for place in found:
+            for name, heads in sets.items():
+                sampled = sample and name in (SELECTED, "random 1") and place.where != SCORED
+                rows.append(_row(place, name, heads, sampled))
     for row in rows:
         row["kept"] = _kept(row, rows)
     result = {

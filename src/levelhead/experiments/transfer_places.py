@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from levelhead import journal
 from levelhead.config import EVALUATE
 from levelhead.data.identity_terms import identity_terms
 from levelhead.data.prompts import load_prompts
@@ -26,6 +27,7 @@ from levelhead.errors import PromptError
 from levelhead.evaluation.base import BaseAxis, base_axis
 from levelhead.experiments.joint import GROUPS, JointEvaluator
 from levelhead.experiments.units import Units
+from levelhead.journal.digests import digest
 from levelhead.progress import Progress
 from levelhead.records import Prompt, Split
 from levelhead.scoring.token_toxicity import toxicity_text
@@ -61,6 +63,12 @@ class Place:
             "num_prompts": len(self.judge.problem(self.axis).prompts),
         }
 
+    @property
+    def identity(self) -> str:
+        """A digest of all that is asked and measured there."""
+        prompts = self.judge.problem(self.axis).prompts
+        return digest(self.where, self.judge.session.scorer.identity, *prompts)
+
 
 @dataclass
 class Rescored(JointEvaluator):
@@ -79,8 +87,10 @@ class Rescored(JointEvaluator):
                 toxicity_text(problem.prompts[int(p)].text, text, problem.toxicity_input)
                 for p, text in zip(texts.prompt, texts.texts, strict=True)
             ]
-            scored = replace(texts, toxicity=score_texts(problem.scorer, read))
-            self._rescored[axis] = base_axis(problem, self.progress, scored, GROUPS[self.split])
+            # Asked for by whichever set comes first: the next time it may be another.
+            with journal.scope("rescored axis", self._of(axis), problem.scorer.identity):
+                scored = replace(texts, toxicity=score_texts(problem.scorer, read))
+                self._rescored[axis] = base_axis(problem, self.progress, scored, GROUPS[self.split])
         return self._rescored[axis]
 
 

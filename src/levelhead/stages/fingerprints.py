@@ -46,8 +46,11 @@ def fingerprint(
     }
 
 
-def experiment_fingerprint(session: Session) -> dict[str, Any]:
-    """Of an experiment, which may look at all prompts of its axes and at all of the text."""
+def experiment_fingerprint(session: Session, *models: PreTrainedModel) -> dict[str, Any]:
+    """Of an experiment, which may look at all prompts of its axes and at all of the text.
+
+    `models`: besides the base.
+    """
     of = {
         "fingerprint": session.config.fingerprint(),
         "model": session.base.fingerprint,
@@ -55,7 +58,7 @@ def experiment_fingerprint(session: Session) -> dict[str, Any]:
         "scorer": session.scorer.identity,
         "text": [session.text(split).sha256 for split in get_args(Split)],
     }
-    return fingerprint(session, of)
+    return fingerprint(session, of, *models)
 
 
 def weights_digest(model: PreTrainedModel) -> str:

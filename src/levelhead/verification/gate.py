@@ -6,18 +6,25 @@ The order of work, and nothing else: what is measured stands in `measure`, what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from levelhead import runs
+from transformers import PreTrainedModel
+
+from levelhead import journal, runs
 from levelhead.config import RunConfig
 from levelhead.data.prompts import load_prompts
 from levelhead.errors import RunFolderError
+from levelhead.journal import watch
+from levelhead.journal.lock import locked
 from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
 from levelhead.session import Session
+from levelhead.stages.fingerprints import experiment_fingerprint
 from levelhead.verification.audit import audit
 from levelhead.verification.decision import GAP, PERPLEXITY, TOXICITY, Check, interval_level
 from levelhead.verification.measure import measure_axis, measure_text
@@ -58,7 +65,8 @@ def verify(
         base: the base model; none: what the run or the model itself names.
         policy: a TOML file, its keys, or a `Policy`; none: no axis' gap may rise (docs:
             responsible-use.md).
-        out: a file for the audit.
+        out: a file for the audit. Until it is there, what was measured is kept in OUT.unfinished,
+            and the same command goes on from it.
         device: where to compute.
         dtype: number format of the weights.
         threads: CPU threads.
@@ -96,8 +104,10 @@ def verify(
             )
         )
     level = interval_level(rules.confidence, count)
-    measured = {axis: measure_axis(session, axis, candidate, progress) for axis in axes}
-    text = measure_text(session, candidate, progress)
+    with _kept(out, session, candidate) if out is not None else nullcontext():
+        progress = watch.watched(progress)
+        measured = {axis: measure_axis(session, axis, candidate, progress) for axis in axes}
+        text = measure_text(session, candidate, progress)
     checks = []
     for axis, one in measured.items():
         swaps = one.swaps(level)
@@ -118,7 +128,27 @@ def verify(
             runs.write_json(Path(out), result)
         except OSError as error:
             raise RunFolderError(f"cannot write {out}: {error}") from error
+        shutil.rmtree(_unfinished(out), ignore_errors=True)
     return result
+
+
+def _unfinished(out: str | Path) -> Path:
+    """Where work is kept until the audit is there."""
+    return Path(f"{out}.unfinished")
+
+
+@contextmanager
+def _kept(out: str | Path, session: Session, candidate: PreTrainedModel) -> Iterator[None]:
+    """Go on with what an interrupted process measured of the same models in the same way."""
+    folder = _unfinished(out)
+    work = folder / journal.FOLDER
+    fingerprint = experiment_fingerprint(session, candidate)
+    with (
+        locked(work),
+        watch.watching(work, "verify"),
+        journal.stage(folder, "verify", fingerprint),
+    ):
+        yield
 
 
 def _config(
