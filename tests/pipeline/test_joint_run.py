@@ -42,6 +42,11 @@ def test_joint_runs_end_to_end_and_says_what_it_predicted(done: Path) -> None:
     assert len(selection["heads"]) == 3
     assert set(selection["predicted"]) == {"kl", "perplexity_increase"}
     assert selection["measured"]["kl"]["value"] > 0
+    assert 0 < selection["agreement"]["overlap"] <= 1
+    assert selection["agreement"]["overlap_chance"] == pytest.approx(3 / 15)
+    about = read(done / runs.DETAILS)["perplexity"]
+    assert about["set_level"] > 0
+    assert about["calibration_sets"] == 4
     assert "measured" in frontier["fasp"]
     read_sets = [row for row in frontier["joint"] if "measured" in row]
     assert 1 <= len(read_sets) <= 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from levelhead.progress import silent
-from levelhead.scoring.effects import axis_effects, half_effects
+from levelhead.scoring.effects import axis_effects, half_gaps
 from levelhead.scoring.problem import sample_texts
 from levelhead.scoring.template_bootstrap import resampled_effects, template_draws
 from levelhead.scoring.token_gradient import token_gradient
@@ -27,13 +27,15 @@ def test_every_template_once_gives_the_effects_themselves(scored) -> None:
 
 
 def test_half_of_the_templates_is_that_half(scored) -> None:
-    """As `half_effects` makes them, template by template."""
+    """As `half_gaps` makes them, template by template."""
     problem, base, shifts, effects = scored
-    halves = half_effects(problem, base, shifts, effects.used, np.random.default_rng(3))
+    halves = half_gaps(problem, base, shifts, np.random.default_rng(3))
+    assert halves is not None
+    z = halves.z_bias(effects.used)
     first = np.random.default_rng(3).permutation(np.arange(12))[:6]
     draw = np.isin(np.arange(12), first).astype(int)
     found = resampled_effects(problem, base, shifts, effects.used, np.stack([draw, 1 - draw]))
-    np.testing.assert_allclose(found, halves[0], atol=1e-12)
+    np.testing.assert_allclose(found, z[0], atol=1e-12)
 
 
 def test_the_spread_is_about_the_standard_error(scored) -> None:

@@ -33,6 +33,22 @@ Grid = Float[np.ndarray, "layers heads"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GapHalves:
+    """Gaps of the base model and their changes by every head, from random halves of a run."""
+
+    gap: Float[np.ndarray, "splits 2 subgroups"]
+    change: Float[np.ndarray, "splits 2 subgroups layers heads"]
+    """When the head is ablated."""
+
+    def z_bias(
+        self, used: Bool[np.ndarray, " subgroups"]
+    ) -> Float[np.ndarray, "splits 2 layers heads"]:
+        """z_bias of each half over the used subgroups."""
+        pairs = [zip(*both, strict=True) for both in zip(self.gap, self.change, strict=True)]
+        return np.stack([[z_bias(gap, change, used) for gap, change in both] for both in pairs])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AxisEffects:
     """Effects of every head on one axis; each is with the head minus without it."""
 
@@ -57,6 +73,8 @@ class AxisEffects:
     """Split-half Spearman correlation of z_bias, Spearman-Brown corrected; None: no halves."""
     halves: Float[np.ndarray, "splits 2 layers heads"] | None
     """z_bias from random halves of the run."""
+    gap_halves: GapHalves | None
+    """What they are made of."""
     diagnostics: dict[str, Any]
 
 
@@ -71,7 +89,8 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
         measured, gap_intervals(shifts.unbiased, subgroup, template, count)
     )
     change = gap_change(shifts, problem.weights)
-    halves = half_effects(problem, base, shifts, used, rng)
+    gap_halves = half_gaps(problem, base, shifts, rng)
+    halves = None if gap_halves is None else gap_halves.z_bias(used)
     without = delete_one(shifts, problem.weights)
     fall = partial(z_bias, gap, used=used)
     gap_error, error = jackknife(without), jackknife(fall(without))
@@ -96,6 +115,7 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
         clusters=clusters,
         reliability=None if halves is None else split_half_reliability(halves),
         halves=halves,
+        gap_halves=gap_halves,
         diagnostics=shifts.diagnostics,
     )
 
@@ -198,14 +218,10 @@ def jackknife(without: Float[np.ndarray, "templates ..."]) -> Float[np.ndarray, 
     return out
 
 
-def half_effects(
-    problem: BiasProblem,
-    base: SampledTexts,
-    shifts: HeadShifts,
-    used: Bool[np.ndarray, " subgroups"],
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "splits 2 layers heads"] | None:
-    """z_bias from random halves of the run; each half takes its gaps from its own base sample.
+def half_gaps(
+    problem: BiasProblem, base: SampledTexts, shifts: HeadShifts, rng: np.random.Generator
+) -> GapHalves | None:
+    """Gaps and effects on them from random halves; each takes its gaps from its own base sample.
 
     Halves of the templates: they differ in what was sampled AND in what it was asked after, so a
     ranking that holds only for these very prompts (as shuffled subgroup labels give) does not
@@ -217,15 +233,15 @@ def half_effects(
     names = np.unique(unit)
     if len(names) < 2:
         return None
-    halves = []
+    gap, change = [], []
     for _ in range(SPLITS):
         first = rng.permutation(names)[: len(names) // 2]
         for inside in (True, False):
             own = np.isin(base_unit, first) == inside
-            gap = base_gaps(problem, base, shifts, own)
-            change = gap_change(shifts, problem.weights, np.isin(unit, first) == inside)
-            halves.append(z_bias(gap, change, used))
-    return np.stack(halves).reshape(SPLITS, 2, *shifts.shift.shape[2:])
+            gap.append(base_gaps(problem, base, shifts, own))
+            change.append(gap_change(shifts, problem.weights, np.isin(unit, first) == inside))
+    shape = (SPLITS, 2, -1, *shifts.shift.shape[2:])
+    return GapHalves(gap=np.reshape(gap, shape[:3]), change=np.reshape(change, shape))
 
 
 def split_half_reliability(halves: Float[np.ndarray, "splits 2 layers heads"]) -> float:

@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from levelhead.errors import SelectionError
 from levelhead.records import HeadSelection
-from levelhead.scores import PPL, ScoreTable, bias_metric, head_count
-from levelhead.selection.rules import SETS, protected_heads, ranked_by, select_heads
+from levelhead.scores import PPL, ScoreTable, bias_metric, column, head_count
+from levelhead.selection.joint import JOINT, JointOptions
+from levelhead.selection.rules import PROTECTING, protected_heads, ranked_by, select_heads
 
 MIN_PROTECTED_OVERLAP = 0.8
 """Below it the perplexity text is too short to say which heads language modelling needs."""
 
-Halves = Float[np.ndarray, "splits 2 layers heads"]
+PPL_WITHOUT = column(PPL, "without")
 
 
 def split_half_agreement(
-    halves: Mapping[str, Halves],
+    halves: Mapping[str, np.ndarray],
     axis: str,
     method: str,
     gamma: float,
@@ -31,36 +31,37 @@ def split_half_agreement(
     seed: int,
     per_layer_equal: bool = False,
     groups: int = 1,
+    whole: ScoreTable | None = None,
+    joint: JointOptions = JOINT,
 ) -> dict[str, Any]:
     """Shares of heads that two halves of the run have in common, and what chance would give.
 
     Each half has only half of the data, so the whole run repeats itself more closely than this.
 
     Args:
-        halves: effects z from random halves of the run, by metric ("ppl", "bias:AXIS").
+        halves: effects z from random halves of the run, by metric ("ppl", "bias:AXIS"), with
+            `gap_halves` and `effect_halves` for method `joint`.
         axis: the axis heads are selected for.
         method: a name in `METHODS`.
         gamma: share of heads protected.
         alpha: share of heads pruned.
         seed: of method `random`.
         per_layer_equal, groups: as in `select_heads`.
+        whole: the table of the run, of method `joint`: its costs are every half's.
+        joint: how method `joint` chose, with the lambda that it came to.
 
     Returns:
         `overlap` of the pruned sets and `overlap_chance` (a draw from the heads that may be
         pruned); `protected_overlap` and its `protected_chance`, for methods that protect.
-        Only what the halves allow: none without both metrics, or for a method
-        that ranks by neither or chooses sets as a whole.
+        Only what the halves allow: none without both metrics (for `joint`: without gaps, or with
+        no lambda), or for a method that ranks by neither.
     """
-    metric = bias_metric(axis)
-    if PPL not in halves or metric not in halves or not ranked_by(method, axis):
-        return {}
-    if method in SETS:
-        return {}
+    if method == "joint":
+        pairs = _joint_tables(halves, whole, axis, joint)
+    else:
+        pairs = _tables(halves, axis) if ranked_by(method, axis) else []
     pruned, protected, chance = [], [], []
-    for z_ppl, z_bias in zip(halves[PPL], halves[metric], strict=False):
-        tables = [
-            ScoreTable.of_effects({PPL: p, metric: b}) for p, b in zip(z_ppl, z_bias, strict=True)
-        ]
+    for tables in pairs:
         try:
             sets = [
                 select_heads(
@@ -72,6 +73,7 @@ def split_half_agreement(
                     seed=seed,
                     per_layer_equal=per_layer_equal,
                     groups=groups,
+                    joint=joint,
                 )
                 for table in tables
             ]
@@ -81,14 +83,14 @@ def split_half_agreement(
         kept = [protected_heads(table, gamma) for table in tables]
         most = max(1, max(int(k.sum()) for k in kept))
         protected.append(float((kept[0] & kept[1]).sum() / most))
-        free = ~kept[0] if method == "fasp" else np.ones_like(kept[0])
+        free = ~kept[0] if method in PROTECTING else np.ones_like(kept[0])
         size = free.shape[1] // groups
         left = free.reshape(-1, size).sum(axis=1)
         chance.append(float((head_count(alpha, size) / left.clip(1)).mean()))
     if not pruned:
         return {}
     total = halves[PPL].shape[-1] * halves[PPL].shape[-2]
-    guarded = head_count(gamma, total) if method == "fasp" else 0
+    guarded = head_count(gamma, total) if method in PROTECTING else 0
     found = {
         "overlap": float(np.mean(pruned)),
         "overlap_chance": float(np.mean(chance))
@@ -99,6 +101,56 @@ def split_half_agreement(
         found["protected_overlap"] = float(np.mean(protected))
         found["protected_chance"] = guarded / total
     return found
+
+
+def _tables(halves: Mapping[str, np.ndarray], axis: str) -> list[list[ScoreTable]]:
+    """Both halves of every split, as tables that rank as they do."""
+    metric = bias_metric(axis)
+    if PPL not in halves or metric not in halves:
+        return []
+    return [
+        [ScoreTable.of_effects({PPL: p, metric: b}) for p, b in zip(z_ppl, z_bias, strict=True)]
+        for z_ppl, z_bias in zip(halves[PPL], halves[metric], strict=False)
+    ]
+
+
+def _joint_tables(
+    halves: Mapping[str, np.ndarray], whole: ScoreTable | None, axis: str, joint: JointOptions
+) -> list[list[ScoreTable]]:
+    """The same with gaps and signed effects of every axis; costs and standard errors are shared."""
+    if whole is None or whole.cost is None or joint.kl_weight is None:
+        return []
+    known = [a for a in whole.axes if whole.subgroups(a) and gap_halves(a) in halves]
+    if not set(joint.axes or (axis,)) <= set(known):
+        return []
+    found = []
+    for split, pair in enumerate(_tables(halves, axis)):
+        tables = []
+        for half, table in enumerate(pair):
+            columns = {PPL_WITHOUT: table.grid(PPL_WITHOUT)}
+            for one in known:
+                metric = bias_metric(one)
+                columns[column(metric, "without")] = -halves[metric][split, half]
+                for place, name in enumerate(whole.subgroups(one)):
+                    error = f"gap_base_se_{one}_{name}"
+                    gap, effect = halves[gap_halves(one)], halves[effect_halves(one)]
+                    columns[error] = whole.grid(error)
+                    columns[f"gap_base_{one}_{name}"] = gap[split, half, place]
+                    columns[f"gap_effect_{one}_{name}"] = effect[split, half, place]
+            built = ScoreTable.build(columns, whole.num_layers, whole.num_heads)
+            tables.append(built.with_cost(whole.cost))
+        found.append(tables)
+    return found
+
+
+def gap_halves(axis: str) -> str:
+    """Name of the gaps that halves of a run measured, `[splits, 2, subgroups]`."""
+    return f"gap:{axis}"
+
+
+def effect_halves(axis: str) -> str:
+    """Name of heads' effects on them, `[splits, 2, subgroups, layers, heads]`."""
+    return f"gap_effect:{axis}"
 
 
 def agreement_warnings(agreement: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,12 @@ from levelhead.scoring.perplexity_effects import PerplexityEffects, paper_window
 from levelhead.scoring.problem import EstimatorOptions
 from levelhead.scoring.score_table import score_details, score_table
 from levelhead.scoring.units import UNIT_BIAS_ESTIMATORS, UNIT_PPL_ESTIMATORS
-from levelhead.selection.agreement import agreement_warnings, split_half_agreement
+from levelhead.selection.agreement import (
+    agreement_warnings,
+    effect_halves,
+    gap_halves,
+    split_half_agreement,
+)
 from levelhead.selection.rules import check_shares, protected_heads
 from levelhead.session import Plan, Session
 from levelhead.stages.fingerprints import fingerprint, stamp
@@ -106,7 +111,8 @@ def _score(
     table = replace(table, unit=unit)
     rng = np.random.default_rng(derived_seed(config.seed, "halves"))
     halves = {PPL: perplexity.halves(rng, SPLITS)}
-    halves |= {bias_metric(a.axis): a.halves for a in axes if a.halves is not None}
+    for one in axes:
+        halves |= _halves_of(one, unit)
     text = session.text("validation")
     agreement = {
         axis: split_half_agreement(halves, axis, "fasp", config.gamma, config.alpha, 0)
@@ -130,6 +136,17 @@ def _score(
     runs.write_json(folder.path / runs.DETAILS, details)
     runs.write_text(path, table.to_csv())  # last: where it is, the stage is done
     return table.with_cost(perplexity.cost)
+
+
+def _halves_of(effects: AxisEffects, unit: str) -> dict[str, np.ndarray]:
+    """Of an axis, as halves.safetensors holds them; gaps for what is chosen as a set."""
+    if effects.halves is None or effects.gap_halves is None:
+        return {}
+    found = {bias_metric(effects.axis): effects.halves}
+    if unit == "head":
+        found[gap_halves(effects.axis)] = effects.gap_halves.gap
+        found[effect_halves(effects.axis)] = -effects.gap_halves.change
+    return found
 
 
 def _method_scores(

@@ -99,7 +99,7 @@ def select_stage(
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     protects = config.method in PROTECTING
     kept = listed(protected_heads(table, config.gamma), table) if protects else []
-    agreement = split_half_agreement(runs.read_arrays(folder.path / runs.HALVES), axis, *shares)
+    agreement = _agreement(folder, table, chosen, axis, shares, joint)
     selection = replace(
         chosen,
         details={
@@ -118,6 +118,30 @@ def select_stage(
     )
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
     return selection
+
+
+def _agreement(
+    folder: RunFolder,
+    table: ScoreTable,
+    chosen: HeadSelection,
+    axis: str,
+    shares: tuple[str, float, float, int, bool, int],
+    joint: JointOptions,
+) -> dict[str, Any]:
+    """How far two halves of the run choose the same heads in the same way."""
+    halves = runs.read_arrays(folder.path / runs.HALVES)
+    if shares[0] != "joint":
+        return split_half_agreement(halves, axis, *shares)
+    if chosen.gates is not None:
+        return {}
+    method, gamma, alpha, seed, per_layer_equal, groups = shares
+    if joint.max_ppl_increase is not None and not per_layer_equal:  # it may have taken fewer
+        alpha = (len(chosen.heads) + 0.5) / (table.num_layers * table.num_heads)
+    weight = (chosen.details or {})["lambda"]
+    fixed = replace(joint, kl_weight=weight, max_ppl_increase=None)
+    return split_half_agreement(
+        halves, axis, method, gamma, alpha, seed, per_layer_equal, groups, table, fixed
+    )
 
 
 def _groups(config: RunConfig) -> int:
