@@ -3,9 +3,10 @@
     minimise  B(gaps + changes (1 - g))   subject to   1/2 (1 - g)'F(1 - g) <= budget,  0 <= g <= 1
 
 The same objective as for sets, with x = 1 - g free between 0 (a whole head) and 1 (no head). It is
-convex, so that what is found is the optimum, not a local one. |.| is smoothed near 0, and the
-budget met by bisection on its price. Protected heads keep gate 1. The budget is the predicted KL
-of a hard set, so that the two can be compared at equal predicted cost. It knows arrays alone.
+convex, so that what is found is the optimum, not a local one. |.| is smoothed near 0, the axis that
+does worst by a softmax over axes, and the budget is met by bisection on its price. Protected heads
+keep gate 1. The budget is the predicted KL of a hard set, so that the two can be compared at equal
+predicted cost. It knows arrays alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from levelhead.set_cost import indicator
 
 SMOOTHING = 1e-3
 """Of |gap|, as a share of the base bias."""
+WORST_SMOOTHING = 3e-3
+"""Of the largest of the axes' relative changes of bias."""
 BISECTIONS = 30
 DECIMALS = 4
 """Of gates: what is kept, folded and evaluated is the rounded value."""
@@ -39,18 +42,16 @@ def soft_selection(
     """Gates with the predicted KL of a hard selection; `heads` are then those of gate 0.
 
     Raises:
-        SelectionError: the objective is not a weighted sum, or the method needs no bias.
+        SelectionError: the method needs no bias.
         ScoreTableError: the table lacks what method joint needs.
     """
-    if joint.objective != "weighted":
-        raise SelectionError("soft pruning minimises a weighted sum of axes; leave out worst")
     if hard.method not in PROTECTING:
         raise SelectionError(
             f"soft pruning takes method {' or '.join(PROTECTING)}, whose protection and cost it "
             f"keeps, not {hard.method!r}"
         )
     axes = joint.axes or (axis,)
-    objective = objective_of(table, axes, joint.weights, "weighted", joint.shrink)
+    objective = objective_of(table, axes, joint.weights, joint.objective, joint.shrink)
     allowed = ~protected_heads(table, hard.gamma or 0.0).reshape(-1)
     x = indicator(hard.heads, table.num_layers, table.num_heads)
     shares = removed_shares(objective, allowed, float(objective.cost.kl(x)))
@@ -96,22 +97,24 @@ def _solved(
     change, matrix = objective.change[allowed], objective.cost.fisher[np.ix_(allowed, allowed)]
     gap = np.concatenate([axis.gap for axis in objective.axes])
     sizes = [len(axis.gap) for axis in objective.axes]
-    weight = np.repeat([axis.weight for axis in objective.axes], sizes)
     limit = np.array([axis.limit for axis in objective.axes])
     first = np.cumsum([0, *sizes])[:-1]
-    scale = max(1e-12, float(np.abs(gap).sum()))
-    soft = SMOOTHING * scale
+    total = max(1e-12, float(np.abs(gap).sum()))
+    soft = SMOOTHING * total
+    # In units of the base bias, so that the solver's tolerances fit any axis.
+    scale = total if objective.objective == "weighted" else 1.0
 
     def value(x: Vector) -> tuple[float, Vector]:
         moved = gap + x @ change
         size = np.sqrt(moved**2 + soft**2)
-        over = np.maximum(0, np.add.reduceat(size, first) - limit)
-        slope = (weight + 2 * PUNISHMENT * np.repeat(over, sizes) / scale) * moved / size
+        biases = np.add.reduceat(size, first)
+        bias, by_axis = _smooth_bias(objective, biases)
+        over = np.maximum(0, biases - limit)
+        bias += PUNISHMENT * (over**2).sum() / total
+        by_axis = by_axis + 2 * PUNISHMENT * over / total
         cross = matrix @ x
-        bias = weight @ size + PUNISHMENT * (over**2).sum() / scale
-        # In units of the base bias, so that the solver's tolerances fit any axis.
-        total = (bias + price * (x @ cross) / 2) / scale
-        return float(total), (change @ slope + price * cross) / scale
+        slope = change @ (np.repeat(by_axis, sizes) * moved / size)
+        return (bias + price * float(x @ cross) / 2) / scale, (slope + price * cross) / scale
 
     box = Bounds(0, 1)
     options: Any = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-12, "gtol": 1e-8}
@@ -121,3 +124,19 @@ def _solved(
     out = np.zeros(len(allowed))
     out[allowed] = np.clip(found.x, 0, 1)
     return out
+
+
+def _smooth_bias(
+    objective: SetObjective, biases: Float[np.ndarray, " axes"]
+) -> tuple[float, Float[np.ndarray, " axes"]]:
+    """(B of the objective, its derivatives by the axes' biases), the worst axis smoothed."""
+    weight = np.array([axis.weight for axis in objective.axes])
+    if objective.objective == "weighted":
+        return float(weight @ biases), weight
+    used = weight > 0
+    base = np.maximum([axis.bias for axis in objective.axes], 1e-12)
+    worth = np.where(used, weight * (biases / base - 1), -np.inf) / WORST_SMOOTHING
+    most = float(worth.max())
+    share = np.exp(worth - most)
+    value = WORST_SMOOTHING * (most + float(np.log(share.sum())))
+    return value, share / share.sum() * weight / base
