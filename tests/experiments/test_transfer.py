@@ -15,7 +15,7 @@ from tests.torture.harness import StoppedError
 
 import levelhead
 from levelhead import cli, runs
-from levelhead.errors import ConfigError, PromptError, SelectionError
+from levelhead.errors import ConfigError, PromptError
 from levelhead.experiments.transfer import TransferPlan, _kept, transfer
 from levelhead.journal.status import read_status
 from levelhead.toxicity import registry
@@ -179,12 +179,14 @@ def test_what_cannot_be_judged_is_refused(run: Path, tmp_path: Path) -> None:
         transfer(run, prompts=(str(tmp_path / "absent.csv"),))
 
 
-def test_neurons_are_refused(run: Path) -> None:
-    for file in run.glob("work/sha256/selection*"):
-        file.unlink()
-    runs.write_text(run / "selection.json", '{"unit": "neuron", "neurons": {"0": "1-3"}}')
-    with pytest.raises(SelectionError, match="attention heads"):
-        transfer(run)
+def test_gates_are_judged_beside_gates_dealt_anew(run: Path) -> None:
+    shares = {"method": "joint", "gamma": 0.2, "alpha": 0.2, "allow_unreliable": True}
+    soft = levelhead.select(run, soft=True, **shares)
+    found = transfer(run, controls=1)
+    assert found["selected"] == soft.described
+    own, other = (row(found, "held-out templates", name) for name in ("selected", "random 1"))
+    assert own["verdict"] == "lower"
+    assert own["expected_difference"]["value"] < other["expected_difference"]["value"] - 0.01
 
 
 def test_kept_needs_a_fall_where_it_was_selected() -> None:

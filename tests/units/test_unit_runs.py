@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 from tests.pipeline.conftest import write_inputs
@@ -159,6 +161,16 @@ def test_runs_of_neurons_are_compared_with_runs_of_heads(neurons, heads):
         )
     assert own["perplexity"] != pytest.approx(points["heads"]["perplexity"], rel=1e-4)
     assert levelhead.report(heads).exists()
+
+
+def test_neurons_are_judged_elsewhere_beside_random_ones(neurons, tmp_path):
+    run = Path(copytree(neurons[0], tmp_path / "run"))
+    found = levelhead.transfer(run, controls=1)
+    assert found["selected"] == "14 neurons"
+    rows = {(r["where"], r["set"]): r for r in found["rows"]}
+    own, other = (rows["held-out templates", name] for name in ("selected", "random 1"))
+    assert own["verdict"] == "lower"
+    assert own["expected_difference"]["value"] < other["expected_difference"]["value"] - 0.01
 
 
 def test_commands_that_know_heads_only_say_so(neurons):

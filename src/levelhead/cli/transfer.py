@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--axis", "axes", multiple=True, help="Another axis of RUN's prompts; repeatable.")
 @click.option(
     "--controls", type=click.IntRange(0), default=2, show_default=True,
-    help="Random sets of as many unprotected heads to judge, too.",
+    help="Random sets of as many unprotected units to judge, too.",
 )  # fmt: skip
 @click.option("--sample", is_flag=True, help="Sample the models afresh, too: the proof, dearer.")
 @click.option(
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 )
 @JSON
 def transfer(folder: Path, as_json: bool, **options: Any) -> None:
-    """Judge RUN's selected heads where they were not selected.
+    """Judge what RUN selects where it was not selected.
 
     On the scoring templates (for comparison) and the held-out ones, and on other prompts, axes and
-    scorers as asked; beside random sets of as many unprotected heads. Writes RUN/transfer.json.
+    scorers as asked; beside random sets of as many unprotected units. Writes RUN/transfer.json.
     """
     from levelhead import pipeline
     from levelhead.console.progress import progress_bars
@@ -53,7 +53,7 @@ def transfer(folder: Path, as_json: bool, **options: Any) -> None:
 
 def _announce(plan: TransferPlan) -> None:
     tell(
-        f"plan: {plan.sets} sets of heads at {len(plan.places)} places "
+        f"plan: {plan.sets} sets at {len(plan.places)} places "
         f"({'; '.join(plan.places)}), {plan.prompts:,} prompts in all; the base model samples at "
         f"most {plan.sampled_tokens:,} tokens"
     )

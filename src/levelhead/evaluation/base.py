@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from transformers.modeling_utils import PreTrainedModel
 
-from levelhead.models.gates import ablate
+from levelhead.models.gates import ablate, gated
 from levelhead.models.units import ablate_units
 from levelhead.progress import Progress
 from levelhead.records import HeadSelection
@@ -48,12 +49,16 @@ def without_heads(model: PreTrainedModel, heads: Mapping[int, Sequence[int]]) ->
 
 
 def without_units(model: PreTrainedModel, selection: HeadSelection) -> Variant:
-    """As `without_heads`, for what a selection names: heads, layers or MLP neurons."""
+    """As `without_heads`, for what a selection names: heads, layers or MLP neurons, or gates."""
 
     @contextmanager
     def gated_off() -> Iterator[PreTrainedModel]:
-        with ablate_units(model, selection.unit, selection.by_layer):
-            yield model
+        if selection.gates is None:
+            with ablate_units(model, selection.unit, selection.by_layer):
+                yield model
+        else:
+            with gated(model, torch.tensor(selection.gates, device=model.device)):
+                yield model
 
     return gated_off
 

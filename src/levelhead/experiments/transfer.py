@@ -1,6 +1,6 @@
 """Does what was selected in one place hold in others? Other templates, descriptors, axes, scorers.
 
-The run's heads, and as many random unprotected ones as a control, are judged at each of
+What the run selects, and as many random unprotected units as a control, are judged at each of
 `transfer_places`: expected difference of bias (teacher-forced on the base model's continuations),
 and on request freshly sampled. Expected differences are first-order and take the base model's
 bias as known: hints with a small error. Sampling is the proof.
@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 
 from levelhead import journal, runs
-from levelhead.errors import ConfigError, SelectionError
+from levelhead.errors import ConfigError
 from levelhead.experiments.transfer_places import HELD_OUT, SCORED, Place, places
 from levelhead.journal.digests import digest
 from levelhead.metrics.bias import bias
 from levelhead.progress import Progress, silent
-from levelhead.records import Head, HeadSelection
+from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scores import ScoreTable
 from levelhead.selection.rules import largest, protected_heads
+from levelhead.selection.units import in_units
 from levelhead.session import Session
 from levelhead.stages.fingerprints import experiment_fingerprint
 from levelhead.stages.selecting import read_selection
@@ -59,45 +60,40 @@ def transfer(
     progress: Progress = silent,
     announce: Callable[[TransferPlan], None] | None = None,
 ) -> Json:
-    """Judge a run's selected heads where they were not selected; writes RUN/transfer.json.
+    """Judge what a run selects where it was not selected; writes RUN/transfer.json.
 
     Args:
-        run: a run folder with a selection of heads.
+        run: a run folder with a selection.
         prompts: other prompt sources, such as "holistic-bias:FOLDER" or a file; descriptors that
             the run scored on are left out where enough others remain.
         scorers: other toxicity scorers, which read the held-out continuations again.
         axes: other axes of the run's prompts.
-        controls: how many random sets of unprotected heads to judge, too.
-        sample: also sample the model without the heads (the selected ones, and one control).
+        controls: how many random sets of unprotected units to judge, too.
+        sample: also sample the model without them (the selected ones, and one control).
         max_prompts: prompts per place; none: the run's.
         progress: where to report progress.
         announce: called with the plan when every input has been checked.
 
     Returns:
-        {"axis", "num_heads", "rows", "headline"}; a row per place and set: `where`, `axis`,
-        `prompts`, `scorer`, `new_descriptors`, `num_prompts`, `set` ("selected" or "random N"),
-        `base_bias` (expected), `expected_difference` (without minus with the heads; negative:
-        bias falls), `relative_change` (that, divided by `base_bias`), `kept` (relative change
-        here, divided by that on the scoring templates; None where that is not clear of 0),
+        {"axis", "selected", "num_heads", "rows", "headline"}; a row per place and set: `where`,
+        `axis`, `prompts`, `scorer`, `new_descriptors`, `num_prompts`, `set` ("selected" or
+        "random N"), `base_bias` (expected), `expected_difference` (without minus with them;
+        negative: bias falls), `relative_change` (that, divided by `base_bias`), `kept` (relative
+        change here, divided by that on the scoring templates; None where that is not clear of 0),
         `sampled` (adjusted difference, mean toxicity and relative bias, or None), `verdict`.
 
     Raises:
         RunFolderError: not a run folder, or nothing selected in it.
-        SelectionError: a selection of other units than heads.
-        ConfigError: a negative number of controls, or an axis that the heads were chosen for.
+        ConfigError: a negative number of controls, or the axis that they were chosen for.
         PromptError, ScorerError: a source, axis or scorer that there is not.
     """
     folder = RunFolder.open(run)
     selection = read_selection(folder.require(runs.SELECTION, f"select {run}"))
-    if selection.unit != "head" or selection.gates is not None:
-        raise SelectionError(
-            f"{run} selects {selection.described}; transfer judges attention heads that are removed"
-        )
     axis = str((selection.details or {}).get("axis") or folder.config.axis[0])
     if controls < 0:
         raise ConfigError(f"--controls {controls} is negative")
     if axis in axes:
-        raise ConfigError(f"--axis {axis} is the one that the heads were chosen for")
+        raise ConfigError(f"--axis {axis} is the one that RUN selects for")
     config = replace(folder.config, axis=tuple(dict.fromkeys((axis, *axes))), all_axes=False)
     if max_prompts is not None:
         config = replace(config, max_prompts=max_prompts)
@@ -114,13 +110,14 @@ def transfer(
     of = experiment_fingerprint(session) | {"places": digest(*(one.identity for one in found))}
     with journal.stage(folder.path, "transfer", of):
         for place in found:
-            for name, heads in sets.items():
+            for name, chosen in sets.items():
                 sampled = sample and name in (SELECTED, "random 1") and place.where != SCORED
-                rows.append(_row(place, name, heads, sampled))
+                rows.append(_row(place, name, chosen, sampled))
     for row in rows:
         row["kept"] = _kept(row, rows)
     result = {
         "axis": axis,
+        "selected": selection.described,
         "num_heads": len(selection.heads),
         "rows": [_without_errors(row) for row in rows],
         "headline": headline(rows),
@@ -136,11 +133,9 @@ def headline(rows: Sequence[Json]) -> str:
     higher = [_place(row) for row in own if row["verdict"] == "higher"]
     random = [row for row in rows if row["set"] != SELECTED and row["where"] != SCORED]
     fell = sum(row["verdict"] == "lower" for row in random)
-    said = (
-        f"Expected bias falls at {len(lower)} of {len(own)} places the heads were not selected at"
-    )
+    said = f"Expected bias falls at {len(lower)} of {len(own)} places it was not selected at"
     if random:
-        said += f"; with random unprotected heads in {fell} of {len(random)} cases"
+        said += f"; with as much at random, unprotected, in {fell} of {len(random)} cases"
     return said + (f". It RISES at: {', '.join(higher)}." if higher else ".")
 
 
@@ -151,30 +146,40 @@ def _sets(
     controls: int,
     gamma: float,
     seed: int,
-) -> dict[str, tuple[Head, ...]]:
-    """The selected heads, and draws of as many of the others that may be pruned.
+) -> dict[str, HeadSelection]:
+    """What is selected, and draws of as many of the other units that may be pruned.
 
-    Where fewer are left, of all that may be pruned.
+    Where fewer are left, of all that may be pruned. Gates of heads are dealt out anew.
     """
-    sets = {SELECTED: selection.heads}
+    sets = {SELECTED: selection}
     free = ~protected_heads(table, gamma if selection.gamma is None else selection.gamma)
+    chosen = selection.heads
+    if selection.unit == "layer":  # a row of the table is a layer, of a selection a head
+        chosen = tuple((layer, 0) for layer in selection.by_layer)
     others = free.copy()
-    others[tuple(zip(*selection.heads, strict=True))] = False
-    free = others if others.sum() >= len(selection.heads) else free
-    count = min(len(selection.heads), int(free.sum()))
+    others[tuple(np.array(chosen, dtype=int).reshape(-1, 2).T)] = False
+    free = others if others.sum() >= len(chosen) and selection.gates is None else free
+    count = min(len(chosen), int(free.sum()))
     for number in range(1, controls + 1):
         rng = np.random.default_rng(derived_seed(seed, axis, "transfer control", number))
-        drawn = largest(rng.random(free.shape), count, free)
-        sets[f"random {number}"] = tuple(sorted((int(a), int(b)) for a, b in drawn))
+        if selection.gates is None:
+            drawn = HeadSelection.of(largest(rng.random(free.shape), count, free))
+            sets[f"random {number}"] = in_units(drawn, table)
+        else:
+            gates = np.array(selection.gates)
+            gates[free] = rng.permutation(gates[free])
+            gone = [(int(layer), int(head)) for layer, head in np.argwhere(gates == 0)]
+            dealt = tuple(tuple(row) for row in gates.tolist())
+            sets[f"random {number}"] = replace(HeadSelection.of(gone), gates=dealt)
     return sets
 
 
-def _row(place: Place, name: str, heads: Sequence[Head], sample: bool) -> Json:
+def _row(place: Place, name: str, chosen: HeadSelection, sample: bool) -> Json:
     judge, axis = place.judge, place.axis
     base = judge.base(axis)
     codes = base.problem.subgroup[base.texts.prompt]
     before = bias(base.token.expected, codes, len(base.problem.subgroups))
-    difference = judge.expected(axis, heads)
+    difference = judge.expected(axis, chosen)
     low, high = difference["ci95"]
     relative = None
     if before > 0:
@@ -190,7 +195,7 @@ def _row(place: Place, name: str, heads: Sequence[Head], sample: bool) -> Json:
         "expected_difference": {"value": difference["value"], "ci95": [low, high]},
         "relative_change": relative,
         "verdict": "lower" if high < 0 else "higher" if low > 0 else "not distinguishable",
-        "sampled": _sampled(judge.sampled(axis, heads)) if sample else None,
+        "sampled": _sampled(judge.sampled(axis, chosen)) if sample else None,
     }
 
 

@@ -19,24 +19,25 @@ def transfer(data: Json | None) -> Section | None:
         return None
     rows = records(data, "rows")
     tables = [
-        *_table([r for r in rows if r.get("set") == SELECTED], "The selected heads", ""),
+        *_table([r for r in rows if r.get("set") == SELECTED], "What was selected", ""),
         *_table(
             [r for r in rows if r.get("set") != SELECTED],
-            "Random unprotected heads, as many",
+            "As much at random, unprotected",
             "closed",
         ),
     ]
     if not tables:
         return None
     axis = word(data.get("axis"))
+    selected = word(data.get("selected")) or "Heads"
     headline = data.get("headline")
     return Section(
         key="transfer",
         title="Judged where they were not selected",
         intro=(
-            f"Heads chosen{f' for {axis}' if axis else ''} on the scoring templates, by the run's "
-            "scorer; their effect there, and on prompts, axes and scorers that no head was scored "
-            "on. Expected differences, without minus with the heads, on the same continuations.",
+            f"{selected} chosen{f' for {axis}' if axis else ''} on the scoring templates, by the "
+            "run's scorer; their effect there, and on prompts, axes and scorers that nothing was "
+            "scored on. Expected differences, without minus with them, on the same continuations.",
             *((str(headline),) if headline else ()),
         ),
         tables=tuple(tables),
