@@ -13,6 +13,7 @@ from levelhead.records import HeadSelection
 from levelhead.selection import select_heads
 from levelhead.selection.joint import JOINT, objective_of
 from levelhead.selection.rules import protected_heads
+from levelhead.selection.set_objective import SetObjective
 from levelhead.selection.soft import removed_shares, soft_selection
 from levelhead.set_cost import indicator
 
@@ -30,18 +31,25 @@ def test_the_budget_the_box_and_the_protection_hold(seed: int, budget: float) ->
     assert problem.bias_value(x @ problem.change) <= problem.bias_value(0 * x @ problem.change)
 
 
+def found_better(
+    problem: SetObjective, x: np.ndarray, budget: float, rng: np.random.Generator, by: float
+) -> int:
+    """How many of 3,000 points around x, near and far, are within the budget and better by more."""
+    value, better = float(problem.bias_value(x @ problem.change)), 0
+    for _ in range(3000):
+        other = np.clip(x + rng.normal(size=len(x)) * rng.choice([0.003, 0.03, 0.3]), 0, 1)
+        scale = min(1.0, np.sqrt(budget / max(1e-12, float(problem.cost.kl(other)))))
+        better += int(problem.bias_value(other * scale @ problem.change) < value - by)
+    return better
+
+
 def test_nothing_near_and_no_other_start_is_better() -> None:
     rng = np.random.default_rng(4)
     problem, budget = objective(rng, 12), 0.15
     allowed = np.ones(12, dtype=bool)
     x = removed_shares(problem, allowed, budget)
     value = float(problem.bias_value(x @ problem.change))
-    better = 0
-    for _ in range(3000):
-        other = np.clip(x + rng.normal(size=12) * rng.choice([0.003, 0.03, 0.3]), 0, 1)
-        scale = min(1.0, np.sqrt(budget / max(1e-12, float(problem.cost.kl(other)))))
-        better += problem.bias_value(other * scale @ problem.change) < value - 1e-4
-    assert better == 0
+    assert found_better(problem, x, budget, rng, 1e-4) == 0
     half = removed_shares(problem, allowed, budget / 4)
     assert problem.bias_value(half @ problem.change) > value + 1e-4  # control: the budget matters
 
@@ -75,12 +83,7 @@ def test_the_axis_that_does_worst_is_as_low_as_it_can_be() -> None:
     allowed, budget = np.ones(12, dtype=bool), 0.1
     x = removed_shares(problem, allowed, budget)
     value = float(problem.bias_value(x @ problem.change))
-    better = 0
-    for _ in range(3000):
-        other = np.clip(x + rng.normal(size=12) * rng.choice([0.003, 0.03, 0.3]), 0, 1)
-        scale = min(1.0, np.sqrt(budget / max(1e-12, float(problem.cost.kl(other)))))
-        better += problem.bias_value(other * scale @ problem.change) < value - 5e-3
-    assert better == 0
+    assert found_better(problem, x, budget, rng, 5e-3) == 0
     # Control: the weighted sum lets one axis be worse, for the sake of the other.
     summed = removed_shares(replace(problem, objective="weighted"), allowed, budget)
     assert problem.bias_value(summed @ problem.change) > value + 1e-2

@@ -30,11 +30,7 @@ from levelhead.scoring.problem import (
     HeadShifts,
     SampledTexts,
 )
-from levelhead.scoring.teacher_forcing import (
-    Row,
-    continuation_logits,
-    expected_toxicity,
-)
+from levelhead.scoring.teacher_forcing import Row, row_toxicity
 from levelhead.scoring.token_gradient import token_shifts
 from levelhead.scoring.token_model import token_model
 from levelhead.scoring.token_toxicity import TokenToxicity
@@ -76,9 +72,7 @@ def ablated_toxicity(
     by_layer = sorted(enumerate(heads), key=lambda item: item[1])
 
     def total(batch: list[Row]) -> np.ndarray:
-        steps = continuation_logits(problem.model, batch, pad)
-        found: np.ndarray = expected_toxicity(steps, batch, tau).sum(-1).double().cpu().numpy()
-        return found
+        return row_toxicity(problem.model, batch, tau, pad)
 
     with (
         torch.inference_mode(),

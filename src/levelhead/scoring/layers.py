@@ -29,7 +29,7 @@ from levelhead.scoring.problem import (
     HeadShifts,
     SampledTexts,
 )
-from levelhead.scoring.teacher_forcing import Row, continuation_logits, expected_toxicity
+from levelhead.scoring.teacher_forcing import Row, row_toxicity
 from levelhead.scoring.token_gradient import gradients, token_shifts
 from levelhead.scoring.token_model import token_model
 
@@ -69,11 +69,7 @@ def layer_finite(
     pad, shape = pad_id(problem.tokenizer), head_counts(problem.model)
 
     def total(batch: list[Row]) -> np.ndarray:
-        steps = continuation_logits(problem.model, batch, pad)
-        found: np.ndarray = (
-            expected_toxicity(steps, batch, model.tau).sum(-1).double().cpu().numpy()
-        )
-        return found
+        return row_toxicity(problem.model, batch, model.tau, pad)
 
     with (
         torch.inference_mode(),

@@ -79,7 +79,7 @@ def neuron_gradient(
         own = [rows[i] for i in batch]
         with captured(sites) as inputs:
             steps = continuation_logits(problem.model, own, pad)
-            toxicity = (expected_toxicity(steps, own, model.tau) * steps.valid).sum()
+            toxicity = expected_toxicity(steps, own, model.tau).sum()
             found = _by_row(toxicity, inputs, len(own))
         for layer, values in enumerate(found):
             for i, value in zip(batch, values, strict=True):

@@ -98,6 +98,18 @@ def expected_toxicity(
     return r.gather(-1, index[:, None, None].expand(-1, r.shape[1], 1))[..., 0] * steps.valid
 
 
+def row_toxicity(
+    model: PreTrainedModel, batch: Sequence[Row], tau: TokenToxicity, pad: int
+) -> Float[np.ndarray, " rows"]:
+    """sum_t r_t of each row of a batch, without gradients."""
+    with torch.inference_mode():
+        steps = continuation_logits(model, batch, pad)
+        found: Float[np.ndarray, " rows"] = (
+            expected_toxicity(steps, batch, tau).sum(-1).double().cpu().numpy()
+        )
+    return found
+
+
 def read_rows(
     model: PreTrainedModel,
     rows: Sequence[Row],

@@ -166,7 +166,7 @@ def _fall(
             batch = rows[start : start + size]
             own = [row for row, _ in batch]
             steps = continuation_logits(problem.model, own, pad)
-            toxicity = (expected_toxicity(steps, own, token.tau) * steps.valid).sum(-1)
+            toxicity = expected_toxicity(steps, own, token.tau).sum(-1)
             share = torch.tensor([f for _, f in batch], device=toxicity.device)
             (toxicity * share).sum().backward()  # type: ignore[no-untyped-call,unused-ignore]
             advance(len(batch))
