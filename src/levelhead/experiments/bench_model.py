@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from levelhead import runs
 from levelhead.config import RunConfig
 from levelhead.errors import ConfigError
+from levelhead.experiments.greedy_decoding import decode, prefill, random_prompt
 from levelhead.experiments.peak_memory import peak_memory
 from levelhead.models.architectures import text_config
 from levelhead.models.loading import load_base
@@ -155,31 +156,6 @@ def bench_model(
     found["warnings"] = _warnings(control)
     found["trusted"] = not any(_excludes_one(entry) for entry in control.values())
     return found
-
-
-def random_prompt(
-    models: Sequence[PreTrainedModel], batch_size: int, tokens: int, seed: int
-) -> Int[Tensor, "batch time"]:
-    """Random tokens that every model has."""
-    sizes = [int(m.get_input_embeddings().get_parameter("weight").shape[0]) for m in models]
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, min(sizes), (batch_size, tokens), generator=generator)
-    return ids.to(models[0].device)
-
-
-def prefill(
-    model: PreTrainedModel, prompt: Int[Tensor, "batch time"]
-) -> tuple[Any, Int[Tensor, "batch 1"]]:
-    """(the cache after the prompt, the likeliest next token)."""
-    out = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
-    return out.past_key_values, out.logits[:, -1:].argmax(-1)
-
-
-def decode(model: PreTrainedModel, cache: Any, last: Int[Tensor, "batch 1"], tokens: int) -> None:
-    """Take the likeliest token so many times, one pass each."""
-    for _ in range(tokens):
-        out = model(input_ids=last, past_key_values=cache, use_cache=True)
-        cache, last = out.past_key_values, out.logits[:, -1:].argmax(-1)
 
 
 def cache_bytes_per_token(model: PreTrainedModel) -> float:

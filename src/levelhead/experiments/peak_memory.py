@@ -59,7 +59,7 @@ def resident_peak() -> int | None:
 def _main(arguments: list[str]) -> None:
     import torch
 
-    from levelhead.experiments.bench_model import decode, prefill, random_prompt
+    from levelhead.experiments.greedy_decoding import decode, prefill, random_prompt
     from levelhead.models.loading import load_base
 
     path, dtype, device = arguments[:3]
