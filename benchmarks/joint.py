@@ -21,6 +21,7 @@ from benchmarks.joint_sets import (
     INPUTS,
     Gates,
     Json,
+    cost_of,
     digest,
     gates_of,
     keep,
@@ -67,7 +68,7 @@ def measure(quick: bool) -> Json:
     text = _on_text(session, sets)
     return {"inputs": {name: _input_rows(name, found[name], text) for name in INPUTS}} | {
         "fisher_only": _performance_rows(text),
-        "predicted_kl": _prediction(session, sets, text),
+        "predicted": _prediction(session, sets, text),
     }
 
 
@@ -265,26 +266,40 @@ def _performance_rows(text: dict[str, Json]) -> Json:
 
 
 def _prediction(session: Session, sets: dict[str, Gates], text: dict[str, Json]) -> Json:
-    """How well 1/2 x'Fx foretells the KL of sets on held-out text; soft ones apart."""
-    cost = table_of(session).cost
-    if cost is None:
-        raise SystemExit("the table has no cost model")
-    predicted = {name: float(cost.kl(1 - gates.reshape(-1))) for name, gates in sets.items()}
+    """How well the cost model foretells KL and NLL of sets on held-out text; soft ones apart."""
+    cost, about = cost_of(session)
     # Each set once: joint's is one of the finalists.
     unique = {gates.tobytes(): name for name, gates in sets.items() if "soft" not in name}
     hard = sorted(unique.values())
-    x, y = (
-        np.array([values[name] for name in hard])
-        for values in (predicted, {name: text[name]["kl"]["value"] for name in hard})
-    )
-    single = [float((np.diag(cost.fisher) * (1 - sets[n].reshape(-1))).sum() / 2) for n in hard]
-    soft = [name for name in sets if "soft" in name]
+    x = np.array([1 - sets[name].reshape(-1) for name in hard])
+    kl = np.array([text[name]["kl"]["value"] for name in hard])
+    nll = np.array([text[name]["nll"] for name in hard])
+    single = (x @ np.diag(cost.fisher)) / 2 / about["diagnostics"]["set_level"]
     return {
         "sets": len(hard),
-        "pearson": float(stats.pearsonr(x, y).statistic),
-        "ratio_predicted_to_measured": float(x.sum() / y.sum()),
-        "pearson_of_summed_single_heads": float(stats.pearsonr(single, y).statistic),
-        "ratio_of_summed_single_heads": float(np.sum(single) / y.sum()),
-        "soft": {n: {"predicted": predicted[n], "measured": text[n]["kl"]["value"]} for n in soft},
-        "each": {n: [predicted[n], text[n]["kl"]["value"]] for n in hard},
+        "calibration": {k: v for k, v in about["diagnostics"].items() if "set" in k},
+        "kl": _foretold(cost.kl(x), kl),
+        "nll": _foretold(cost.nll(x), nll),
+        "kl_of_summed_single_heads": _foretold(single, kl),
+        "soft": {
+            name: [float(cost.kl(1 - sets[name].reshape(-1))), text[name]["kl"]["value"]]
+            for name in sets
+            if "soft" in name
+        },
+        "each": {
+            name: {"kl": [p, k], "nll": [q, n]}
+            for name, p, k, q, n in zip(
+                hard, cost.kl(x).tolist(), kl.tolist(), cost.nll(x).tolist(), nll.tolist(),
+                strict=True,
+            )
+        },
+    }  # fmt: skip
+
+
+def _foretold(predicted: np.ndarray, measured: np.ndarray) -> Json:
+    """Correlation and level of predictions of sets."""
+    return {
+        "pearson": float(stats.pearsonr(predicted, measured).statistic),
+        "ratio_predicted_to_measured": float(predicted.sum() / measured.sum()),
+        "ratios": [float(q) for q in np.quantile(predicted / measured, [0, 0.25, 0.5, 0.75, 1])],
     }

@@ -89,7 +89,7 @@ def texts_of(problem: BiasProblem, name: str) -> SampledTexts:
 
 
 def cost_of(session: Session) -> tuple[SetCost, Json]:
-    """The cost model of 16k tokens of validation text; with z_ppl and the CPU seconds it took."""
+    """The cost model of 16k tokens of validation text; with z_ppl, CPU seconds and diagnostics."""
 
     def make() -> Json:
         start = time.process_time()
@@ -99,7 +99,8 @@ def cost_of(session: Session) -> tuple[SetCost, Json]:
         if found.cost is None:
             raise SystemExit("curvature gave no cost model")
         runs.write_arrays(FOLDER / runs.FISHER, found.cost.arrays())
-        return {"cpu_seconds": seconds, "z_ppl": found.effect.tolist()}
+        about = {"cpu_seconds": seconds, "z_ppl": found.effect.tolist()}
+        return about | {"diagnostics": found.diagnostics}
 
     about = keep("cost", make)
     cost = SetCost.of_arrays(runs.read_arrays(FOLDER / runs.FISHER))

@@ -213,9 +213,26 @@ LINES = (
     Line(
         "predicted against measured KL of sets: Pearson",
         "joint",
-        lambda d: f"{d['predicted_kl']['pearson']:.2f} ({d['predicted_kl']['sets']} sets)",
-        lambda d: f"{d['predicted_kl']['pearson_of_summed_single_heads']:.2f} (single heads, sums)",
+        lambda d: f"{d['predicted']['kl']['pearson']:.2f} ({d['predicted']['sets']} sets)",
+        lambda d: (
+            f"{d['predicted']['kl_of_summed_single_heads']['pearson']:.2f} (single heads, sums)"
+        ),
         "0.95",
+    ),
+    *(
+        Line(
+            f"predicted {name} of sets, as a share of the measured",
+            "joint",
+            lambda d, k=key: f"{d['predicted'][k]['ratio_predicted_to_measured']:.2f}",
+            lambda d, k=key: (
+                f"{d['predicted']['kl_of_summed_single_heads']['ratio_predicted_to_measured']:.2f}"
+                " (single heads, sums)"
+                if k == "kl"
+                else ""
+            ),
+            "1",
+        )
+        for name, key in (("KL", "kl"), ("rise of NLL", "nll"))
     ),
     *(
         Line(
