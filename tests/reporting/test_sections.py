@@ -1,6 +1,7 @@
 """What each section says, and that any key of any file may be missing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -199,3 +200,19 @@ def test_each_key_of_an_experiment_may_be_missing_null_or_of_another_kind(name: 
 def test_an_empty_selection_is_no_selection() -> None:
     report = build(synthetic.findings(selection=HeadSelection.of([])))
     assert report.subtitle == "0 of 108 heads pruned"
+
+
+def test_halves_agree_as_the_run_chose_and_elsewhere_as_fasp_would() -> None:
+    def shared(details: dict[str, Any], own: dict[str, Any]) -> list[str]:
+        chosen = replace(synthetic.selection(), details={"axis": "gender_and_sex", **own})
+        found = synthetic.findings(selection=chosen, details=details)
+        section = next(s for s in build(found).sections if s.key == "heads")
+        return [row.split(" | ")[2] for row in rows(section) if row.startswith(("gender", "age"))]
+
+    known = synthetic.details()
+    known["axes"]["age"] = known["axes"]["gender_and_sex"]
+    fasp = {"overlap": 0.71, "overlap_chance": 0.14}
+    known["agreement"] = {"gender_and_sex": fasp, "age": fasp}
+    joint = {"agreement": {"overlap": 0.62, "overlap_chance": 0.14}}
+    assert shared(known, joint) == ["62% (chance 14%)", "71% (chance 14%)"]
+    assert shared(known, {"agreement": {}}) == ["71% (chance 14%)"] * 2

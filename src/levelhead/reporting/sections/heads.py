@@ -79,7 +79,7 @@ def ppl_caption(effect: Effect) -> str:
 
 def pruned_heads(selection: HeadSelection, view: HeadView, details: Mapping[str, Any]) -> Section:
     """The heads that were pruned, bias against perplexity, and the reliability of the scores."""
-    tables = [*_reliability(details), *_head_table(view)]
+    tables = [*_reliability(details, selection), *_head_table(view)]
     return Section(
         key="heads",
         title="Pruned heads",
@@ -146,15 +146,19 @@ def _head_table(view: HeadView) -> list[Table]:
     ]
 
 
-def _reliability(details: Mapping[str, Any]) -> list[Table]:
+def _reliability(details: Mapping[str, Any], selection: HeadSelection) -> list[Table]:
+    """A row per axis; overlaps are of the method that chose, on its axis, elsewhere of fasp."""
     rows = []
+    chosen = selection.details or {}
+    own = mapping(chosen, "agreement")
     for axis, data in mapping(details, "axes").items():
         known = mapping(data)
         subgroups, used = texts(known.get("subgroups")), texts(known.get("used"))
         measurable = known.get("measurable") is not False
         names = ", ".join(used) or numbers.MISSING
         share = f" ({len(used)} of {len(subgroups)})" if subgroups else ""
-        agreement = mapping(details, "agreement", str(axis))
+        scored = mapping(details, "agreement", str(axis))
+        agreement = own if own and axis == chosen.get("axis") else scored
         rows.append(
             (
                 str(axis),
@@ -181,7 +185,8 @@ def _reliability(details: Mapping[str, Any]) -> list[Table]:
             title="How far the scores can be relied on",
             note="Reliability: correlation of head rankings between halves of the run, stepped up "
             "to the whole; 1 is a ranking that another run repeats, 0 is noise. In common: heads "
-            "that both halves would prune, or protect. Only gaps that can be told from 0 are used.",
+            "that both halves would prune (as the run did), or protect. Only gaps that can be "
+            "told from 0 are used.",
         )
     ]
 
