@@ -19,18 +19,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tests.export.test_gguf import byte_level, model_of
 from tests.fuzz.counts import DEFAULT, INPUTS, TRIED
 from tests.fuzz.mutations import mutated_bytes, mutated_json
 from tests.reporting.synthetic import evaluation as synthetic_evaluation
 
 import levelhead
 from levelhead import runs
+from levelhead.data.gguf_files import convert_gguf, file_sha256
 from levelhead.data.holistic_bias import holistic_bias_prompts
 from levelhead.data.prompts import load_prompts
 from levelhead.data.texts import load_text
 from levelhead.diagnosis import diagnose_axes, read_by_seed
 from levelhead.errors import LevelheadError
 from levelhead.experiments.glance import glance
+from levelhead.export.gguf import export_gguf
 from levelhead.models.adapter import read_adapter
 from levelhead.models.checkpoint import save_pruned
 from levelhead.models.checksums import saved_heads, verify_folder
@@ -56,6 +59,8 @@ class Parser:
     read: Callable[[Path], Any]
     share: float = 1.0
     """Of the inputs: some parsers load a model for every one."""
+    damaged: int | None = None
+    """How many bytes from the start are damaged; None: any."""
 
 
 def _score_table(folder: Path) -> None:
@@ -196,6 +201,16 @@ def _index(folder: Path) -> None:
     (folder / "model" / SAFE_INDEX).write_text(json.dumps(index))
 
 
+def _gguf(folder: Path) -> None:
+    export_gguf(model_of("llama"), byte_level(), folder / "model.gguf", zero_fill=False)
+
+
+def _convert(folder: Path) -> None:
+    path, made = folder / "model.gguf", folder / "converted"
+    shutil.rmtree(made, ignore_errors=True)
+    convert_gguf(path, made, sha256=file_sha256(path), licence="")
+
+
 def _weights(folder: Path) -> None:
     check_weights("model", in_folder(folder / "model"), LevelheadError)  # type: ignore[arg-type]
     _load_model(folder)
@@ -230,6 +245,7 @@ PARSERS: dict[str, Parser] = {
     "adapter, applied": Parser(
         "adapter.json", _pruned, lambda f: levelhead.load(f / "adapter.json"), 0.1
     ),
+    "GGUF header": Parser("model.gguf", _gguf, _convert, 0.1, damaged=20_000),
 }
 
 
@@ -263,7 +279,9 @@ def _settings(share: float) -> settings:
 
 
 @pytest.mark.filterwarnings("ignore")  # of numpy and pandas, about the damaged numbers
-@pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "GGUF header")) for n in PARSERS]
+)
 def test_a_damaged_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
     parser = PARSERS[name]
     parser.make(tmp_path)
@@ -272,14 +290,15 @@ def test_a_damaged_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
         parser.make(tmp_path / "again")
     path = tmp_path / parser.file
     seed = path.read_bytes()
-    strategy = mutated_bytes(seed)
+    strategy = mutated_bytes(seed[: parser.damaged])
     if path.suffix == ".json":
         strategy = mutated_json(json.loads(seed))
 
     @_settings(parser.share)
     @given(strategy)
     def damaged(content: bytes) -> None:
-        path.write_bytes(content)
+        rest = b"" if parser.damaged is None else seed[parser.damaged :]
+        path.write_bytes(content + rest)
         _try(name, lambda: parser.read(tmp_path))
 
     damaged()
