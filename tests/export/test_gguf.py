@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from levelhead.errors import CheckpointError, ConfigError, MissingExtraError
+from levelhead.data.gguf_files import convert_gguf
+from levelhead.errors import CheckpointError, ConfigError, MissingExtraError, ModelError
 from levelhead.export import gguf as writer
 from levelhead.export.files import logits_difference
 from levelhead.export.gguf import HEADS, SAMPLE, export_gguf
@@ -204,3 +205,25 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"levelhead\[gguf\]"):
         export_gguf(model_of("llama"), byte_level(), tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"llama.block_count", b"llama.block_xount", "nothing of its blocks"),
+        (b"blk.1.", b"blk.7.", "lacks"),
+        (b"blk.1.", b"bxk.1.", "2 blocks and holds tensors of 1"),
+        (b"blk.1.ffn_up.weight", b"blk.1.ffn_xp.weight", r"lacks 1 .*up_proj"),
+    ],
+)
+def test_a_file_without_some_weights_is_refused(
+    old: bytes, new: bytes, said: str, tmp_path: Path
+) -> None:
+    """transformers would fill them in at random."""
+    path = tmp_path / "model.gguf"
+    export_gguf(model_of("llama"), byte_level(), path, zero_fill=False)
+    convert_gguf(path, tmp_path / "whole", sha256="", licence="")  # control
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(ModelError, match=said):
+        convert_gguf(path, tmp_path / "damaged", sha256="", licence="")
+    assert not (tmp_path / "damaged").exists()

@@ -115,15 +115,23 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
         "trust_remote_code": False,
     }
     try:
+        _check_blocks(gguf)
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(**source)
-            model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    except OSError:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **source, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ModelError):
         raise
     except Exception as error:  # the reader raises many kinds on a file it does not understand
         raise ModelError(
             f"transformers cannot read {gguf} ({type(error).__name__}: {error})"
         ) from error
+    model, about = loaded
+    if missing := sorted(about["missing_keys"]):
+        raise ModelError(
+            f"{gguf} lacks {len(missing)} of the model's weights (the first: {missing[0]})"
+        )
     # The weights are plain float32 by now, but the model still claims to be quantised; saved like
     # that, it would look for a dequantiser on every load.
     quantizer: Any = getattr(model, "hf_quantizer", None)
@@ -139,6 +147,26 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
     with _quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _check_blocks(gguf: Path) -> None:
+    """Raise ModelError for other layers than there are tensors of.
+
+    transformers would build as many as the file says, or a default, with random weights.
+    """
+    from gguf import GGUFReader
+
+    reader = GGUFReader(gguf)
+    family = reader.get_field("general.architecture")
+    field = family and reader.get_field(f"{family.contents()}.block_count")
+    names = [tensor.name.split(".") for tensor in reader.tensors]
+    held = len({name[1] for name in names if name[0] == "blk" and len(name) > 2})
+    if not field or field.contents() != held:
+        told = f"that it has {field.contents():,} blocks" if field else "nothing of its blocks"
+        raise ModelError(
+            f"{gguf} says {told} and holds tensors of {held:,}: it is damaged, or a part of a "
+            "file that was split"
+        )
 
 
 def _complete_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path, context: int) -> None:
