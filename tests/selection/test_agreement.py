@@ -12,7 +12,7 @@ from levelhead.selection.joint import JOINT, JointOptions
 from levelhead.selection.rules import SETS, ranked_by
 from levelhead.set_cost import SetCost
 
-LAYERS, HEADS = 10, 10
+LAYERS, HEADS, SPLITS = 10, 10, 8
 SHARES = {"axis": "a", "gamma": 0.3, "alpha": 0.1, "seed": 0}
 
 
@@ -67,10 +67,10 @@ def joint_case(
     """Halves of a run of whose signed effects each knows the truth and own noise."""
     gap, truth = np.array([0.3, -0.2, -0.1]), rng.normal(size=(3, LAYERS, HEADS)) * 0.01
     truth -= truth.mean(0)
-    effect = truth + noise * rng.normal(size=(20, 2, *truth.shape))
-    gaps = np.broadcast_to(gap, (20, 2, 3)).copy()
+    effect = truth + noise * rng.normal(size=(SPLITS, 2, *truth.shape))
+    gaps = np.broadcast_to(gap, (SPLITS, 2, 3)).copy()
     moved = np.abs(gaps[..., None, None]) - np.abs(gaps[..., None, None] - effect)
-    z_ppl = np.broadcast_to(rng.normal(size=(LAYERS, HEADS)), (20, 2, LAYERS, HEADS))
+    z_ppl = np.broadcast_to(rng.normal(size=(LAYERS, HEADS)), (SPLITS, 2, LAYERS, HEADS))
     known = {"ppl": z_ppl, "bias:a": moved.sum(2), "gap:a": gaps, "gap_effect:a": effect}
     columns: dict[str, np.ndarray | float] = {"ppl_without": -z_ppl[0, 0], "bias_without_a": 0.0}
     for place, name in enumerate("xyz"):
