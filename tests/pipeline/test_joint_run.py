@@ -46,7 +46,7 @@ def test_joint_runs_end_to_end_and_says_what_it_predicted(done: Path) -> None:
     assert selection["agreement"]["overlap_chance"] == pytest.approx(3 / 15)
     about = read(done / runs.DETAILS)["perplexity"]
     assert about["set_level"] > 0
-    assert about["calibration_sets"] == 4
+    assert about["calibration_sets"] == 8
     assert "measured" in frontier["fasp"]
     read_sets = [row for row in frontier["joint"] if "measured" in row]
     assert 1 <= len(read_sets) <= 2

@@ -43,9 +43,10 @@ def screen(model, windows):  # type: ignore[no-untyped-def]
     return derivatives(model, windows, silent, 0)
 
 
-def calibrate(model, windows, screen, cost: SetCost):  # type: ignore[no-untyped-def]
+def calibrate(model, windows, screen, cost: SetCost, gamma: float = 0.3):  # type: ignore[no-untyped-def]
+    of = (screen.gradient, screen.clipped_fisher)
     change = screen.changes(1.0).mean(0)
-    return calibrated(model, windows[-2:], screen.gradient[-2:], cost, change, gamma=0.3, seed=0)
+    return calibrated(model, windows, *of, cost, change, gamma=gamma, seed=0)
 
 
 @torch.inference_mode()
@@ -66,7 +67,7 @@ def test_a_form_of_the_wrong_size_is_put_right(model, windows, screen) -> None: 
     assert about_third["set_level"] == pytest.approx(3 * about["set_level"])
     assert again.fisher == pytest.approx(found.fisher)
     assert again.calibration == pytest.approx(found.calibration)
-    assert about["calibration_sets"] == 4
+    assert about["calibration_sets"] == 8
     assert 0 < about["set_level_stderr"] < about["set_level"]
 
 
@@ -86,16 +87,13 @@ def test_it_holds_for_other_sets(model, windows, screen) -> None:  # type: ignor
 @pytest.mark.parametrize("estimator", [curvature, exact])
 def test_estimators_say_what_they_found(model, windows, estimator) -> None:  # type: ignore[no-untyped-def]
     found = estimator(model, windows, silent, 0, 0.3)
-    assert found.diagnostics["calibration_sets"] == 4
+    assert found.diagnostics["calibration_sets"] == 8
     assert found.diagnostics["set_calibration"] == found.cost.calibration
 
 
 def test_without_unprotected_heads_the_form_stays(model, windows, screen) -> None:  # type: ignore[no-untyped-def]
     cost = screen.cost(1.0)
-    change = screen.changes(1.0).mean(0)
-    found, about = calibrated(
-        model, windows[-2:], screen.gradient[-2:], cost, change, gamma=1.0, seed=0
-    )
+    found, about = calibrate(model, windows, screen, cost, gamma=1.0)
     assert found is cost
     assert about["set_level"] == 1.0
     assert about["calibration_sets"] == 0

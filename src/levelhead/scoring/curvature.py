@@ -123,8 +123,7 @@ def curvature(
 ) -> PerplexityEffects:
     """dNLL of every head from one forward and a few backward passes per window.
 
-    The last windows (two, or one where there are fewer than six) calibrate c and the cost of sets,
-    and are not scored.
+    The last windows (two, or one where there are fewer than six) calibrate c and are not scored.
     Halves are estimated as the whole is, each clipped and shrunk by itself; they share c.
     """
     held = CALIBRATION_WINDOWS if len(windows) >= 3 * CALIBRATION_WINDOWS else 1
@@ -136,8 +135,9 @@ def curvature(
     change = scored.changes(c)
     cost, about_sets = calibrated(
         model,
-        windows[-held:],
-        other.gradient,
+        windows[:-held],
+        scored.gradient,
+        scored.clipped_fisher,
         scored.cost(c),
         change.mean(0),
         gamma=gamma,

@@ -20,7 +20,7 @@ from levelhead.models.architectures import head_counts
 from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
 from levelhead.scores import head_count
-from levelhead.scoring.curvature import CALIBRATION_WINDOWS, Derivatives, derivatives
+from levelhead.scoring.curvature import Derivatives, derivatives
 from levelhead.scoring.fisher import PerWindow
 from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
 from levelhead.scoring.racing import ERROR, race_top
@@ -117,7 +117,13 @@ def _cost(
 ) -> tuple[SetCost, dict[str, Any]]:
     """The cost of sets, from what single heads were measured to cost and a few sets."""
     slope = screen.clipped_fisher.mean(0) / 2 - change.mean(0)
-    last = slice(-CALIBRATION_WINDOWS, None)
-    cost = screen.cost(1.0, slope)
-    gradient = screen.gradient[last]
-    return calibrated(model, windows[last], gradient, cost, change.mean(0), gamma=gamma, seed=seed)
+    return calibrated(
+        model,
+        windows,
+        screen.gradient,
+        screen.clipped_fisher,
+        screen.cost(1.0, slope),
+        change.mean(0),
+        gamma=gamma,
+        seed=seed,
+    )

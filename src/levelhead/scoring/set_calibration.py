@@ -2,13 +2,15 @@
 
 1/2 x'Fx orders sets well and has the size of single heads' KL; for sets it is too low, by nearly
 one factor for all of them (1.3 to 1.7 over 19 sets of a tenth of the heads of SmolLM2-135M, chosen
-or random). So a few random sets of unprotected heads are removed on a little text, and
+or random). So a few random sets of unprotected heads are removed, each on a window of the text, and
 
-    level = geometric mean over sets of   measured KL / (1/2 x'Fx)          F becomes level F
-    c     = sum of (dNLL + g'x)  /  sum of level 1/2 x'Fx,  at least 0
+    level = geometric mean over sets of   measured KL / (1/2 x'Fx s_w)      F becomes level F
+    c     = sum of (dNLL + g_w'x)  /  sum of level 1/2 x'Fx s_w,  at least 0
 
-where g is the gradient of the same text: its noise is in dNLL alike, and cancels. It does not know
-which sets will be asked about; those of very few heads cost less than is then predicted.
+s_w is the window's share: what its Fisher values of those heads are to the mean window's. It
+takes most of what tells windows from each other out of the factor. g_w is the window's gradient:
+the noise of the text is in dNLL alike, and cancels. It does not know which sets will be asked
+about; those of very few heads cost less than is then predicted.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ from levelhead.metrics.divergence import last_logits, nll_and_kl
 from levelhead.models.gates import gated
 from levelhead.sampling import derived_seed
 from levelhead.scores import head_count
+from levelhead.scoring.fisher import PerWindow
 from levelhead.set_cost import SetCost
 
-SHARES = (0.05, 0.1, 0.1, 0.2)
-"""Of all heads: the sizes of the sets. Each is read on one of the windows, in turn."""
+SHARES = (0.05, 0.1, 0.2, 0.1, 0.05, 0.1, 0.2, 0.1)
+"""Of all heads: the sizes of the sets. Each is read on a window of its own, evenly spaced."""
 _LEAST = 1e-9
 """Nats per token: a set that costs less says nothing about the factor."""
 
@@ -40,7 +43,8 @@ Grid = Float[np.ndarray, "layers heads"]
 def calibrated(
     model: PreTrainedModel,
     windows: Int[Tensor, "windows time"],
-    gradient: Float[np.ndarray, "windows layers heads"],
+    gradient: PerWindow,
+    fisher: PerWindow,
     cost: SetCost,
     change: Grid,
     *,
@@ -50,19 +54,22 @@ def calibrated(
     """The cost model with the level that sets have, and how that was found.
 
     Args:
-        windows: text that F should not be made of.
+        windows: of the text that F is made of.
         gradient: dNLL/dg of these windows, NLL as the mean per token.
+        fisher: Fisher values per token, without rare enormous ones.
         cost: of single heads.
         change: dNLL of every head; the floor(gamma N) largest are in no set.
     """
-    sets = _random_sets(change, gamma, seed)
-    members = [range(first, len(sets), len(windows)) for first in range(len(windows))]
+    unprotected = np.argsort(-change, axis=None, kind="stable")[head_count(gamma, change.size) :]
+    sets = _random_sets(unprotected, change.size, seed)
+    places = np.linspace(0, len(windows) - 1, len(sets)).round().astype(int)
+    used = sorted(set(places.tolist()))
 
     def work(batch: list[int]) -> list[list[tuple[float, float]]]:
         (window,) = batch
         ids, scored = windows[window][None], windows.shape[1] - 1
         base, found = last_logits(model, ids, scored), []
-        for number in members[window]:
+        for number in np.flatnonzero(places == window):
             gates = torch.tensor(1 - sets[number], dtype=torch.float32, device=model.device)
             with gated(model, gates.view(change.shape)):
                 other = last_logits(model, ids, scored)
@@ -70,20 +77,19 @@ def calibrated(
             found.append(((after - before) / scored, kl / scored))
         return [found]
 
-    used = list(range(min(len(windows), len(sets))))
     done = map_batches(used, work, batch_size=1, length=lambda _: 0, of=(windows, sets))
     rise, kl = np.zeros((2, len(sets)))
     for window, rows in zip(used, done, strict=True):
-        rise[members[window]], kl[members[window]] = np.array(rows).T
-    form = cost.kl(sets)
+        rise[places == window], kl[places == window] = np.array(rows).T
+    of_window = fisher.reshape(len(fisher), -1)[:, unprotected].sum(1)
+    form = cost.kl(sets) * (of_window / max(of_window.mean(), np.finfo(float).tiny))[places]
     use = (form > _LEAST) & (kl > _LEAST)
     if not use.any():
         return cost, {"set_level": 1.0, "set_level_stderr": None, "calibration_sets": 0}
     ratio = np.log(kl[use] / form[use])
     level = math.exp(float(ratio.mean()))
     spread = float(ratio.std(ddof=1)) / math.sqrt(len(ratio)) if len(ratio) > 1 else None
-    moved = gradient.reshape(len(gradient), -1)[np.arange(len(sets)) % len(windows)]
-    second = rise + (moved * sets).sum(-1)
+    second = rise + (gradient.reshape(len(gradient), -1)[places] * sets).sum(-1)
     c = max(0.0, float(second[use].sum() / (level * form[use].sum())))
     about = {
         "set_level": level,
@@ -94,10 +100,10 @@ def calibrated(
     return SetCost(fisher=level * cost.fisher, slope=cost.slope, calibration=c), about
 
 
-def _random_sets(change: Grid, gamma: float, seed: int) -> Float[np.ndarray, "sets n"]:
-    """x of each set: random heads of those that are not protected."""
-    n = change.size
-    unprotected = np.argsort(-change, axis=None, kind="stable")[head_count(gamma, n) :]
+def _random_sets(
+    unprotected: Int[np.ndarray, " some"], n: int, seed: int
+) -> Float[np.ndarray, "sets n"]:
+    """x of each set."""
     rng = np.random.default_rng(derived_seed(seed, "sets of heads"))
     out = np.zeros((len(SHARES), n))
     for row, share in zip(out, SHARES, strict=True):
