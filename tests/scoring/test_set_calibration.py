@@ -46,7 +46,7 @@ def screen(model, windows):  # type: ignore[no-untyped-def]
 def calibrate(model, windows, screen, cost: SetCost, gamma: float = 0.3):  # type: ignore[no-untyped-def]
     of = (screen.gradient, screen.clipped_fisher)
     change = screen.changes(1.0).mean(0)
-    return calibrated(model, windows, *of, cost, change, gamma=gamma, seed=0)
+    return calibrated(model, windows, *of, cost, change, silent, gamma=gamma, seed=0)
 
 
 @torch.inference_mode()

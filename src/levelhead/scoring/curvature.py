@@ -37,7 +37,7 @@ from transformers.modeling_utils import PreTrainedModel
 from levelhead.batching import map_batches
 from levelhead.models.architectures import head_counts, kept_heads, output_projections
 from levelhead.models.gates import gated
-from levelhead.progress import Progress, silent
+from levelhead.progress import Progress
 from levelhead.sampling import derived_seed
 from levelhead.scoring.fisher import Stretches, clipped, fisher_matrix
 from levelhead.scoring.perplexity_effects import PerplexityEffects, ablated_nll
@@ -131,7 +131,7 @@ def curvature(
     number = np.arange(len(windows))
     scored, other = found.part(number[:-held]), found.part(number[-held:])
     fisher = scored.clipped_fisher.mean(0)
-    c = _calibrate(model, windows[-held:], other.gradient.mean(0), fisher)
+    c = _calibrate(model, windows[-held:], other.gradient.mean(0), fisher, progress)
     change = scored.changes(c)
     cost, about_sets = calibrated(
         model,
@@ -140,6 +140,7 @@ def curvature(
         scored.clipped_fisher,
         scored.cost(c),
         change.mean(0),
+        progress,
         gamma=gamma,
         seed=seed,
     )
@@ -262,7 +263,11 @@ def _sampled_labels(
 
 
 def _calibrate(
-    model: PreTrainedModel, windows: Int[Tensor, "windows time"], gradient: Grid, fisher: Grid
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows time"],
+    gradient: Grid,
+    fisher: Grid,
+    progress: Progress,
 ) -> float:
     """c: the median over a few heads of (true dNLL + gradient) / (F / 2), at least 0.
 
@@ -274,7 +279,7 @@ def _calibrate(
     ranks = np.linspace(0.5, 0.97, CALIBRATION_HEADS) * (len(order) - 1)
     chosen = [int(i) for i in np.unique(order[np.round(ranks).astype(int)])]
     heads = [(i // fisher.shape[1], i % fisher.shape[1]) for i in chosen]
-    _, change = ablated_nll(model, windows, heads, silent)
+    _, change = ablated_nll(model, windows, heads, progress)
     half = fisher.ravel()[chosen] / 2
     ratio = (change.mean(0) + gradient.ravel()[chosen]) / np.maximum(half, 1e-12)
     return max(0.0, float(np.median(ratio)))

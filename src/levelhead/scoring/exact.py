@@ -62,7 +62,7 @@ def exact(
             np.random.default_rng(derived_seed(seed, "order of windows")),
         )
     change = found.values.reshape(-1, num_layers, num_heads)
-    cost, about_sets = _cost(model, windows, screen, change, gamma, seed)
+    cost, about_sets = _cost(model, windows, screen, change, progress, gamma, seed)
     return PerplexityEffects(
         base_nll=screen.nll,
         nll_change=change,
@@ -97,7 +97,7 @@ def exhaustive(
     screen = derivatives(model, windows, progress, seed)
     base, found = ablated_nll(model, windows, heads, progress)
     change = found.reshape(len(windows), num_layers, num_heads)
-    cost, about_sets = _cost(model, windows, screen, change, gamma, seed)
+    cost, about_sets = _cost(model, windows, screen, change, progress, gamma, seed)
     return PerplexityEffects(
         base_nll=base,
         nll_change=change,
@@ -112,6 +112,7 @@ def _cost(
     windows: Int[Tensor, "windows time"],
     screen: Derivatives,
     change: PerWindow,
+    progress: Progress,
     gamma: float,
     seed: int,
 ) -> tuple[SetCost, dict[str, Any]]:
@@ -124,6 +125,7 @@ def _cost(
         screen.clipped_fisher,
         screen.cost(1.0, slope),
         change.mean(0),
+        progress,
         gamma=gamma,
         seed=seed,
     )

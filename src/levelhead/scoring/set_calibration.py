@@ -27,6 +27,7 @@ from transformers.modeling_utils import PreTrainedModel
 from levelhead.batching import map_batches
 from levelhead.metrics.divergence import last_logits, nll_and_kl
 from levelhead.models.gates import gated
+from levelhead.progress import Progress
 from levelhead.sampling import derived_seed
 from levelhead.scores import head_count
 from levelhead.scoring.fisher import PerWindow
@@ -47,6 +48,7 @@ def calibrated(
     fisher: PerWindow,
     cost: SetCost,
     change: Grid,
+    progress: Progress,
     *,
     gamma: float,
     seed: int,
@@ -59,6 +61,7 @@ def calibrated(
         fisher: Fisher values per token, without rare enormous ones.
         cost: of single heads.
         change: dNLL of every head; the floor(gamma N) largest are in no set.
+        progress: where to report progress.
     """
     unprotected = np.argsort(-change, axis=None, kind="stable")[head_count(gamma, change.size) :]
     sets = _random_sets(unprotected, change.size, seed)
@@ -77,7 +80,10 @@ def calibrated(
             found.append(((after - before) / scored, kl / scored))
         return [found]
 
-    done = map_batches(used, work, batch_size=1, length=lambda _: 0, of=(windows, sets))
+    with progress("removing sets of heads (perplexity)", len(used)) as advance:
+        done = map_batches(
+            used, work, batch_size=1, length=lambda _: 0, advance=advance, of=(windows, sets)
+        )
     rise, kl = np.zeros((2, len(sets)))
     for window, rows in zip(used, done, strict=True):
         rise[places == window], kl[places == window] = np.array(rows).T
