@@ -57,10 +57,10 @@ ALPHAS = {
     "head": (0.02, 0.05, 0.1),
     "neuron": (0.003, 0.01, 0.03),
     "neuron, gamma 0.7": (0.01, 0.03, 0.1),
-    "weight": (0.0001, 0.001, 0.01),
-    "weight, gamma 0.9": (0.0001, 0.001, 0.01),
+    "weight": (0.000001, 0.00001, 0.0001),
+    "weight, gamma 0.9": (0.000001, 0.00001, 0.0001),
 }
-"""Shares first looked at: of single weights a percent ruins the model."""
+"""Shares first looked at: of single weights one in ten thousand doubles the perplexity."""
 LAYERS = (1, 2, 3)
 LAYER_PROMPTS, LAYER_TOKENS = 60, 1024
 """Layers are ablated one by one, on less: their effects are large."""
