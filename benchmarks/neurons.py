@@ -233,6 +233,7 @@ class Judge:
         reach = t_reach(shifts)
         return [
             {
+                "base_bias": float(np.abs(gap).sum()),
                 "value": -float(f),
                 "ci95": [-float(f + reach * e), -float(f - reach * e)],
                 "minus_heads": -float(f - fall[0]),
