@@ -85,7 +85,12 @@ def test_the_command_line_takes_its_options(run: Path) -> None:
     base += ["--allow-unreliable", "--json"]
     plain = CliRunner().invoke(cli.cli, base)
     assert plain.exit_code == 0, plain.output
-    assert len(json.loads(plain.stdout)["heads"]) == 3
+    said = json.loads(plain.stdout)
+    assert len(said["heads"]) == 3
+    assert said["predicted"]["kl"] > 0
+    assert 0 <= said["agreement"]["overlap"] <= 1
+    people = CliRunner().invoke(cli.cli, base[:-1])
+    assert f"predicted cost: KL {said['predicted']['kl']:.3f} nats per token" in people.output
     wrong = CliRunner().invoke(cli.cli, [*base, "--weights", "1,2"])
     assert wrong.exit_code != 0
     soft = CliRunner().invoke(cli.cli, [*base, "--soft", "--lambda", "0.1", "--weights", "2"])

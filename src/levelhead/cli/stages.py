@@ -136,7 +136,8 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 
         warn(selection.details.get("warnings", ()))
     if as_json:
-        keys = ("method", "gamma", "alpha", "unit", "heads", "neurons", "gates")
+        keys = ("method", "gamma", "alpha", "unit", "heads", "neurons", "gates", "predicted",
+                "agreement")  # fmt: skip
         said = selection.to_json()
         click.echo(json.dumps({key: said[key] for key in keys if key in said}))
         return
@@ -146,7 +147,13 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
     else:
         names = ", ".join(map(str, selection.by_layer))
         click.echo(f"{selection.described}, in layers {names}")
-    agreement = (selection.details or {}).get("agreement", {})
+    details = selection.details or {}
+    if cost := details.get("predicted"):
+        click.echo(
+            f"predicted cost: KL {cost['kl']:.3f} nats per token, perplexity "
+            f"{cost['perplexity_increase']:+.1%}"
+        )
+    agreement = details.get("agreement", {})
     if (share := agreement.get("overlap")) is not None:
         chance = agreement["overlap_chance"]
         click.echo(f"two halves of the run share {share:.0%} of such a set (chance: {chance:.0%})")
