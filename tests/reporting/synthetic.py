@@ -252,7 +252,8 @@ def transfer() -> dict[str, Any]:
     other = {"where": "other prompts", "prompts": "<b>.csv", "new_descriptors": True}
     random = {"set": "random 1", "kept": None, "sampled": None}
     return {"axis": "gender_and_sex", "selected": "4 heads", "num_heads": 4,
-            "headline": "Expected bias falls.", "rows": [row, row | other, row | random]}  # fmt: skip
+            "headline": "Expected bias falls.",
+            "rows": [row, row | other, row | random]}  # fmt: skip
 
 
 def examples(text: str = " was kind.\nShe") -> dict[str, Any]:

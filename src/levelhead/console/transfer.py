@@ -43,7 +43,8 @@ def transfer_summary(found: Json) -> None:
     console.print(table)
     console.print(
         f"{escape(visible(found['selected']))}, chosen for {escape(visible(found['axis']))}. "
-        "Without minus with them; 95% intervals. Kept: of the relative change on the scoring templates. "
+        "Without minus with them; 95% intervals. Kept: of the relative change on the scoring "
+        "templates. "
         "Expected differences are first-order; sampling is the proof.",
         highlight=False,
     )
