@@ -298,6 +298,7 @@ def test_the_command_prints_tables_or_json(scored: Path) -> None:
     assert "--cross" in ran.output
 
 
+@pytest.mark.slow
 def test_the_built_in_axes_age_and_ability(
     inputs: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -181,7 +181,13 @@ def holders(data: Any) -> Iterator[dict[str, Any]]:
             yield from holders(value)
 
 
-@pytest.mark.parametrize("name", [*EXPERIMENTS, "glance"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "compare"))
+        for name in (*EXPERIMENTS, "glance")
+    ],
+)
 def test_each_key_of_an_experiment_may_be_missing_null_or_of_another_kind(name: str) -> None:
     data = getattr(synthetic, name)()
     section = getattr(sections, {"examples": "side_by_side"}.get(name, name))
