@@ -210,6 +210,7 @@ def test_only_headline_and_axes_are_needed() -> None:
         assert absent not in found.text
 
 
+@pytest.mark.slow
 def test_each_key_of_the_evaluation_may_be_missing_or_null(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
