@@ -90,7 +90,6 @@ def test_files_for_other_engines(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_real_onnx_file(model: Path, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
