@@ -24,6 +24,7 @@ UNEVEN = {0: [0, 3], 1: [0, 1, 2, 3, 4, 5]}
 """Unequal groups, and a whole layer."""
 
 
+@pytest.mark.slow
 def test_uneven_heads_in_onnxruntime_with_another_head_as_control(tmp_path: Path) -> None:
     model, other = (tiny_model("llama", num_layers=2) for _ in range(2))
     prune_heads(model, UNEVEN)
