@@ -1,7 +1,7 @@
 """How much more sets of heads cost than the quadratic form says, measured on a few sets.
 
 1/2 x'Fx orders sets well and has the size of single heads' KL; for sets it is too low, by nearly
-one factor for all of them (1.3 to 1.7 over 19 sets of a tenth of the heads of SmolLM2-135M, chosen
+one factor for all of them (1.2 to 1.7 over 20 sets of a tenth of the heads of SmolLM2-135M, chosen
 or random). So a few random sets of unprotected heads are removed, each on a window of the text, and
 
     level = geometric mean over sets of   measured KL / (1/2 x'Fx s_w)      F becomes level F

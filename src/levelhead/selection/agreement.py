@@ -19,8 +19,6 @@ from levelhead.selection.rules import PROTECTING, protected_heads, ranked_by, se
 MIN_PROTECTED_OVERLAP = 0.8
 """Below it the perplexity text is too short to say which heads language modelling needs."""
 
-PPL_WITHOUT = column(PPL, "without")
-
 
 def split_half_agreement(
     halves: Mapping[str, np.ndarray],
@@ -118,29 +116,29 @@ def _joint_tables(
     halves: Mapping[str, np.ndarray], whole: ScoreTable | None, axis: str, joint: JointOptions
 ) -> list[list[ScoreTable]]:
     """The same with gaps and signed effects of every axis; costs and standard errors are shared."""
-    if whole is None or whole.cost is None or joint.kl_weight is None:
+    if whole is None or whole.cost is None or joint.kl_weight is None or PPL not in halves:
         return []
     known = [a for a in whole.axes if whole.subgroups(a) and gap_halves(a) in halves]
     if not set(joint.axes or (axis,)) <= set(known):
         return []
-    found = []
-    for split, pair in enumerate(_tables(halves, axis)):
-        tables = []
-        for half, table in enumerate(pair):
-            columns = {PPL_WITHOUT: table.grid(PPL_WITHOUT)}
-            for one in known:
-                metric = bias_metric(one)
-                columns[column(metric, "without")] = -halves[metric][split, half]
-                for place, name in enumerate(whole.subgroups(one)):
-                    error = f"gap_base_se_{one}_{name}"
-                    gap, effect = halves[gap_halves(one)], halves[effect_halves(one)]
-                    columns[error] = whole.grid(error)
-                    columns[f"gap_base_{one}_{name}"] = gap[split, half, place]
-                    columns[f"gap_effect_{one}_{name}"] = effect[split, half, place]
-            built = ScoreTable.build(columns, whole.num_layers, whole.num_heads)
-            tables.append(built.with_cost(whole.cost))
-        found.append(tables)
-    return found
+    splits = range(len(halves[PPL]))
+    return [[_joint_table(halves, whole, known, (s, half)) for half in (0, 1)] for s in splits]
+
+
+def _joint_table(
+    halves: Mapping[str, np.ndarray], whole: ScoreTable, axes: list[str], at: tuple[int, int]
+) -> ScoreTable:
+    """One half, `at` (split, half)."""
+    columns = {column(PPL, "without"): -halves[PPL][at]}
+    for axis in axes:
+        metric = bias_metric(axis)
+        columns[column(metric, "without")] = -halves[metric][at]
+        for place, name in enumerate(whole.subgroups(axis)):
+            error = f"gap_base_se_{axis}_{name}"
+            columns[error] = whole.grid(error)
+            columns[f"gap_base_{axis}_{name}"] = halves[gap_halves(axis)][at][place]
+            columns[f"gap_effect_{axis}_{name}"] = halves[effect_halves(axis)][at][place]
+    return ScoreTable.build(columns, whole.num_layers, whole.num_heads).with_cost(whole.cost)
 
 
 def gap_halves(axis: str) -> str:
