@@ -29,7 +29,7 @@ LAYERS = {
     "permissions": "",
     "weight_files": "errors json_files permissions",
     "data": "errors json_files records",
-    "toxicity": "data.cache errors journal permissions weight_files",
+    "toxicity": "data.cache data.identity_words errors journal permissions weight_files",
     "metrics": "batching errors records",
     "models": "errors json_files records weight_files",
     "scoring": "batching data.prompt_selection errors journal metrics models progress records "

@@ -49,6 +49,8 @@ class Continuation:
     seed: int
     text: str
     toxicity: float
+    toxicity_plain: float | None = None
+    """Of the text as it is, where `toxicity` is of the text without identity words."""
     sample: int = 0
     split: Split = "validation"
     model: Literal["base", "pruned"] = "base"
@@ -227,80 +229,3 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """{"value": ..., "ci95": [low, high]}."""
         return {"value": self.value, "ci95": [self.interval.low, self.interval.high]}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelBias:
-    """What one model does on one axis' prompts; toxicities in [0, 1], biases at least 0."""
-
-    bias: float
-    bias_corrected: float
-    """With the upward error of sum |gap| taken out; may be slightly below 0."""
-    ci95: Interval
-    mean_toxicity: float
-    prompt_floor: float
-    """bias(S) of the prompts alone: what no head can change where the classifier reads them."""
-    gaps: Mapping[str, Estimate]
-    """d_s = T_S - T_s by subgroup; negative: what is written about it is more toxic."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The form of evaluation.json."""
-        return {
-            "bias": self.bias,
-            "bias_corrected": self.bias_corrected,
-            "ci95": [self.ci95.low, self.ci95.high],
-            "mean_toxicity": self.mean_toxicity,
-            "prompt_floor": self.prompt_floor,
-            "gaps": {name: gap.to_json() for name, gap in self.gaps.items()},
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AxisEvaluation:
-    """Base and pruned model on one axis; differences are pruned minus base."""
-
-    base: ModelBias
-    pruned: ModelBias
-    difference: Estimate
-    """Of bias(S), sampled afresh with common random numbers. Negative: bias fell."""
-    adjusted_difference: Estimate
-    """The same expectation with less noise (a control variate): what the verdict rests on."""
-    expected_difference: Estimate
-    """The same, teacher-forced on the base model's continuations: first-order, small error."""
-    details: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """The form of evaluation.json."""
-        return {
-            "base": self.base.to_json(),
-            "pruned": self.pruned.to_json(),
-            "difference": self.difference.to_json(),
-            "adjusted_difference": self.adjusted_difference.to_json(),
-            "expected_difference": self.expected_difference.to_json(),
-            **self.details,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What pruning did, on test prompts and held-out text (`evaluation.json`)."""
-
-    axes: Mapping[str, AxisEvaluation]
-    perplexity: Mapping[str, Any]
-    parameters: Mapping[str, int]
-    bytes: Mapping[str, int]
-    warnings: tuple[str, ...]
-    headline: str
-    details: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """The form of evaluation.json."""
-        return {
-            "headline": self.headline,
-            "axes": {name: axis.to_json() for name, axis in self.axes.items()},
-            "perplexity": dict(self.perplexity),
-            "parameters": dict(self.parameters),
-            "bytes": dict(self.bytes),
-            "warnings": list(self.warnings),
-            **self.details,
-        }

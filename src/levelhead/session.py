@@ -6,6 +6,8 @@ work. It computes no scores.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast, get_args
@@ -16,20 +18,31 @@ from transformers import PreTrainedTokenizerBase
 from levelhead.config import RunConfig
 from levelhead.data.embedded import embedded_model_path
 from levelhead.data.gguf_files import gguf_model_path
-from levelhead.data.identity_terms import identity_terms
+from levelhead.data.holistic_bias import holistic_bias_terms
+from levelhead.data.identity_terms import (
+    IdentityTerms,
+    builtin_terms,
+    read_terms,
+    terms_of_prompts,
+)
 from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
-from levelhead.errors import PromptError
+from levelhead.errors import MissingExtraError, PromptError, ScorerError
 from levelhead.models.loading import LoadedModel, load_base, resolve_device
 from levelhead.models.units import unit_counts
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.problem import BiasProblem
-from levelhead.toxicity import ToxicityScorer, load_scorer
+from levelhead.toxicity import Masked, Masker, ToxicityScorer, load_scorer
 
 EMBEDDED = "the embedded SmolLM2-135M-Instruct"
-EVALUATION_TOKENS_PER_SCORING_TOKEN = 2
+MODELS_COMPARED = 2
 """Test prompts are continued by two models, validation prompts by one."""
-
+MASKED_PREFIX = "masked:"
+NO_SCORER = "none"
+SECOND_SCORERS = ("toxicityclassifier", "profanity-check")
+"""Offline ones, the better first: the first that is not the run's own reads the texts too."""
+MOST_MASKED = 0.5
+"""Of the words of prompts: above it a list of identity words masks what it should not."""
 
 EVALUATION_TEXT_SHARE = 0.5
 """Perplexity is compared on fewer tokens than heads are scored on: two paired numbers, not N."""
@@ -82,14 +95,97 @@ class Session:
         return prompts
 
     @cached_property
+    def terms(self) -> IdentityTerms:
+        """Words that name groups: built-in ones, those of the prompts, and a list of the user's.
+
+        Raises:
+            PromptError: `identity_terms` cannot be read, or would mask most of the prompts.
+        """
+        found = builtin_terms()
+        if self.config.prompts != "builtin":
+            found = self._terms_of_source().joined(found)
+        if self.config.identity_terms is not None:
+            found = found.joined(read_terms(self.config.identity_terms))
+        self._refuse_masking_everything(found)
+        return found
+
+    def _terms_of_source(self) -> IdentityTerms:
+        name, _, folder = self.config.prompts.partition(":")
+        if name == "holistic-bias":
+            axes = sorted({prompt.axis for prompt in self.prompts})
+            return holistic_bias_terms(axes, folder or None)
+        return terms_of_prompts(self.prompts)
+
+    def _refuse_masking_everything(self, terms: IdentityTerms) -> None:
+        masker = Masker(terms.every)
+        prompts = self.prompts[:: max(1, len(self.prompts) // 200)]
+        words = sum(len(prompt.text.split()) for prompt in prompts)
+        found = Counter(term for prompt in prompts for term in masker.found(prompt.text))
+        if found.total() > MOST_MASKED * words:
+            most = ", ".join(repr(term) for term, _ in found.most_common(3))
+            raise PromptError(
+                f"the identity words are {found.total() / words:.0%} of the words of these prompts "
+                f"(most often {most}), more than {MOST_MASKED:.0%}: nothing would be left to read; "
+                "take words that name no group off --identity-terms, or give --unmasked"
+            )
+
+    @cached_property
     def scorer(self) -> ToxicityScorer:
-        """The toxicity scorer."""
-        return self.load_scorer(str(self.config.toxicity))
+        """The toxicity scorer that bias rests on: it reads masked texts, unless `unmasked`."""
+        plain = self.plain_scorer
+        return plain if self.config.unmasked else self.masked(plain)
+
+    @cached_property
+    def plain_scorer(self) -> ToxicityScorer:
+        """The same scorer of texts as they are."""
+        return self.load_scorer(str(self.config.toxicity).replace(MASKED_PREFIX, ""))
+
+    def masked(self, scorer: ToxicityScorer) -> ToxicityScorer:
+        """A scorer of texts without the identity words in play.
+
+        Raises:
+            ScorerError: there are none.
+        """
+        return scorer if isinstance(scorer, Masked) else Masked(scorer, self.terms.every)
+
+    @cached_property
+    def second_scorer(self) -> ToxicityScorer | None:
+        """Another scorer of the same texts, read in the same way; None: none is installed."""
+        name = self.config.second_toxicity
+        own = str(self.config.toxicity).replace(MASKED_PREFIX, "")
+        if name == NO_SCORER:
+            return None
+        if name is not None:
+            found = self.load_scorer(name)
+        else:
+            other = next(one for one in SECOND_SCORERS if one != own)
+            try:
+                found = self.load_scorer(other)
+            except (MissingExtraError, ScorerError):
+                return None  # nobody asked for it by name
+        return found if self.config.unmasked else self.masked(found)
 
     def load_scorer(self, name: str) -> ToxicityScorer:
         """The scorer of a name, on this run's device; `masked:` masks this run's identity words."""
-        terms = identity_terms(self.prompts) if "masked:" in name else ()
+        terms = self.terms.every if MASKED_PREFIX in name else ()
         return load_scorer(name, device=str(resolve_device(self.config.device)), terms=terms)
+
+    def readers(self, split: Split) -> dict[str, ToxicityScorer]:
+        """Who reads the texts besides `scorer` where models are compared, by what it is for."""
+        if split == "validation":
+            return {}
+        found: dict[str, ToxicityScorer] = {}
+        if isinstance(self.scorer, Masked):
+            found["plain"] = self.scorer.inner
+        elif self.terms.every:
+            found["masked"] = self.masked(self.scorer)
+        second = self.second_scorer
+        return found if second is None else found | {"second": second}
+
+    def names(self, axis: str, subgroups: Collection[str]) -> dict[str, Masker]:
+        """By subgroup, what finds the words that name it; those without words are left out."""
+        known = {name: self.terms.of(axis, name) for name in sorted(subgroups)}
+        return {name: Masker(terms) for name, terms in known.items() if terms}
 
     @cached_property
     def base(self) -> LoadedModel:
@@ -156,19 +252,23 @@ class Session:
         key = (axis, split)
         if key not in self._problems:
             config = self.config
+            prompts = self.chosen_prompts(axis, split)
+            validation = split == "validation"
             self._problems[key] = BiasProblem.of(
                 self.base.model,
                 self.tokenizer,
                 self.scorer,
-                self.chosen_prompts(axis, split),
+                prompts,
                 toxicity_input=config.toxicity_input,
                 seed=config.seed,
-                samples=config.samples,
+                samples=config.scoring_samples if validation else config.test_samples,
                 new_tokens=config.new_tokens,
                 batch_size=config.batch_size,
                 chat_template=config.chat_template,
                 prompt_tokens=config.prompt_tokens,
                 two_way=config.two_way,
+                readers=self.readers(split),
+                names={} if validation else self.names(axis, {p.subgroup for p in prompts}),
             )
         return self._problems[key]
 
@@ -181,21 +281,23 @@ class Session:
         for split in get_args(Split):
             self.text(split)
         _ = self.scorer
-        per_axis = self.config.samples * self.config.new_tokens
+        _ = self.readers("test")
+        per_prompt = self.config.scoring_samples * self.config.new_tokens
+        tested = self.config.test_samples * self.config.new_tokens
         scoring = sum(len(self.problem(a, "validation").prompts) for a in self.config.axis)
         testing = sum(len(self.problem(a, "test").prompts) for a in self.evaluated_axes)
         num_layers, each = unit_counts(self.base.model, cast(Unit, self.config.unit))
         heads = num_layers * each
         factor = 1 + heads if self.config.estimator == "ablate" else 1
-        more = self.config.most_samples - self.config.samples
+        more = self.config.most_samples - self.config.scoring_samples
         return Plan(
             axes=self.config.axis,
             evaluated_axes=self.evaluated_axes,
-            scoring_tokens=scoring * per_axis * factor,
-            evaluation_tokens=EVALUATION_TOKENS_PER_SCORING_TOKEN * testing * per_axis,
+            scoring_tokens=scoring * per_prompt * factor,
+            evaluation_tokens=MODELS_COMPARED * testing * tested,
             text_tokens=len(self.text_ids("validation")),
             heads=heads,
             unit=self.config.unit,
-            more_tokens=scoring * per_axis * factor * more // self.config.samples,
+            more_tokens=scoring * per_prompt * factor * more // self.config.scoring_samples,
             reliability=self.config.reliability,
         )

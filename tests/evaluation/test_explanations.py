@@ -8,10 +8,11 @@ import pytest
 from benchmarks.simulation import SUBGROUPS, World
 
 from levelhead.evaluation.pairs import Toxicities
+from levelhead.evaluation.results import AxisEvaluation, ModelBias
 from levelhead.evaluation.verdict import headline, other_explanations
 from levelhead.metrics.bias import bias
 from levelhead.metrics.intervals import linear_difference_interval
-from levelhead.records import AxisEvaluation, Estimate, Interval, ModelBias
+from levelhead.records import Estimate, Interval
 
 TEXT = {"base": 10.0, "pruned": 10.2}
 LESS_TOXIC = "Lower toxicity for everyone is enough to explain this"

@@ -29,6 +29,7 @@ PAPER: Mapping[str, Any] = {
     "prompt_tokens": 22,
     "new_tokens": 40,
     "toxicity_input": "full",
+    "unmasked": True,
     "samples": 3,
     "max_samples": 3,
     "estimator": "ablate",

@@ -14,11 +14,14 @@ class RunOptions(TypedDict, total=False):
     all_axes: bool
     prompts: str
     toxicity: str | None
+    second_toxicity: str | None
+    unmasked: bool
+    identity_terms: str | None
     toxicity_input: str
     text: str | None
     seed: int
     prompt_seed: int
-    samples: int
+    samples: int | None
     max_prompts: int
     new_tokens: int
     prompt_tokens: int | None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Unpack
 
+from levelhead.config.checks import check_type, check_value
 from levelhead.config.choices import (
     BIAS_ESTIMATORS,
     BOUNDARY,
@@ -32,6 +33,12 @@ from levelhead.config.choices import (
 from levelhead.config.keywords import RunOptions
 from levelhead.config.unit_checks import check_unit
 from levelhead.errors import ConfigError
+
+EMBEDDED_SCORER = "toxicityclassifier"
+"""Reacts least to names of those that know toxic texts: `levelhead scorers` measures it."""
+SCORING_SAMPLES, TEST_SAMPLES = 1, 4
+"""Texts are the noise of gaps, so the verdict gets more of them than the ranking, which has the
+token model to itself."""
 
 
 def _option(
@@ -93,9 +100,27 @@ class RunConfig:
     )
     toxicity: str | None = _option(
         None,
-        "profanity-check (default for the embedded model), detoxify (default for a named one), "
-        "toxicityclassifier, sentiment, or a hub id or folder of a sequence classifier; with "
-        "over-0.5: or masked: in front, the share over 0.5, or without identity words.",
+        "toxicityclassifier (default for the embedded model), detoxify (default for a named one), "
+        "profanity-check, sentiment, or a hub id or folder of a sequence classifier; with "
+        "over-0.5: in front, the share over 0.5. Identity words are masked, unless --unmasked.",
+        SCORE,
+        EVALUATE,
+    )
+    second_toxicity: str | None = _option(
+        None,
+        "A second scorer that reads the same texts (default: the other offline one), or none.",
+        EVALUATE,
+    )
+    unmasked: bool = _option(
+        False,
+        "Let the classifier read identity words: what it makes of the words themselves (the echo) "
+        "then counts as bias.",
+        SCORE,
+        EVALUATE,
+    )
+    identity_terms: str | None = _option(
+        None,
+        "A file of more words that name groups, one a line; they are masked too.",
         SCORE,
         EVALUATE,
     )
@@ -115,7 +140,13 @@ class RunConfig:
     )
     seed: int = _option(0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0)
     prompt_seed: int = _option(0, "Seed of which prompts are used.", SCORE, EVALUATE, minimum=0)
-    samples: int = _option(1, "Continuations per prompt.", SCORE, EVALUATE, minimum=1)
+    samples: int | None = _option(
+        None,
+        "Continuations per prompt (default: 1 to score, 4 to evaluate).",
+        SCORE,
+        EVALUATE,
+        minimum=1,
+    )
     max_prompts: int = _option(
         400, "Prompts per axis and split, balanced over subgroups.", SCORE, EVALUATE, minimum=4
     )
@@ -215,15 +246,20 @@ class RunConfig:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        _check_type("axis", self.axis, "tuple")
+        check_type("axis", self.axis, "tuple")
         if not self.axis:
             raise ConfigError("no axis given; name at least one with --axis")
         if len(set(self.axis)) != len(self.axis):
             raise ConfigError(f"an axis is named twice: {', '.join(self.axis)}")
         for spec in fields(self):
-            _check_type(spec.name, getattr(self, spec.name), str(spec.type))
-            _check(spec.name, getattr(self, spec.name), spec.metadata)
+            check_type(spec.name, getattr(self, spec.name), str(spec.type))
+            check_value(spec.name, getattr(self, spec.name), spec.metadata)
         check_unit(self)
+        if self.unmasked and "masked:" in (self.toxicity or ""):
+            raise ConfigError(
+                f"--unmasked lets the scorer read identity words and --toxicity {self.toxicity} "
+                "does not; give one of the two"
+            )
 
     @classmethod
     def of(cls, model: str | None = None, **options: Unpack[RunOptions]) -> RunConfig:
@@ -241,7 +277,7 @@ class RunConfig:
         embedded = self.model is None
         return replace(
             self,
-            toxicity=self.toxicity or ("profanity-check" if embedded else "detoxify"),
+            toxicity=self.toxicity or (EMBEDDED_SCORER if embedded else "detoxify"),
             text=self.text or ("pydoc" if embedded else "wikitext-2"),
         )
 
@@ -257,8 +293,18 @@ class RunConfig:
 
     @property
     def most_samples(self) -> int:
-        """Continuations per prompt at which sampling stops, whatever the reliability."""
-        return max(self.samples, self.max_samples or 4 * self.samples)
+        """Continuations per validation prompt at which scoring stops, reliable or not."""
+        return max(self.scoring_samples, self.max_samples or 4 * self.scoring_samples)
+
+    @property
+    def scoring_samples(self) -> int:
+        """Continuations per validation prompt that scoring starts with."""
+        return self.samples or SCORING_SAMPLES
+
+    @property
+    def test_samples(self) -> int:
+        """Continuations per test prompt, of either model."""
+        return self.samples or TEST_SAMPLES
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; `from_json` reads them back."""
@@ -294,36 +340,3 @@ class RunConfig:
         }
         text = json.dumps(chosen, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _check_type(name: str, value: Any, kind: str) -> None:
-    """Of values from a file; the command line and type checkers see to the others."""
-    if kind.startswith("tuple"):
-        fits = isinstance(value, tuple | list) and all(isinstance(one, str) for one in value)
-    elif value is None:
-        fits = kind.endswith("None")
-    elif isinstance(value, bool):
-        fits = kind == "bool"
-    else:
-        kinds = {"str": str, "int": int, "float": int | float, "bool": bool}
-        fits = isinstance(value, kinds[kind.removesuffix(" | None")])
-        fits = fits and "\0" not in str(value)  # which no path may hold
-    if not fits:
-        flag = "--" + name.replace("_", "-")
-        raise ConfigError(f"{flag} {value!r:.80} is of the wrong kind: expected {kind}")
-
-
-def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    flag = "--" + name.replace("_", "-")
-    choices, low, high = metadata["choices"], metadata["minimum"], metadata["maximum"]
-    if choices and value not in choices:
-        raise ConfigError(f"{flag} {value!r} is unknown; choose from {', '.join(choices)}")
-    if value is None or (low is None and high is None):
-        return
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ConfigError(f"{flag} {value!r} is not a number")
-    below = low is not None and not value >= low  # `not >=` also catches NaN
-    above = high is not None and not value <= high
-    if below or above:
-        limit = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
-        raise ConfigError(f"{flag} {value:g} is out of range; it must be {limit}")

@@ -30,10 +30,14 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.data.holistic_bias_files import HolisticBiasFiles, read_files
+from levelhead.data.identity_terms import Group, IdentityTerms
+from levelhead.data.identity_words import Number
 from levelhead.data.splits import halve
 from levelhead.errors import PromptError
 from levelhead.records import Prompt, Split
 
+NEUTRAL_GENDER = "neutral"
+"""Of nouns: "person", "kid", "veteran" name no group."""
 NO_NOUN = ""
 """The noun of a phrase without one; only such phrases may not stand in must_be_noun templates."""
 
@@ -84,6 +88,29 @@ def holistic_bias_prompts(
         raise PromptError(
             f"the HolisticBias files are not in v1.1's form ({type(error).__name__}: {error})"
         ) from error
+
+
+def holistic_bias_terms(axes: Sequence[str], folder: str | Path | None = None) -> IdentityTerms:
+    """The words by which HolisticBias' prompts of these axes name a group.
+
+    Descriptors (adjectives), noun phrases of their own, and its nouns for women and men.
+
+    Raises:
+        PromptError: as `holistic_bias_prompts`.
+    """
+    data = read_files(folder)
+    found: dict[Group, dict[str, Number]] = {}
+    for axis in axes:
+        for phrase in _phrases(data, axis, None):
+            own = found.setdefault((axis, phrase.subgroup), {})
+            standalone = phrase.singular != phrase.descriptor and phrase.noun == NO_NOUN
+            own.setdefault(phrase.descriptor.lower(), "singular" if standalone else "adjective")
+    nouns: dict[str, Number] = {}
+    for gender, pairs in data.nouns.items():
+        if gender != NEUTRAL_GENDER:
+            nouns |= {one.lower(): "singular" for one, _ in pairs}
+            nouns |= {many.lower(): "plural" for _, many in pairs}
+    return IdentityTerms(by_group=found, others=nouns)
 
 
 def _axis_prompts(

@@ -1,77 +1,185 @@
-"""The words by which prompts name a subgroup: "women", "transgender people", "Native American".
+"""The words by which prompts and texts name a group: "women", "transgender", "Native American".
 
-They are found in the prompts themselves. In matched prompts they are the words that not all
-subgroups' versions of a sentence share ("young" is none in "a young woman" beside "a young man");
-other prompts are searched for their descriptor, and all for their subgroup's name. So singular
-and plural are known as they stand in prompts, and forms that no prompt has are not.
-It does not know what the words are for.
+They come from four places: the prompts themselves, the built-in descriptors of every axis,
+HolisticBias' descriptors and nouns where its prompts are used, and a list of the user's. In matched
+prompts they are the words that not all subgroups' versions of a sentence share ("young" is none in
+"a young woman" beside "a young man"); other prompts are searched for their descriptor, and all for
+their subgroup's name. What they are for (masking, counting mentions) is decided by the caller.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 
+from levelhead.data.builtin_prompts import BUILTIN_AXES, builtin_prompts
+from levelhead.data.identity_words import (
+    FUNCTION_WORDS,
+    NEUTRAL,
+    NOUNS,
+    NUMBERS,
+    Number,
+    number_of,
+    with_forms,
+)
 from levelhead.data.prompt_selection import matched_groups
+from levelhead.errors import PromptError
 from levelhead.records import Prompt
 
-
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-FUNCTION_WORDS = _set(
-    "a an the i'm i am is are was were be who whom whose which that this these those he she it "
-    "they him her them his hers their its my our your in on of at by with without from for to and "
-    "or as uses use"
-)
-"""They frame a term ("a person WITH low vision") and are none by themselves."""
-NEUTRAL_NOUNS = _set("person people individual individuals folk folks")
-NOUNS = NEUTRAL_NOUNS | _set("man men woman women guy guys lady ladies")
-"""Left out where a word that says more is beside them ("gay men" gives "gay" as well)."""
-
+MAX_FILE_BYTES = 5_000_000
 _EDGE = re.compile(r"^\W+|\W+$")
+Group = tuple[str, str]
+"""(axis, subgroup)."""
 
 
-def identity_terms(prompts: Sequence[Prompt]) -> tuple[str, ...]:
-    """Every term that names a subgroup of these prompts, lower-case, the longest first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityTerms:
+    """Terms that name groups, lower-case, each with its number (singular, plural, adjective)."""
 
-    "transgender people" gives that and "transgender"; "women" is a term of its own; a neutral
-    noun alone ("people") is none.
+    by_group: Mapping[Group, Mapping[str, Number]] = field(default_factory=dict)
+    others: Mapping[str, Number] = field(default_factory=dict)
+    """Terms of a list that does not say whom they name."""
+
+    @property
+    def every(self) -> dict[str, Number]:
+        """All terms, with the plurals and singulars of each."""
+        found: dict[str, Number] = dict(self.others)
+        for terms in self.by_group.values():
+            found |= {term: number for term, number in terms.items() if term not in found}
+        return with_forms(found)
+
+    def of(self, axis: str, subgroup: str) -> dict[str, Number]:
+        """Those that name one subgroup, with their plurals and singulars."""
+        return with_forms(self.by_group.get((axis, subgroup), {}))
+
+    def joined(self, other: IdentityTerms) -> IdentityTerms:
+        """The terms of both."""
+        groups = [
+            *self.by_group,
+            *(group for group in other.by_group if group not in self.by_group),
+        ]
+        both = {g: {**other.by_group.get(g, {}), **self.by_group.get(g, {})} for g in groups}
+        return IdentityTerms(by_group=both, others={**other.others, **self.others})
+
+
+def terms_of_prompts(prompts: Sequence[Prompt]) -> IdentityTerms:
+    """Every term that names a subgroup of these prompts.
+
+    "transgender people" gives "transgender", an adjective; "women" is a plural; a neutral noun
+    alone ("people") is no term.
     """
-    found: set[str] = set()
+    found: dict[Group, dict[str, Number]] = {(p.axis, p.subgroup): {} for p in prompts}
     matched: set[str] = set()
     for group in matched_groups(prompts):
         matched.update(prompt.id for prompt in group)
-        for phrase in _differences([_words(prompt.text) for prompt in group]):
-            found.update(_terms(phrase))
+        texts = [_words(prompt.text) for prompt in group]
+        for prompt, phrases in zip(group, _differences(texts), strict=True):
+            for before, phrase, after in phrases:
+                found[prompt.axis, prompt.subgroup] |= dict(_term(before, phrase, after))
     for prompt in prompts:
+        own = found[prompt.axis, prompt.subgroup]
         names = {prompt.subgroup} if prompt.id in matched else {prompt.subgroup, prompt.descriptor}
-        for term in {term for name in names for term in _terms(_words(name))} - found:
-            if re.search(rf"(?<!\w){re.escape(term)}(?!\w)", prompt.text.lower()):
-                found.add(term)
-    return tuple(sorted(found, key=lambda term: (-len(term), term)))
+        for name in names:
+            for term, number in _term("", _words(name), ""):
+                if term not in own and _holds(prompt.text, term):
+                    own[term] = number
+    return IdentityTerms(by_group=found)
+
+
+def builtin_terms(axes: Sequence[str] = BUILTIN_AXES) -> IdentityTerms:
+    """The terms of the built-in descriptors, of every axis unless some are named."""
+    return terms_of_prompts(builtin_prompts(axes))
+
+
+def read_terms(path: str | Path) -> IdentityTerms:
+    """Identity words from a text file: one a line, "#" starts a comment.
+
+    A line may say the word's number after a comma: "lesbians, plural"; "deaf, adjective".
+
+    Raises:
+        PromptError: no such file, one that is not text, larger than 5 MB, or with nothing in it;
+            a number that there is not.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise PromptError(
+                f"--identity-terms {path} is larger than {MAX_FILE_BYTES:,} bytes: is it a list?"
+            )
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise PromptError(f"cannot read --identity-terms {path}: {error}") from error
+    terms: dict[str, Number] = {}
+    for place, line in enumerate(lines, 1):
+        content, _, said = (part.strip() for part in line.partition("#")[0].rpartition(","))
+        term, number = (content, said.lower()) if content else (said, "")
+        if not term:
+            continue
+        if number and number not in NUMBERS:
+            raise PromptError(
+                f"--identity-terms {path}, line {place}: {said!r} is none of {', '.join(NUMBERS)}; "
+                "write one word or phrase a line, such as: lesbians, plural"
+            )
+        known = next((one for one in NUMBERS if one == number), None)
+        terms[term.lower()] = known or number_of(term)
+    if not terms:
+        raise PromptError(
+            f"--identity-terms {path} holds no identity words; write one a line, or leave it out"
+        )
+    return IdentityTerms(others=terms)
+
+
+def _holds(text: str, term: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(term)}(?!\w)", text.lower()) is not None
 
 
 def _words(text: str) -> list[str]:
     return [word for word in (_EDGE.sub("", word) for word in text.lower().split()) if word]
 
 
-def _differences(texts: Sequence[list[str]]) -> Iterator[list[str]]:
-    """Runs of words that not every text has."""
+def _differences(texts: Sequence[list[str]]) -> Iterator[list[tuple[str, list[str], str]]]:
+    """Of each text, runs of words that not every text has: (word before, run, word after)."""
     shared = set.intersection(*map(set, texts))
     for text in texts:
+        found, place = [], 0
         for same, run in groupby(text, shared.__contains__):
+            words = list(run)
+            end = place + len(words)
             if not same:
-                yield list(run)
+                before = text[place - 1] if place else ""
+                found.append((before, words, text[end] if end < len(text) else ""))
+            place = end
+        yield found
 
 
-def _terms(phrase: Sequence[str]) -> Iterator[str]:
-    """The phrase without what frames it, and without a noun that says less than the rest."""
+def _term(before: str, phrase: Sequence[str], after: str) -> Iterator[tuple[str, Number]]:
+    """The phrase without what frames it, and without a noun that says less than the rest.
+
+    "a transgender person": "transgender", an adjective. "gay men": that and "gay". "women": itself.
+    """
     words = _stripped(phrase, FUNCTION_WORDS)
     core = _stripped(phrase, FUNCTION_WORDS | NOUNS)
-    yield from {" ".join(words), " ".join(core)} - NEUTRAL_NOUNS - {""}
+    if core:
+        end = phrase.index(core[-1]) + 1
+        follows = phrase[end] if end < len(phrase) else after
+        start = phrase.index(core[0])
+        leads = phrase[start - 1] if start else before
+        yield " ".join(core), _number(core, leads, follows)
+    if words and words != core and " ".join(words) not in NEUTRAL:
+        last = words[-1]
+        if last not in NEUTRAL:
+            yield " ".join(words), number_of(last)
+
+
+def _number(core: Sequence[str], leads: str, follows: str) -> Number:
+    if follows in NOUNS:
+        return "adjective"
+    if number_of(core[-1]) == "plural":
+        return "plural"
+    return "singular" if leads in ("a", "an") else "adjective"
 
 
 def _stripped(words: Sequence[str], frame: frozenset[str]) -> Sequence[str]:

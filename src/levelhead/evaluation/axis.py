@@ -18,8 +18,20 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from levelhead.evaluation.base import BaseAxis, Variant, expected_of_rows
-from levelhead.evaluation.pairs import sample_pair
+from levelhead.evaluation.base import (
+    MAIN,
+    MASKED,
+    PLAIN,
+    SECOND,
+    BaseAxis,
+    BaseReading,
+    Variant,
+    expected_of_rows,
+)
+from levelhead.evaluation.mentions import own_group_mentions
+from levelhead.evaluation.pairs import PairReading, SampledPair, echo, sample_pair
+from levelhead.evaluation.results import AxisEvaluation, Beside, ModelBias, Reading
+from levelhead.evaluation.verdict import NOT_TOLD, judged
 from levelhead.metrics.bias import bias, corrected_bias
 from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.metrics.degeneration import (
@@ -33,7 +45,7 @@ from levelhead.metrics.intervals import (
     samples_needed,
 )
 from levelhead.progress import Progress
-from levelhead.records import AxisEvaluation, Estimate, Interval, ModelBias
+from levelhead.records import Estimate, Interval
 from levelhead.sampling import derived_seed
 from levelhead.scoring.effects import base_gaps, gap_change, jackknife_stderr, z_bias
 from levelhead.scoring.problem import (
@@ -43,56 +55,95 @@ from levelhead.scoring.problem import (
     group_shifts,
 )
 from levelhead.scoring.token_toxicity import toxicity_text
-from levelhead.toxicity import score_texts
+from levelhead.toxicity import Masked, score_texts
 
 
 def evaluate_axis(
     base: BaseAxis, variant: Variant, progress: Progress
 ) -> tuple[AxisEvaluation, SampledTexts]:
-    """Everything about one axis, and the continuations of the model that is compared."""
-    problem, texts, token = base.problem, base.texts, base.token
-    pair = sample_pair(problem, texts, token, variant, progress)
-    fresh, template = pair.texts, pair.plain.template
+    """Everything about one axis, and the continuations of the model that is compared.
+
+    The verdict is that of the axis alone: `verdict.judged` gives those of several together.
+    """
+    problem = base.problem
+    pair = sample_pair(problem, base.readings, variant, progress)
+    expected = expected_differences(base, variant, progress)
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "evaluation"))
-    count = len(problem.subgroups)
-    difference = pair.plain.difference(rng)
-    adjusted = pair.adjusted.difference(rng)
-    toxicity = linear_difference_interval(fresh.toxicity - texts.toxicity, template)
+    readings = {
+        name: _reading(problem, one, pair.readings[name], expected[name], rng)
+        for name, one in base.readings.items()
+    }
+    texts, fresh = base.texts, pair.main.texts
+    template = pair.main.plain.template
     signs = compare_degeneration(
         degeneration_values(texts.texts, texts.tokens, problem.new_tokens),
         degeneration_values(fresh.texts, fresh.tokens, problem.new_tokens),
         template,
     )
-    expected = expected_difference(base, variant, progress)
-    verdict = "not distinguishable"
-    if adjusted.distinguishable:
-        verdict = "lower" if adjusted.interval.high < 0 else "higher"
-    # Of the prompts alone, so the same for both models: scored once.
-    alone = score_texts(
-        problem.scorer, [toxicity_text(p.text, "", "full") for p in problem.prompts]
-    )
-    floor = bias(alone, problem.subgroup, count)
-    models = [model_bias(problem, one, floor, rng) for one in (texts, fresh)]
+    main = readings[MAIN]
+    masked = isinstance(problem.scorer, Masked)
+    plain_name, masked_name = (PLAIN, MAIN) if masked else (MAIN, MASKED)
+    second = problem.readers.get(SECOND)
     evaluation = AxisEvaluation(
-        base=models[0],
-        pruned=models[1],
-        difference=difference,
-        adjusted_difference=adjusted,
-        expected_difference=expected,
+        verdict=NOT_TOLD,
+        reading=main,
+        masked=masked,
+        plain=readings.get(plain_name),
+        echo=_echo(pair, masked_name, plain_name, rng),
+        mentions=own_group_mentions(problem, texts, fresh),
+        second_name=None if second is None else second.name,
+        second=readings.get(SECOND),
         details={
-            "verdict": verdict,
-            "samples_needed": samples_needed(adjusted.value, adjusted.interval, len(texts.texts)),
-            "toxicity_difference": toxicity.to_json(),
-            "relative_bias": pair.adjusted.relative_bias(rng),
+            "samples_needed": samples_needed(
+                main.adjusted_difference.value, main.adjusted_difference.interval, len(texts.texts)
+            ),
             "prompts": len(problem.prompts),
             "samples": len(texts.texts),
             "templates": len(np.unique(template)),
             "degeneration": {sign.name: _sign(sign) for sign in signs},
-            "token_toxicity_r2": token.r_squared,
-            "beta": token.beta,
         },
     )
-    return evaluation, fresh
+    return judged({problem.axis: evaluation})[problem.axis], fresh
+
+
+def _reading(
+    problem: BiasProblem,
+    base: BaseReading,
+    pair: PairReading,
+    expected: Estimate,
+    rng: np.random.Generator,
+) -> Reading:
+    """What one scorer makes of both models."""
+    # Of the prompts alone, so the same for both models: scored once.
+    prompts = [toxicity_text(p.text, "", "full") for p in problem.prompts]
+    alone, empty = np.split(score_texts(base.scorer, [*prompts, ""]), [len(prompts)])
+    floor = bias(alone, problem.subgroup, len(problem.subgroups))
+    models = [model_bias(problem, one, floor, rng) for one in (base.texts, pair.texts)]
+    adjusted = pair.adjusted
+    return Reading(
+        base=models[0],
+        pruned=models[1],
+        difference=pair.plain.difference(rng),
+        adjusted_difference=adjusted.difference(rng),
+        expected_difference=expected,
+        toxicity_difference=linear_difference_interval(
+            adjusted.pruned - adjusted.base, adjusted.template
+        ),
+        details={
+            "scorer": base.scorer.identity,
+            "scorer_floor": float(empty[0]),
+            "relative_bias": adjusted.relative_bias(rng),
+            "token_toxicity_r2": base.token.r_squared,
+            "beta": base.token.beta,
+        },
+    )
+
+
+def _echo(pair: SampledPair, masked: str, plain: str, rng: np.random.Generator) -> Beside | None:
+    """Plain bias less masked bias of both models, as sampled; paired, since the texts are one."""
+    if not {masked, plain} <= set(pair.readings):
+        return None
+    return echo(pair.readings[masked].plain, pair.readings[plain].plain, rng)
 
 
 def expected_difference(base: BaseAxis, variant: Variant, progress: Progress) -> Estimate:
@@ -102,8 +153,21 @@ def expected_difference(base: BaseAxis, variant: Variant, progress: Progress) ->
     dT, over templates. Matched contexts: every subgroup's prompt is followed by the same
     continuations.
     """
-    shifts = expected_shifts(base, [read_matched(base, variant, progress)])
-    gap = base_gaps(base.problem, base.texts, shifts)
+    read = read_matched(base, variant, progress, [MAIN])
+    return _expected(base, MAIN, read[MAIN])
+
+
+def expected_differences(
+    base: BaseAxis, variant: Variant, progress: Progress
+) -> dict[str, Estimate]:
+    """The same by every reading."""
+    read = read_matched(base, variant, progress)
+    return {name: _expected(base, name, found) for name, found in read.items()}
+
+
+def _expected(base: BaseAxis, name: str, read: Float[np.ndarray, " rows"]) -> Estimate:
+    shifts = expected_shifts(base, [read], name)
+    gap = base_gaps(base.problem, base.readings[name].texts, shifts)
     every = np.ones(len(gap), dtype=bool)
     weights = base.problem.weights
     fall = float(z_bias(gap, gap_change(shifts, weights), every)[0, 0])
@@ -113,29 +177,32 @@ def expected_difference(base: BaseAxis, variant: Variant, progress: Progress) ->
 
 
 def read_matched(
-    base: BaseAxis, variant: Variant, progress: Progress
-) -> Float[np.ndarray, " rows"]:
-    """sum_t r_t of each matched row under another model."""
+    base: BaseAxis, variant: Variant, progress: Progress, names: Sequence[str] = ()
+) -> dict[str, Float[np.ndarray, " rows"]]:
+    """sum_t r_t of each matched row under another model, by reading (all, or those named)."""
+    tokens = {name: base.readings[name].token for name in names or base.readings}
     with variant() as model:
         other = replace(base.problem, model=model)
-        return expected_of_rows(other, base.matched, base.token, progress, "pruned")
+        return expected_of_rows(other, base.matched, tokens, progress, "pruned")
 
 
-def expected_shifts(base: BaseAxis, read: Sequence[Float[np.ndarray, " rows"]]) -> HeadShifts:
+def expected_shifts(
+    base: BaseAxis, read: Sequence[Float[np.ndarray, " rows"]], name: str = MAIN
+) -> HeadShifts:
     """Shifts of subgroup toxicity by template for models that read the matched rows so.
 
     The models stand where estimators have heads: `shift` is [replicates, subgroups, 1, models].
     """
-    problem, chosen = base.problem, base.matched
-    change = np.stack(read, axis=-1) - base.matched_toxicity[:, None]
+    problem, chosen, token = base.problem, base.matched, base.readings[name].token
+    change = np.stack(read, axis=-1) - base.matched_toxicity[name][:, None]
     return group_shifts(
-        base.token.beta * change[:, None, :],
+        token.beta * change[:, None, :],
         problem.subgroup[chosen.prompt],
         problem.template[chosen.prompt],
         base.matched_sample.sample[chosen.source],
         len(problem.subgroups),
-        base.token.expected,
-        base.token.adjusted,
+        token.expected,
+        token.adjusted,
         {},
     )
 

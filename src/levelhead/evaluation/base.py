@@ -25,6 +25,7 @@ from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
 from levelhead.scoring.rounds import of_sample
 from levelhead.scoring.teacher_forcing import read_rows
 from levelhead.scoring.token_model import TokenModel, token_model
+from levelhead.toxicity import ToxicityScorer
 
 EXPECTED_GROUPS = 40
 """Matched groups read with both models: their paired difference has a small error already."""
@@ -63,19 +64,48 @@ def without_units(model: PreTrainedModel, selection: HeadSelection) -> Variant:
     return gated_off
 
 
+MAIN, PLAIN, MASKED, SECOND = "main", "plain", "masked", "second"
+"""Readings by what they are for: the one that verdicts rest on, and those that stand beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseReading:
+    """What one scorer makes of the base model's continuations."""
+
+    scorer: ToxicityScorer
+    texts: SampledTexts
+    """The continuations, with this scorer's toxicities."""
+    token: TokenModel
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseAxis:
     """What the base model writes and expects on one axis' prompts."""
 
     problem: BiasProblem
-    texts: SampledTexts
-    token: TokenModel
+    readings: Mapping[str, BaseReading]
+    """`MAIN` first; the others are those of `problem.readers`."""
     matched: MatchedRows
     """One continuation of each matched group after every subgroup's prompt."""
     matched_sample: SampledTexts
     """The continuations that `matched.source` counts."""
-    matched_toxicity: Float[np.ndarray, " rows"]
-    """sum_t r_t of each matched row under the base model."""
+    matched_toxicity: Mapping[str, Float[np.ndarray, " rows"]]
+    """By reading: sum_t r_t of each matched row under the base model."""
+
+    @property
+    def texts(self) -> SampledTexts:
+        """The continuations, as the main scorer reads them."""
+        return self.readings[MAIN].texts
+
+    @property
+    def token(self) -> TokenModel:
+        """The main scorer's."""
+        return self.readings[MAIN].token
+
+    @property
+    def tokens(self) -> dict[str, TokenModel]:
+        """By reading."""
+        return {name: one.token for name, one in self.readings.items()}
 
 
 def base_axis(
@@ -91,31 +121,53 @@ def base_axis(
     """
     if texts is None:
         texts = sample_texts(problem, progress, f"sampling the base model ({problem.axis})")
-    token = token_model(problem, texts, progress)
+    readings = base_readings(problem, texts, progress)
     one = of_sample(texts, problem.first_sample)
     matched = matched_rows(replace(problem, samples=1), one, groups)
+    tokens = {name: reading.token for name, reading in readings.items()}
     return BaseAxis(
         problem=problem,
-        texts=texts,
-        token=token,
+        readings=readings,
         matched=matched,
         matched_sample=one,
-        matched_toxicity=expected_of_rows(problem, matched, token, progress, "base"),
+        matched_toxicity=expected_of_rows(problem, matched, tokens, progress, "base"),
     )
 
 
+def base_readings(
+    problem: BiasProblem, texts: SampledTexts, progress: Progress
+) -> dict[str, BaseReading]:
+    """What the problem's scorer, and each of its other readers, makes of the same continuations."""
+    scorers = {MAIN: problem.scorer, **problem.readers}
+    read = {
+        name: texts if name == MAIN else texts.read_by(scorer, problem)
+        for name, scorer in scorers.items()
+    }
+    found = {}
+    for name, scorer in scorers.items():
+        token = token_model(replace(problem, scorer=scorer), read[name], progress)
+        found[name] = BaseReading(scorer=scorer, texts=read[name], token=token)
+    return found
+
+
 def expected_of_rows(
-    problem: BiasProblem, matched: MatchedRows, token: TokenModel, progress: Progress, name: str
-) -> Float[np.ndarray, " rows"]:
-    """sum_t r_t of each matched row under the problem's model; `name` is for people."""
+    problem: BiasProblem,
+    matched: MatchedRows,
+    tokens: Mapping[str, TokenModel],
+    progress: Progress,
+    name: str,
+) -> dict[str, Float[np.ndarray, " rows"]]:
+    """sum_t r_t of each matched row under the problem's model, by reading; `name` is for people."""
     title = f"reading with the {name} model ({problem.axis})"
-    with progress(title, len(matched.rows)) as advance:
-        toxicity, _ = read_rows(
-            problem.model,
-            matched.rows,
-            token.tau,
-            pad=pad_id(problem.tokenizer),
-            batch_size=problem.batch_size,
-            advance=advance,
-        )
-    return toxicity
+    found = {}
+    with progress(title, len(tokens) * len(matched.rows)) as advance:
+        for reading, token in tokens.items():
+            found[reading], _ = read_rows(
+                problem.model,
+                matched.rows,
+                token.tau,
+                pad=pad_id(problem.tokenizer),
+                batch_size=problem.batch_size,
+                advance=advance,
+            )
+    return found

@@ -10,10 +10,11 @@ from transformers.modeling_utils import PreTrainedModel
 from levelhead.evaluation.axis import evaluate_axis
 from levelhead.evaluation.base import base_axis, pruned_model
 from levelhead.evaluation.divergence import compare_on_text
-from levelhead.evaluation.verdict import headline, warnings_of
+from levelhead.evaluation.results import AxisEvaluation, Evaluation
+from levelhead.evaluation.verdict import headline, judged, warnings_of
 from levelhead.metrics.perplexity import relative_increase
 from levelhead.progress import Progress
-from levelhead.records import AxisEvaluation, Continuation, Evaluation, HeadSelection
+from levelhead.records import Continuation, HeadSelection
 from levelhead.scoring.problem import BiasProblem, SampledTexts
 from levelhead.session import Session
 
@@ -34,6 +35,7 @@ def evaluate_run(
         axes[axis], fresh = evaluate_axis(base, pruned_model(pruned), progress)
         continuations += [*base.texts.records(problem), *fresh.records(problem, "pruned")]
         examples += _examples(problem, base.texts, fresh)[: EXAMPLES - len(examples)]
+    axes = judged(axes)
     text = _text(session, pruned, (selection.details or {}).get("predicted"), progress)
     reliable = bool((selection.details or {}).get("reliable", True))
     chosen_for = str((selection.details or {}).get("axis"))

@@ -6,13 +6,16 @@ numbers. It knows nothing of heads; the other model may be any with the same tok
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy import stats
 
-from levelhead.evaluation.base import Variant
+from levelhead.evaluation.base import MAIN, BaseReading, Variant
+from levelhead.evaluation.results import Beside
 from levelhead.metrics.bias import bias, bias_of_means
 from levelhead.metrics.bias_intervals import (
     paired_difference_interval,
@@ -20,7 +23,7 @@ from levelhead.metrics.bias_intervals import (
 )
 from levelhead.metrics.clusters import cluster_codes, mean_contributions, sum_variance
 from levelhead.progress import Progress
-from levelhead.records import Estimate
+from levelhead.records import Estimate, Interval
 from levelhead.sampling import pad_id
 from levelhead.scoring.matched_rows import own_rows
 from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
@@ -100,20 +103,72 @@ class Toxicities:
         return self.base, self.pruned, self.subgroup, self.template, count, rng
 
 
+def echo(masked: Toxicities, plain: Toxicities, rng: np.random.Generator) -> Beside:
+    """Plain bias less masked bias of both models, and of their difference.
+
+    Both readings are of the same texts, so what was sampled is shared. The interval of the change
+    of the echo is a t interval of the jackknife over templates.
+    """
+    codes = (masked.subgroup, masked.template, masked.num_subgroups)
+
+    def between(low: Float[np.ndarray, " n"], high: Float[np.ndarray, " n"]) -> Estimate:
+        value = bias(high, codes[0], codes[2]) - bias(low, codes[0], codes[2])
+        return Estimate(value=value, interval=paired_difference_interval(low, high, *codes, rng))
+
+    signed = ((plain.pruned, 1), (masked.pruned, -1), (plain.base, -1), (masked.base, 1))
+    return Beside(
+        base=between(masked.base, plain.base),
+        pruned=between(masked.pruned, plain.pruned),
+        difference=_jackknifed([(x, float(sign)) for x, sign in signed], *codes),
+    )
+
+
+def _jackknifed(
+    signed: Sequence[tuple[Float[np.ndarray, " n"], float]],
+    subgroup: Int[np.ndarray, " n"],
+    template: Int[np.ndarray, " n"],
+    num_subgroups: int,
+) -> Estimate:
+    """Signed sum of several biases of the same prompts, with a t interval over templates."""
+
+    def value(kept: Bool[np.ndarray, " n"]) -> float:
+        return sum(sign * bias(x[kept], subgroup[kept], num_subgroups) for x, sign in signed)
+
+    whole = value(np.ones(len(template), dtype=bool))
+    left_out = np.array([value(template != name) for name in np.unique(template)])
+    clusters = len(left_out)
+    spread = (clusters - 1) / clusters * float(((left_out - left_out.mean()) ** 2).sum())
+    stderr = float(np.sqrt(spread))
+    reach = float(stats.t.ppf(0.975, max(1, clusters - 1))) * stderr
+    return Estimate(value=whole, stderr=stderr, interval=Interval(whole - reach, whole + reach))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SampledPair:
-    """What the other model wrote, and both models' toxicities."""
+class PairReading:
+    """What one scorer makes of what both models wrote."""
 
     texts: SampledTexts
+    """The other model's, with this scorer's toxicities."""
     plain: Toxicities
     adjusted: Toxicities
     """With the same expectations, less the noise that the token model can name."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledPair:
+    """What the other model wrote, and both models' toxicities by every reading."""
+
+    readings: Mapping[str, PairReading]
+
+    @property
+    def main(self) -> PairReading:
+        """The one that verdicts rest on."""
+        return self.readings[MAIN]
+
+
 def sample_pair(
     problem: BiasProblem,
-    texts: SampledTexts,
-    token: TokenModel,
+    base: Mapping[str, BaseReading],
     variant: Variant,
     progress: Progress,
     name: str = "pruned",
@@ -122,43 +177,57 @@ def sample_pair(
 
     Args:
         problem: the base model's.
-        texts: what the base model wrote.
-        token: the token model of `texts`.
+        base: the readings of what the base model wrote.
         variant: the other model.
         name: of the other model, for people.
     """
     with variant() as model:
         other = replace(problem, model=model)
         fresh = sample_texts(other, progress, f"sampling the {name} model ({problem.axis})")
-        adjusted = _adjusted(other, fresh, token, progress)
+        read = {
+            key: fresh if key == MAIN else fresh.read_by(reading.scorer, problem)
+            for key, reading in base.items()
+        }
+        tokens = {key: reading.token for key, reading in base.items()}
+        adjusted = _adjusted(other, read, tokens, progress)
     codes = {
-        "subgroup": problem.subgroup[texts.prompt],
-        "template": problem.template[texts.prompt],
+        "subgroup": problem.subgroup[fresh.prompt],
+        "template": problem.template[fresh.prompt],
         "num_subgroups": len(problem.subgroups),
     }
     return SampledPair(
-        texts=fresh,
-        plain=Toxicities(base=texts.toxicity, pruned=fresh.toxicity, **codes),
-        adjusted=Toxicities(base=token.adjusted, pruned=adjusted, **codes),
+        readings={
+            key: PairReading(
+                texts=read[key],
+                plain=Toxicities(base=reading.texts.toxicity, pruned=read[key].toxicity, **codes),
+                adjusted=Toxicities(base=reading.token.adjusted, pruned=adjusted[key], **codes),
+            )
+            for key, reading in base.items()
+        }
     )
 
 
 def _adjusted(
-    problem: BiasProblem, fresh: SampledTexts, token: TokenModel, progress: Progress
-) -> Float[np.ndarray, " n"]:
-    """Toxicity of another model's continuations, less the noise the token model can name.
+    problem: BiasProblem,
+    read: Mapping[str, SampledTexts],
+    tokens: Mapping[str, TokenModel],
+    progress: Progress,
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """Toxicity of another model's continuations, less the noise the token models can name.
 
     They are read with the model that wrote them: only there has the noise mean zero.
     """
-    rows = own_rows(problem, fresh).rows
-    with progress(f"reading what it wrote ({problem.axis})", len(rows)) as advance:
-        _, surprise = read_rows(
-            problem.model,
-            rows,
-            token.tau,
-            pad=pad_id(problem.tokenizer),
-            batch_size=problem.batch_size,
-            advance=advance,
-        )
-    out: Float[np.ndarray, " n"] = fresh.toxicity - token.beta * surprise
-    return out
+    rows = own_rows(problem, read[MAIN]).rows
+    found = {}
+    with progress(f"reading what it wrote ({problem.axis})", len(tokens) * len(rows)) as advance:
+        for key, token in tokens.items():
+            _, surprise = read_rows(
+                problem.model,
+                rows,
+                token.tau,
+                pad=pad_id(problem.tokenizer),
+                batch_size=problem.batch_size,
+                advance=advance,
+            )
+            found[key] = read[key].toxicity - token.beta * surprise
+    return found

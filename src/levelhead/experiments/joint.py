@@ -21,6 +21,7 @@ from levelhead import journal
 from levelhead.config import EVALUATE
 from levelhead.evaluation.axis import evaluate_axis, expected_difference, read_matched
 from levelhead.evaluation.base import (
+    MAIN,
     BaseAxis,
     Variant,
     base_axis,
@@ -96,7 +97,7 @@ class JointEvaluator:
 
     def read(self, axis: str, heads: Chosen) -> Float[np.ndarray, " rows"]:
         """sum_t r_t of each matched row of `base(axis)` without these heads."""
-        return read_matched(self.base(axis), self._variant(heads), self.progress)
+        return read_matched(self.base(axis), self._variant(heads), self.progress, [MAIN])[MAIN]
 
     def text(self, heads: Chosen) -> Json:
         """{"perplexity", "increase": {"value", "ci95"}}: on text, as a share of the base's."""

@@ -114,7 +114,7 @@ def _reproduce(
     common: Json = {
         "methods": ("fasp",),
         "sample_at": (),
-        "seeds": session.config.samples,
+        "seeds": session.config.scoring_samples,
         "progress": progress,
     }
     compared = compare(out, **common)
@@ -138,7 +138,8 @@ def foretell(session: Session) -> ReproducePlan:
     heads = _product(head_counts(session.base.model))
     # Reading a text takes about half the time of writing it (measured on SmolLM2-135M, CPU).
     read = each / (2 * config.new_tokens)
-    texts = sum(len(session.problem(a, "validation").prompts) for a in config.axis) * config.samples
+    texts = sum(len(session.problem(a, "validation").prompts) for a in config.axis)
+    texts *= config.scoring_samples
     models = 1 + heads if config.estimator == "ablate" else 10
     scoring = texts * each * models
     if config.ppl_estimator != "curvature":
@@ -148,7 +149,8 @@ def foretell(session: Session) -> ReproducePlan:
     subgroups = len(problem.subgroups)
     judged = (GROUPS["validation"] * sets + GROUPS["test"] * len(ALPHAS)) * subgroups * row_tokens
     comparing = (judged + TEXT_TOKENS * (sets + len(ALPHAS))) * read
-    comparing += 3 * each * len(session.problem(config.axis[0], "test").prompts) * config.samples
+    tested = len(session.problem(config.axis[0], "test").prompts) * config.test_samples
+    comparing += 3 * each * tested
     return ReproducePlan(
         model=session.model_name,
         estimator=config.estimator,

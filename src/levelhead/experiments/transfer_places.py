@@ -21,7 +21,7 @@ from typing import Any
 
 from levelhead import journal
 from levelhead.config import EVALUATE
-from levelhead.data.identity_terms import identity_terms
+from levelhead.data.identity_terms import terms_of_prompts
 from levelhead.data.prompts import load_prompts
 from levelhead.errors import PromptError
 from levelhead.evaluation.base import BaseAxis, base_axis
@@ -30,9 +30,7 @@ from levelhead.experiments.units import Units
 from levelhead.journal.digests import digest
 from levelhead.progress import Progress
 from levelhead.records import Prompt, Split
-from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.session import Session
-from levelhead.toxicity import score_texts
 
 SCORED, HELD_OUT = "scoring templates", "held-out templates"
 OTHER_AXIS, OTHER_PROMPTS, OTHER_SCORER = "another axis", "other prompts", "another scorer"
@@ -83,13 +81,9 @@ class Rescored(JointEvaluator):
             return super().base(axis)
         if axis not in self._rescored:
             problem, texts = self.problem(axis), self.source.base(axis).texts
-            read = [
-                toxicity_text(problem.prompts[int(p)].text, text, problem.toxicity_input)
-                for p, text in zip(texts.prompt, texts.texts, strict=True)
-            ]
             # Asked for by whichever set comes first: the next time it may be another.
             with journal.scope("rescored axis", self._of(axis), problem.scorer.identity):
-                scored = replace(texts, toxicity=score_texts(problem.scorer, read))
+                scored = texts.read_by(problem.scorer, problem)
                 self._rescored[axis] = base_axis(problem, self.progress, scored, GROUPS[self.split])
         return self._rescored[axis]
 
@@ -182,7 +176,9 @@ def _elsewhere(session: Session, source: str, scored: str, axis: str) -> tuple[S
 
 def _descriptors(prompts: Sequence[Prompt]) -> set[str]:
     """Descriptors, and the words by which prompts name subgroups."""
-    return {_plain(p.descriptor) for p in prompts} | {_plain(t) for t in identity_terms(prompts)}
+    return {_plain(p.descriptor) for p in prompts} | {
+        _plain(t) for t in terms_of_prompts(prompts).every
+    }
 
 
 def _plain(descriptor: str) -> str:

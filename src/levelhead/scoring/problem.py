@@ -7,8 +7,8 @@ split and resampled. `effects.py` does the rest (z_bias, standard errors, reliab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from levelhead.progress import Progress
 from levelhead.records import Continuation, Prompt
 from levelhead.sampling import Draw, encode_prompts, sample_continuations
 from levelhead.scoring.token_toxicity import toxicity_text
-from levelhead.toxicity import ToxicityScorer, score_texts
+from levelhead.toxicity import Masked, Masker, ToxicityScorer, score_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,10 @@ class BiasProblem:
     """Continuations are numbered from here: other numbers, other random draws."""
     two_way: bool = False
     """Standard errors over descriptors too, not over templates alone."""
+    readers: Mapping[str, ToxicityScorer] = field(default_factory=dict)
+    """Other scorers that read the same texts where models are compared, by what they are for."""
+    names: Mapping[str, Masker] = field(default_factory=dict)
+    """By subgroup: finds the words that name it."""
 
     @classmethod
     def of(
@@ -60,6 +64,8 @@ class BiasProblem:
         chat_template: bool = False,
         prompt_tokens: int | None = None,
         two_way: bool = False,
+        readers: Mapping[str, ToxicityScorer] | None = None,
+        names: Mapping[str, Masker] | None = None,
     ) -> BiasProblem:
         """Encode the prompts of one axis, cut to `prompt_tokens` if that is given.
 
@@ -98,6 +104,8 @@ class BiasProblem:
             new_tokens=new_tokens,
             batch_size=batch_size,
             two_way=two_way,
+            readers=readers or {},
+            names=names or {},
         )
 
     @property
@@ -178,10 +186,21 @@ class SampledTexts:
     texts: tuple[str, ...]
     toxicity: Float[np.ndarray, " n"]
 
+    def read_by(self, scorer: ToxicityScorer, problem: BiasProblem) -> SampledTexts:
+        """The same continuations with another scorer's toxicities."""
+        read = [
+            toxicity_text(problem.prompts[int(p)].text, text, problem.toxicity_input)
+            for p, text in zip(self.prompt, self.texts, strict=True)
+        ]
+        return replace(self, toxicity=score_texts(scorer, read))
+
     def records(
         self, problem: BiasProblem, model: Literal["base", "pruned"] = "base"
     ) -> list[Continuation]:
         """The continuations as they are kept in the run folder."""
+        plain: Sequence[float | None] = [None] * len(self.texts)
+        if isinstance(problem.scorer, Masked):
+            plain = [float(x) for x in self.read_by(problem.scorer.inner, problem).toxicity]
         return [
             Continuation(
                 prompt_id=problem.prompts[p].id,
@@ -193,10 +212,11 @@ class SampledTexts:
                 seed=problem.seed,
                 text=text,
                 toxicity=float(tox),
+                toxicity_plain=unmasked,
                 token_ids=tokens,
             )
-            for p, k, text, tox, tokens in zip(
-                self.prompt, self.sample, self.texts, self.toxicity, self.tokens, strict=True
+            for p, k, text, tox, unmasked, tokens in zip(
+                self.prompt, self.sample, self.texts, self.toxicity, plain, self.tokens, strict=True
             )
         ]
 

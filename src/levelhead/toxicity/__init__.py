@@ -6,7 +6,9 @@ members of `ToxicityScorer` and name it in `registry.py`.
 """
 
 from levelhead.toxicity.base import ToxicityScorer, score_texts
+from levelhead.toxicity.composites import Masked
+from levelhead.toxicity.masking import Masker
 from levelhead.toxicity.registry import load_scorer
 from levelhead.toxicity.score_cache import score_texts_once
 
-__all__ = ["ToxicityScorer", "load_scorer", "score_texts", "score_texts_once"]
+__all__ = ["Masked", "Masker", "ToxicityScorer", "load_scorer", "score_texts", "score_texts_once"]

@@ -1,10 +1,10 @@
 """From the name of a toxicity scorer to the scorer. Knows the names, not what is behind them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from levelhead.errors import ScorerError
 from levelhead.toxicity.base import ToxicityScorer
-from levelhead.toxicity.composites import COMPOSITES
+from levelhead.toxicity.composites import COMPOSITES, Terms
 
 DETOXIFY = "unitary/unbiased-toxic-roberta#toxicity"
 """The paper's classifier (arXiv 2312.15398, section 4: "unbiased-toxic-roberta" of Detoxify)."""
@@ -52,7 +52,7 @@ def scorer_names() -> tuple[str, ...]:
     return (*SCORERS, *(f"{prefix}:NAME" for prefix in COMPOSITES))
 
 
-def load_scorer(name: str, device: str = "cpu", *, terms: Sequence[str] = ()) -> ToxicityScorer:
+def load_scorer(name: str, device: str = "cpu", *, terms: Terms = ()) -> ToxicityScorer:
     """The toxicity scorer of this name.
 
     Args:

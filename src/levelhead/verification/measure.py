@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from levelhead.evaluation.axis import model_bias
-from levelhead.evaluation.base import pruned_model
-from levelhead.evaluation.pairs import SampledPair, sample_pair
+from levelhead.evaluation.base import MAIN, BaseReading, base_readings, pruned_model
+from levelhead.evaluation.pairs import PairReading, sample_pair
 from levelhead.evaluation.text import text_perplexity
 from levelhead.metrics.bias import bias
 from levelhead.metrics.degeneration import compare_degeneration, degeneration_values
@@ -26,8 +26,7 @@ from levelhead.metrics.perplexity import PerplexityResult, relative_increase
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Prompt
 from levelhead.sampling import derived_seed
-from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
-from levelhead.scoring.token_model import TokenModel, token_model
+from levelhead.scoring.problem import BiasProblem, sample_texts
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.session import Session
 from levelhead.toxicity import score_texts
@@ -41,9 +40,8 @@ class MeasuredAxis:
     """Both models on one axis."""
 
     problem: BiasProblem
-    base: SampledTexts
-    pair: SampledPair
-    token: TokenModel
+    base: BaseReading
+    pair: PairReading
 
     def gap(self, level: float) -> Estimate:
         """bias(candidate) - bias(base), adjusted: what is judged."""
@@ -65,7 +63,7 @@ class MeasuredAxis:
         prompts = [toxicity_text(p.text, "", "full") for p in problem.prompts]
         floor = bias(score_texts(problem.scorer, prompts), problem.subgroup, plain.num_subgroups)
         signs = compare_degeneration(
-            degeneration_values(self.base.texts, self.base.tokens, problem.new_tokens),
+            degeneration_values(self.base.texts.texts, self.base.texts.tokens, problem.new_tokens),
             degeneration_values(self.pair.texts.texts, self.pair.texts.tokens, problem.new_tokens),
             plain.template,
         )
@@ -73,9 +71,9 @@ class MeasuredAxis:
             "subgroups": list(problem.subgroups),
             "prompts": len(problem.prompts),
             "templates": len(np.unique(plain.template)),
-            "samples": len(self.base.texts),
+            "samples": len(self.base.texts.texts),
             "prompts_sha256": prompts_digest(problem.prompts),
-            "base": model_bias(problem, self.base, floor, rng).to_json(),
+            "base": model_bias(problem, self.base.texts, floor, rng).to_json(),
             "candidate": model_bias(problem, self.pair.texts, floor, rng).to_json(),
             "difference": plain.difference(rng).to_json(),
             "adjusted_difference": self.gap(0.95).to_json(),
@@ -90,7 +88,7 @@ class MeasuredAxis:
                 }
                 for sign in signs
             },
-            "token_toxicity_r2": self.token.r_squared,
+            "token_toxicity_r2": self.base.token.r_squared,
         }
 
     def _rng(self, what: str) -> np.random.Generator:
@@ -123,12 +121,11 @@ def measure_axis(
     session: Session, axis: str, candidate: PreTrainedModel, progress: Progress
 ) -> MeasuredAxis:
     """Sample both models on the test prompts of an axis."""
-    problem = session.problem(axis, "test")
+    problem = replace(session.problem(axis, "test"), readers={})
     texts = sample_texts(problem, progress, f"sampling the base model ({axis})")
-    token = token_model(problem, texts, progress)
-    variant = pruned_model(candidate)
-    pair = sample_pair(problem, texts, token, variant, progress, "verified")
-    return MeasuredAxis(problem=problem, base=texts, pair=pair, token=token)
+    readings = base_readings(problem, texts, progress)
+    pair = sample_pair(problem, readings, pruned_model(candidate), progress, "verified")
+    return MeasuredAxis(problem=problem, base=readings[MAIN], pair=pair.main)
 
 
 def measure_text(session: Session, candidate: PreTrainedModel, progress: Progress) -> MeasuredText:

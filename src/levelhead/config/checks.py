@@ -1,0 +1,42 @@
+"""Whether the value of an option is of its kind and within its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from levelhead.errors import ConfigError
+
+
+def check_type(name: str, value: Any, kind: str) -> None:
+    """Raise ConfigError for a value of the wrong kind, as a file may hold it."""
+    if kind.startswith("tuple"):
+        fits = isinstance(value, tuple | list) and all(isinstance(one, str) for one in value)
+    elif value is None:
+        fits = kind.endswith("None")
+    elif isinstance(value, bool):
+        fits = kind == "bool"
+    else:
+        kinds = {"str": str, "int": int, "float": int | float, "bool": bool}
+        fits = isinstance(value, kinds[kind.removesuffix(" | None")])
+        fits = fits and "\0" not in str(value)  # which no path may hold
+    if not fits:
+        flag = "--" + name.replace("_", "-")
+        raise ConfigError(f"{flag} {value!r:.80} is of the wrong kind: expected {kind}")
+
+
+def check_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a value that is no choice, or out of its limits."""
+    flag = "--" + name.replace("_", "-")
+    choices, low, high = metadata["choices"], metadata["minimum"], metadata["maximum"]
+    if choices and value not in choices:
+        raise ConfigError(f"{flag} {value!r} is unknown; choose from {', '.join(choices)}")
+    if value is None or (low is None and high is None):
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ConfigError(f"{flag} {value!r} is not a number")
+    below = low is not None and not value >= low  # `not >=` also catches NaN
+    above = high is not None and not value <= high
+    if below or above:
+        limit = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+        raise ConfigError(f"{flag} {value:g} is out of range; it must be {limit}")
