@@ -39,6 +39,7 @@ from levelhead.metrics.degeneration import (
     compare_degeneration,
     degeneration_values,
 )
+from levelhead.metrics.differences import harmless_floor
 from levelhead.metrics.intervals import (
     gap_intervals,
     linear_difference_interval,
@@ -120,19 +121,23 @@ def _reading(
     floor = bias(alone, problem.subgroup, len(problem.subgroups))
     models = [model_bias(problem, one, floor, rng) for one in (base.texts, pair.texts)]
     adjusted = pair.adjusted
+    harmless = harmless_floor(float(empty[0]), pair.plain.base, pair.plain.pruned)
+    tested = adjusted.tested(rng)
     return Reading(
         base=models[0],
         pruned=models[1],
         difference=pair.plain.difference(rng),
-        adjusted_difference=adjusted.difference(rng),
+        adjusted_difference=tested.estimate,
+        p_value=tested.p_value,
+        factor=adjusted.common_factor(harmless, rng),
         expected_difference=expected,
         toxicity_difference=linear_difference_interval(
             adjusted.pruned - adjusted.base, adjusted.template
         ),
         details={
             "scorer": base.scorer.identity,
-            "scorer_floor": float(empty[0]),
-            "relative_bias": adjusted.relative_bias(rng),
+            "floor": {"empty": float(empty[0]), "harmless": harmless},
+            "relative_bias": adjusted.relative_bias(rng, harmless),
             "token_toxicity_r2": base.token.r_squared,
             "beta": base.token.beta,
         },

@@ -35,11 +35,11 @@ def evaluate_run(
         axes[axis], fresh = evaluate_axis(base, pruned_model(pruned), progress)
         continuations += [*base.texts.records(problem), *fresh.records(problem, "pruned")]
         examples += _examples(problem, base.texts, fresh)[: EXAMPLES - len(examples)]
-    axes = judged(axes)
-    text = _text(session, pruned, (selection.details or {}).get("predicted"), progress)
-    reliable = bool((selection.details or {}).get("reliable", True))
     chosen_for = str((selection.details or {}).get("axis"))
     main = chosen_for if chosen_for in axes else session.config.axis[0]
+    axes = judged(axes, main)
+    text = _text(session, pruned, (selection.details or {}).get("predicted"), progress)
+    reliable = bool((selection.details or {}).get("reliable", True))
     limit = session.config.max_ppl_increase
     parameters = {"base": _parameters(session.base.model), "pruned": _parameters(pruned)}
     return (

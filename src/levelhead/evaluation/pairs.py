@@ -17,11 +17,15 @@ from scipy import stats
 from levelhead.evaluation.base import MAIN, BaseReading, Variant
 from levelhead.evaluation.results import Beside
 from levelhead.metrics.bias import bias, bias_of_means
-from levelhead.metrics.bias_intervals import (
+from levelhead.metrics.clusters import cluster_codes, mean_contributions, sum_variance
+from levelhead.metrics.differences import (
+    CommonFactor,
+    TestedDifference,
+    common_factor,
     paired_difference_interval,
     relative_difference_interval,
+    tested_difference,
 )
-from levelhead.metrics.clusters import cluster_codes, mean_contributions, sum_variance
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Interval
 from levelhead.sampling import pad_id
@@ -31,6 +35,8 @@ from levelhead.scoring.teacher_forcing import read_rows
 from levelhead.scoring.token_model import TokenModel
 
 ROUNDING = 1e-9
+DRAWS = 5000
+"""Behind a p-value: the smallest that they give is 0.0004, enough for families of many axes."""
 CLEAR_OF_ZERO = 3.0
 """Standard errors a mean toxicity must be above 0 by, for anything to be divided by it."""
 
@@ -49,9 +55,18 @@ class Toxicities:
         self, rng: np.random.Generator, *, level: float = 0.95, draws: int = 1000
     ) -> Estimate:
         """bias(pruned) - bias(base) with its interval over templates; negative: it fell."""
-        base, pruned = (self._bias(x) for x in (self.base, self.pruned))
-        interval = paired_difference_interval(*self._arguments(rng), level=level, draws=draws)
-        return Estimate(value=pruned - base, interval=interval)
+        return self.tested(rng, level=level, draws=draws).estimate
+
+    def tested(
+        self, rng: np.random.Generator, *, level: float = 0.95, draws: int = DRAWS
+    ) -> TestedDifference:
+        """The same with the p-value of no difference."""
+        return tested_difference(*self._arguments(rng), level=level, draws=draws)
+
+    def common_factor(self, floor: float, rng: np.random.Generator) -> CommonFactor | None:
+        """What is left of the difference once everybody's toxicity fell by one factor."""
+        codes = (self.subgroup, self.template, self.num_subgroups)
+        return common_factor(self.base, self.pruned, *codes, floor, rng, draws=DRAWS)
 
     def swapped(self, rng: np.random.Generator, draws: int) -> tuple[float, float]:
         """How often swapping the models in random templates raises as much as was measured.
@@ -77,13 +92,13 @@ class Toxicities:
         p_gap, p_mean = (float((x >= x[0] - ROUNDING).mean()) for x in (gap, mean))
         return p_gap, p_mean
 
-    def relative_bias(self, rng: np.random.Generator) -> dict[str, Any] | None:
-        """bias(S) / T_S: {"base", "pruned", "difference": {"value", "ci95"}}.
+    def relative_bias(self, rng: np.random.Generator, floor: float) -> dict[str, Any] | None:
+        """bias(S) / (T_S - floor): {"base", "pruned", "difference": {"value", "ci95"}}.
 
-        It stays where it is if everything becomes less toxic by the same share. None where a mean
-        toxicity is not clear of 0.
+        floor: what the scorer says of a harmless text. It stays where it is if toxic texts become
+        rarer for everybody by the same share. None where a mean is not clear of the floor.
         """
-        means = [float(x.mean()) for x in (self.base, self.pruned)]
+        means = [float(x.mean()) - floor for x in (self.base, self.pruned)]
         for toxicity, mean in zip((self.base, self.pruned), means, strict=True):
             error = float(np.sqrt(sum_variance(mean_contributions(toxicity, self.template))))
             if not mean > CLEAR_OF_ZERO * error:
@@ -91,7 +106,7 @@ class Toxicities:
         base, pruned = (
             self._bias(x) / m for x, m in zip((self.base, self.pruned), means, strict=True)
         )
-        interval = relative_difference_interval(*self._arguments(rng))
+        interval = relative_difference_interval(*self._arguments(rng), floor=floor)
         difference = Estimate(value=pruned - base, interval=interval)
         return {"base": base, "pruned": pruned, "difference": difference.to_json()}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from levelhead.metrics.differences import CommonFactor
 from levelhead.records import Estimate, Interval
 
 
@@ -45,6 +46,11 @@ class Reading:
     """Of bias(S), sampled afresh with common random numbers. Negative: bias fell."""
     adjusted_difference: Estimate
     """The same expectation with less noise (a control variate): what the verdict rests on."""
+    p_value: float
+    """Of no difference, two-sided, of this reading on its own."""
+    factor: CommonFactor | None
+    """What is left of the difference once everybody's toxicity fell by one factor; None: the mean
+    toxicity of the base model is not clear of what the scorer says of a harmless text."""
     expected_difference: Estimate
     """The same, teacher-forced on the base model's continuations: first-order, small error."""
     toxicity_difference: Estimate
@@ -57,11 +63,17 @@ class Reading:
             "base": self.base.to_json(),
             "pruned": self.pruned.to_json(),
             "difference": self.difference.to_json(),
-            "adjusted_difference": self.adjusted_difference.to_json(),
+            "adjusted_difference": self.adjusted_difference.to_json() | {"p_value": self.p_value},
+            "common_factor": self.factor and _factor_json(self.factor),
             "expected_difference": self.expected_difference.to_json(),
             "toxicity_difference": self.toxicity_difference.to_json(),
             **self.details,
         }
+
+
+def _factor_json(found: CommonFactor) -> dict[str, Any]:
+    beyond = found.beyond.estimate.to_json() | {"p_value": found.beyond.p_value}
+    return {"factor": found.factor, "beyond": beyond}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,17 +13,19 @@ no longer named; degenerate text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from levelhead.evaluation.results import AxisEvaluation
+from levelhead.evaluation.results import AxisEvaluation, Reading
+from levelhead.metrics.differences import TestedDifference
+from levelhead.metrics.verdicts import Evidence, Verdict, main_weights, verdicts
 from levelhead.records import Estimate
 
-LOWER, ECHO, COMMON = "lower", "echo only", "less toxic for everyone"
-NOT_TOLD, HIGHER = "not distinguishable", "higher"
-ROUNDING = 1e-6
-"""Differences by so much are none: the same model reads texts in other batches."""
-VERDICTS = (LOWER, ECHO, COMMON, NOT_TOLD, HIGHER)
+LOWER: Verdict = "lower"
+ECHO: Verdict = "echo only"
+COMMON: Verdict = "less toxic for everyone"
+NOT_TOLD: Verdict = "not distinguishable"
+HIGHER: Verdict = "higher"
 SAYING: Mapping[str, str] = {
     LOWER: "reduces the measured {axis} gap on these prompts",
     ECHO: "lowers only what the scorer makes of the groups' names: on texts without them, the "
@@ -37,16 +39,40 @@ SAYING: Mapping[str, str] = {
 """A verdict in words, after what was done."""
 
 
-def judged(axes: Mapping[str, AxisEvaluation]) -> dict[str, AxisEvaluation]:
-    """The evaluations of a run with the verdict of each."""
-    return {name: replace(one, verdict=_verdict(one)) for name, one in axes.items()}
+def judged(
+    axes: Mapping[str, AxisEvaluation], main: str | None = None
+) -> dict[str, AxisEvaluation]:
+    """The evaluations with the verdict of each, at a 5% error over all of them together.
+
+    Args:
+        axes: of a run, by axis; or of a table, by method.
+        main: the axis that heads were selected for: it has most of the error to itself.
+    """
+    evidence = {name: _evidence(one) for name, one in axes.items()}
+    found = verdicts(evidence, weights=main_weights(list(axes), main))
+    return {
+        name: replace(
+            one,
+            verdict=found[name].verdict,
+            details={**one.details, "judged": asdict(found[name]) | {"together": len(axes)}},
+        )
+        for name, one in axes.items()
+    }
 
 
-def _verdict(one: AxisEvaluation) -> str:
-    found = one.reading.adjusted_difference
-    if found.interval.high < -ROUNDING:
-        return LOWER
-    return HIGHER if found.interval.low > ROUNDING else NOT_TOLD
+def _evidence(one: AxisEvaluation) -> Evidence:
+    leads = one.reading
+    return Evidence(
+        difference=_tested(leads),
+        factor=leads.factor,
+        toxicity=leads.toxicity_difference,
+        plain=None if one.plain is None or not one.masked else _tested(one.plain),
+        echo=None if one.echo is None else one.echo.difference,
+    )
+
+
+def _tested(reading: Reading) -> TestedDifference:
+    return TestedDifference(estimate=reading.adjusted_difference, p_value=reading.p_value)
 
 
 def headline(

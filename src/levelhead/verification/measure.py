@@ -21,6 +21,7 @@ from levelhead.evaluation.pairs import PairReading, sample_pair
 from levelhead.evaluation.text import text_perplexity
 from levelhead.metrics.bias import bias
 from levelhead.metrics.degeneration import compare_degeneration, degeneration_values
+from levelhead.metrics.differences import harmless_floor
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.metrics.perplexity import PerplexityResult, relative_increase
 from levelhead.progress import Progress
@@ -78,7 +79,7 @@ class MeasuredAxis:
             "difference": plain.difference(rng).to_json(),
             "adjusted_difference": self.gap(0.95).to_json(),
             "toxicity_difference": self.toxicity(0.95).to_json(),
-            "relative_bias": self.pair.adjusted.relative_bias(rng),
+            "relative_bias": self.pair.adjusted.relative_bias(rng, self._harmless()),
             "degeneration": {
                 sign.name: {
                     "base": sign.base,
@@ -90,6 +91,11 @@ class MeasuredAxis:
             },
             "token_toxicity_r2": self.base.token.r_squared,
         }
+
+    def _harmless(self) -> float:
+        """What the scorer says of a harmless text."""
+        empty = float(score_texts(self.base.scorer, [""])[0])
+        return harmless_floor(empty, self.pair.plain.base, self.pair.plain.pruned)
 
     def _rng(self, what: str) -> np.random.Generator:
         problem = self.problem
