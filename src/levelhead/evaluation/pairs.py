@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 
 from levelhead.evaluation.base import Variant
 from levelhead.metrics.bias import bias, bias_of_means
-from levelhead.metrics.bias_intervals import (
+from levelhead.metrics.clusters import cluster_codes, mean_contributions, sum_variance
+from levelhead.metrics.differences import (
     paired_difference_interval,
     relative_difference_interval,
 )
-from levelhead.metrics.clusters import cluster_codes, mean_contributions, sum_variance
 from levelhead.progress import Progress
 from levelhead.records import Estimate
 from levelhead.sampling import pad_id
