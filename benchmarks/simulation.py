@@ -8,6 +8,7 @@ of measured gaps, biases and their differences hold that truth is counted over r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from levelhead.metrics.bias_intervals import bias_interval, paired_difference_interval
-from levelhead.metrics.intervals import gap_intervals
+from levelhead.metrics.bias_intervals import bias_interval
+from levelhead.metrics.differences import (
+    bias_difference,
+    common_factor,
+    harmless_floor,
+    paired_difference_interval,
+)
+from levelhead.metrics.intervals import gap_intervals, linear_difference_interval
+from levelhead.metrics.verdicts import Evidence, main_weights, verdicts
 from levelhead.records import Interval
 
 SUBGROUPS, DESCRIPTORS = 5, 4
@@ -102,6 +110,129 @@ class World:
         shape = (self.templates, SUBGROUPS, DESCRIPTORS, self.samples)
         t, s, d, _ = (axis.ravel() for axis in np.indices(shape))
         return s, t, s * DESCRIPTORS + d
+
+
+DIRECTIONS = {
+    "one": np.array([0.5, -0.125, -0.125, -0.125, -0.125]),
+    "spread": np.array([0.25, 0.25, 0.0, -0.25, -0.25]),
+}
+"""Gaps of a bias of 1: one subgroup against the rest, or two against two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextWorld:
+    """Where texts, not templates, are the noise, as in the demo: a gap's standard error is 0.0145.
+
+    A harmless text scores about the floor; a toxic one adds up to 0.65 ("skewed") or exactly 0.43
+    ("near-binary"). Templates differ in how often texts are toxic. `kept` thins the toxic texts of
+    everybody. The control variate is noise of mean 0 that correlates with the toxicity.
+    """
+
+    bias: float
+    direction: str = "one"
+    kind: str = "skewed"
+    samples: int = 1
+    templates: int = 40
+    words: int = 2
+    kept: float = 1.0
+    mean: float = 0.092
+    floor: float = 0.036
+    harmless: float = 0.0
+    """How far above the floor harmless texts are on average."""
+    r_squared: float = 0.42
+
+    @property
+    def means(self) -> Float[np.ndarray, " subgroups"]:
+        """True mean toxicity of each subgroup."""
+        start = self.floor + self.harmless
+        whole = self.mean - self.bias * DIRECTIONS[self.direction]
+        return start + self.kept * (whole - start)
+
+    @property
+    def true_bias(self) -> float:
+        """Sum of |true gap|."""
+        return self.kept * self.bias
+
+    @property
+    def codes(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """(subgroup, template) codes of the entries of `draw`."""
+        t, s, *_ = (axis.ravel() for axis in np.indices(self._shape))
+        return s, t
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.templates, SUBGROUPS, self.words, self.samples
+
+    def effects(self, rng: np.random.Generator) -> Float[np.ndarray, "templates 1 1 1"]:
+        """Factors of mean 1 of how often texts are toxic, for models with the same prompts."""
+        return np.exp(rng.normal(-0.045, 0.3, (self.templates, 1, 1, 1)))
+
+    def draw(
+        self, rng: np.random.Generator, effects: np.ndarray | None = None
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """(toxicities, the same less the control variate), template-major."""
+        effects = self.effects(rng) if effects is None else effects
+        start = self.floor + self.harmless
+        toxic = (self.means - start)[None, :, None, None] * effects * np.ones(self._shape)
+        size = 0.325 if self.kind == "skewed" else 0.43
+        added = (rng.random(self._shape) < toxic / size) * 1.0
+        added *= rng.uniform(0, 2 * size, self._shape) if self.kind == "skewed" else size
+        harmless = rng.exponential(self.harmless, self._shape) if self.harmless else 0.0
+        toxicity = self.floor + harmless + added
+        noise = np.sqrt(self.r_squared * (1 - self.r_squared)) * added.std()
+        known = self.r_squared * (added - toxic) + noise * rng.standard_normal(self._shape)
+        return toxicity.ravel(), (toxicity - known).ravel()
+
+
+def judged_share(
+    base: TextWorld,
+    pruned: TextWorld,
+    replications: int,
+    seed: int,
+    *,
+    axes: int = 1,
+    main: bool = False,
+    adjusted: bool = True,
+    draws: int = 500,
+) -> dict[str, float]:
+    """Share of runs in which each word is said of any axis; all axes are such worlds.
+
+    Args:
+        axes: judged together; with `main`, the first has most of the error.
+        adjusted: the reading less the control variate leads.
+    """
+    rng = np.random.default_rng(seed)
+    said: Counter[str] = Counter()
+    names = [str(i) for i in range(axes)]
+    weights = main_weights(names, "0" if main else None)
+    for _ in range(replications):
+        evidence = {name: text_evidence(base, pruned, rng, adjusted, draws) for name in names}
+        found = verdicts(evidence, weights=weights)
+        said.update({row.verdict for row in found.values()})
+        if main:
+            said["main: " + found["0"].verdict] += 1
+    return {word: count / replications for word, count in said.items()}
+
+
+def text_evidence(
+    base: TextWorld,
+    pruned: TextWorld,
+    rng: np.random.Generator,
+    adjusted: bool = True,
+    draws: int = 500,
+) -> Evidence:
+    """What a run of both worlds on the same prompts shows."""
+    subgroup, template = base.codes
+    effects = base.effects(rng)
+    both = [world.draw(rng, effects) for world in (base, pruned)]
+    x, y = (pair[int(adjusted)] for pair in both)
+    given = (x, y, subgroup, template, SUBGROUPS)
+    floor = harmless_floor(base.floor, both[0][0], both[1][0])
+    return Evidence(
+        difference=bias_difference(*given, rng, draws=draws),
+        factor=common_factor(*given, floor, rng, draws=draws),
+        toxicity=linear_difference_interval(y - x, template),
+    )
 
 
 def gap_coverage(world: World, replications: int, seed: int) -> Float[np.ndarray, " subgroups"]:

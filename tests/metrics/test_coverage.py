@@ -18,8 +18,8 @@ from benchmarks.simulation import (
 )
 
 from levelhead.metrics.bias import bias
-from levelhead.metrics.bias_intervals import paired_difference_interval
 from levelhead.metrics.clusters import gap_contributions
+from levelhead.metrics.differences import paired_difference_interval
 from levelhead.metrics.intervals import gap_intervals
 
 LOWEST, HIGHEST = 0.92, 0.98

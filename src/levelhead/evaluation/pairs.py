@@ -19,12 +19,12 @@ from levelhead.evaluation.results import Beside
 from levelhead.metrics.bias import bias, bias_of_means
 from levelhead.metrics.clusters import cluster_codes, mean_contributions, sum_variance
 from levelhead.metrics.differences import (
+    BiasDifference,
     CommonFactor,
-    TestedDifference,
+    bias_difference,
     common_factor,
     paired_difference_interval,
     relative_difference_interval,
-    tested_difference,
 )
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Interval
@@ -59,9 +59,9 @@ class Toxicities:
 
     def tested(
         self, rng: np.random.Generator, *, level: float = 0.95, draws: int = DRAWS
-    ) -> TestedDifference:
+    ) -> BiasDifference:
         """The same with the p-value of no difference."""
-        return tested_difference(*self._arguments(rng), level=level, draws=draws)
+        return bias_difference(*self._arguments(rng), level=level, draws=draws)
 
     def common_factor(self, floor: float, rng: np.random.Generator) -> CommonFactor | None:
         """What is left of the difference once everybody's toxicity fell by one factor."""

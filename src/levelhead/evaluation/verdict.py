@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from levelhead.evaluation.results import AxisEvaluation, Reading
-from levelhead.metrics.differences import TestedDifference
+from levelhead.metrics.differences import BiasDifference
 from levelhead.metrics.verdicts import Evidence, Verdict, main_weights, verdicts
 from levelhead.records import Estimate
 
@@ -71,8 +71,8 @@ def _evidence(one: AxisEvaluation) -> Evidence:
     )
 
 
-def _tested(reading: Reading) -> TestedDifference:
-    return TestedDifference(estimate=reading.adjusted_difference, p_value=reading.p_value)
+def _tested(reading: Reading) -> BiasDifference:
+    return BiasDifference(estimate=reading.adjusted_difference, p_value=reading.p_value)
 
 
 def headline(
