@@ -27,6 +27,8 @@ CLOSEST = 1e-6
 """Correlations nearer to an end of their range count as this far from it."""
 MOST_EXPLAINED = 0.99
 """Largest share of what two seeds have in common that mean toxicity may be said to explain."""
+CLEAR = 3.0
+"""Mean toxicity repeats clearly from so many standard errors of unrelated rankings on."""
 LEAST_LEFT = 1e-8
 """Product of the shares of two seeds' variance that mean toxicity leaves; less is rounding."""
 
@@ -116,15 +118,17 @@ def pair_means(scores: SeedScores) -> PairMeans | None:
     rows_used = np.concatenate([[True], used])
     means = [np.mean(group, axis=0)[rows_used] for group in (bias, residual)]
     tox, cross = (np.mean(g, axis=0)[rows_used] if g else None for g in (toxicity, across))
+    heads = float(np.mean(shared))
+    clear = CLEAR / np.sqrt((heads - 1) * len(shared))
     return PairMeans(
-        heads=float(np.mean(shared)),
+        heads=heads,
         bias_pairs=tuple(float(pair[0]) for pair in bias),
         bias=means[0],
         toxicity=tox,
         own_residual=means[1],
         corrected_residual=means[0]
         if tox is None or cross is None
-        else _corrected(means[0], tox, cross),
+        else _corrected(means[0], tox, cross, float(clear)),
     )
 
 
@@ -152,16 +156,17 @@ def _residual(
     return np.clip(out, -1, 1)
 
 
-def _corrected(bias: LeftOut, toxicity: LeftOut, across: LeftOut) -> LeftOut:
+def _corrected(bias: LeftOut, toxicity: LeftOut, across: LeftOut, clear: float) -> LeftOut:
     """Agreement of two seeds' biases that the mean toxicity without noise does not explain.
 
     A seed's mean toxicity is noisy, so a regression on it leaves some of it in; and its noise is
     that of the seed's own texts, which bias shares. Correlations between DIFFERENT seeds have
-    neither fault: of what two seeds' biases share, across^2 / toxicity is explained. Bias that is
-    an echo repeats no better than what it echoes, hence the larger of the two below the line;
-    this also holds the quotient where mean toxicity does not repeat.
+    neither fault: of what two seeds' biases share, across^2 / toxicity is explained. Where mean
+    toxicity itself does not clearly repeat (by more than `clear`) the quotient means nothing, and
+    bias is taken to repeat no better than what it would be an echo of: the larger of the two
+    stands below the line.
     """
-    below = np.maximum(toxicity, bias)
+    below = toxicity if toxicity[0] > clear else np.maximum(toxicity, bias)
     explained = np.where(below > 0, across**2 / np.where(below > 0, below, 1.0), 0.0)
     explained = np.minimum(explained, MOST_EXPLAINED)
     out: LeftOut = (bias - explained) / (1 - explained)

@@ -47,22 +47,26 @@ def of_agreement(agreed: Agreement, verdict: str) -> list[str]:
 
 
 def of_toxicity(agreed: Agreement, with_toxicity: str, verdict: str) -> list[str]:
-    """That what repeats is mean toxicity, where taking it out makes the verdict worse."""
-    if agreed.toxicity is None or verdict == with_toxicity:
-        return []
-    told = {
-        ("more than noise", "noise"): "the ranking is more than noise only because of mean "
-        "toxicity",
-        ("more than noise", "cannot tell"): "the ranking may be more than noise only because of "
-        "mean toxicity",
-        ("cannot tell", "noise"): "what repeats in the ranking is mean toxicity",
-    }[with_toxicity, verdict]
+    """That mean toxicity is what repeats, where taking it out leaves too little."""
     left, corrected = agreed.without_toxicity, agreed.without_toxicity_corrected
+    least = min(left.value, corrected.value)
+    if agreed.toxicity is None or with_toxicity == "noise":
+        return []
+    toxicity = f"mean toxicity (its own reliability is {_with_ends(agreed.toxicity)})"
+    if verdict == "noise" and with_toxicity == "more than noise":
+        told = f"the ranking is more than noise only because of {toxicity}"
+    elif verdict == "noise":
+        told = f"apart from {toxicity} the ranking is mostly noise"
+    elif with_toxicity == "more than noise" and verdict == "cannot tell":
+        told = f"the ranking may be more than noise only because of {toxicity}"
+    elif agreed.reliability.value >= MIN_RELIABILITY > least:
+        told = f"much of what repeats in the ranking is {toxicity}"
+    else:
+        return []
     return [
-        f"{told}, which repeats by itself (reliability {_with_ends(agreed.toxicity)}): with it "
-        f"taken out, the reliability of the ranking by bias is {_with_ends(left)}, and "
-        f"{_with_ends(corrected)} where the noise of mean toxicity is allowed for; rank heads by "
-        "another measure, or score more texts"
+        f"{told}: with it taken out, the reliability of the ranking by bias is {_with_ends(left)}, "
+        f"and {_with_ends(corrected)} where the noise of mean toxicity is allowed for; rank heads "
+        "by a bias that mean toxicity does not move"
     ]
 
 
