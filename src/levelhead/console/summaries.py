@@ -76,28 +76,40 @@ def _reliability(axis: str, details: Mapping[str, Any]) -> str:
 def diagnosis_summary(diagnosis: Mapping[str, Any]) -> None:
     """The table of a diagnosis, then every finding as a sentence, all on standard output."""
     console = Console()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("axis", overflow="fold")
-    for name in ("seeds", "heads", "Spearman", "reliability", "overlap\n(chance)"):
+    for name in ("Spearman", "reliability", "without\ntoxicity", "overlap"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict", min_width=9)
     for axis, found in diagnosis["axes"].items():
-        table.add_row(
-            escape(visible(axis)),
-            str(len(found["seeds"])),
-            str(found["heads"]),
-            _number(found["seed_spearman"], ".2f", found["seed_spearman_ci95"]),
-            _number(found["reliability"], ".2f"),
-            f"{_number(found['overlap'], '.0%')} ({_number(found['overlap_chance'], '.0%')})",
-            _verdict(found),
-        )
+        _add_ranking(table, axis, f"{found['heads']} heads x {len(found['seeds'])}", found)
+        for mode, within in found["within_modes"].items():
+            _add_ranking(table, f"{mode} mode", f"{_number(within['heads'], '.0f')} heads", within)
     console.print(table)
     console.print(
-        "Spearman: of two seeds' rankings, mean over pairs, with a 95% interval. Reliability: of "
-        "the mean over all seeds. Overlap: of the heads that two seeds would prune."
+        "Heads x seeds. Spearman: of two seeds' rankings, mean over pairs. Reliability, with its "
+        "95% interval: of the mean over all seeds; without toxicity: of what is left when mean "
+        "toxicity is taken out. Overlap: of the heads that two seeds would prune, in brackets "
+        "what chance gives, p the probability of as much by chance. Verdict: more than noise "
+        "where all intervals lie at or above 0.5, noise where one lies below it."
     )
     for warning in diagnosis["warnings"]:
         console.print(f"- {escape(visible(warning))}")
+
+
+def _add_ranking(table: Table, name: str, counts: str, found: Mapping[str, Any]) -> None:
+    """A row of the table of a diagnosis: of an axis, or of one mode of it."""
+    spearman = _number(found["seed_spearman"], ".2f")
+    reliabilities = [
+        _number(found[key], ".2f", found[f"{key}_ci95"])
+        for key in ("reliability", "reliability_without_toxicity")
+    ]
+    overlap = ""
+    if "overlap" in found:
+        share, chance = (_number(found[key], ".0%") for key in ("overlap", "overlap_chance"))
+        overlap = f"{share} ({chance})\np = {_number(found['overlap_p'], '.2g')}"
+    label = f"{escape(visible(name))}\n{counts}"
+    table.add_row(label, spearman, *reliabilities, overlap, _verdict(found))
 
 
 def _number(value: float | None, form: str, interval: Sequence[float] | None = None) -> str:
@@ -107,9 +119,10 @@ def _number(value: float | None, form: str, interval: Sequence[float] | None = N
     return f"{value:{form}}{ends}"
 
 
+COLOURS = {"more than noise": "green", "noise": "red", "cannot tell": "yellow"}
+
+
 def _verdict(found: Mapping[str, Any]) -> str:
-    if found["reliable"]:
-        return "[green]reliable[/green]"
-    if found["bimodal"]:
-        return "[red]bimodal[/red]"
-    return "[yellow]unknown[/yellow]" if found["reliability"] is None else "[red]noise[/red]"
+    verdict = found["verdict"]
+    said = f"[{COLOURS[verdict]}]{verdict}[/]"
+    return f"{said}\n[red](bimodal)[/]" if found.get("bimodal") else said

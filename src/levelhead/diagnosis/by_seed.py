@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from levelhead.errors import ScoreTableError
 from levelhead.records import Head
@@ -47,6 +47,14 @@ class SeedScores:
             mean_toxicity=self.mean_toxicity[kept],
             ppl=self.ppl[kept],
         )
+
+    def of_heads(self, kept: Bool[np.ndarray, "seeds heads"]) -> SeedScores:
+        """All seeds, with the heads of each that are kept; the others lack the seed."""
+        grids = {
+            name: np.where(kept, getattr(self, name), np.nan)
+            for name in ("bias", "mean_toxicity", "ppl")
+        }
+        return replace(self, **grids)
 
 
 def read_by_seed(path: str | Path) -> tuple[SeedScores, ...]:

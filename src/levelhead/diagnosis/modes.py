@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from levelhead.diagnosis.by_seed import SeedScores
@@ -102,6 +102,23 @@ def modes(values: Float[np.ndarray, " heads"], heads: list[Head]) -> Modes | Non
         switches_by_chance=2 * in_high * (n - in_high) / n,
         first_switch=heads[switch[0]],
     )
+
+
+def in_high_mode(scores: SeedScores, found: dict[int, Modes]) -> Bool[np.ndarray, "seeds heads"]:
+    """Which heads stand in the high mode of their seed, where some seed has two modes.
+
+    A seed's heads are divided half way between its two modes; a seed with one mode, half way
+    between the modes of the others. A head that lacks a seed stands in neither.
+
+    Args:
+        scores: the seeds.
+        found: by seed, what `modes` found; not empty.
+    """
+    middle = {seed: (m.low + m.high) / 2 for seed, m in found.items()}
+    others = float(np.mean(list(middle.values())))
+    cut = np.array([middle.get(seed, others) for seed in scores.seeds])
+    high: Bool[np.ndarray, "seeds heads"] = scores.mean_toxicity >= cut[:, None]
+    return high
 
 
 def _spread(

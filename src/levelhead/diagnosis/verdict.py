@@ -1,19 +1,23 @@
-"""What a by-seed table is worth: the diagnosis of every axis, and the words for it."""
+"""What a by-seed table is worth: the diagnosis of every axis, and its verdict."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from levelhead.diagnosis.agreement import Agreement, Overlap, agreement, set_overlap
+from levelhead.diagnosis import words
+from levelhead.diagnosis.agreement import Agreement, agreement
 from levelhead.diagnosis.by_seed import SeedScores
-from levelhead.diagnosis.modes import FEWEST_HEADS, Drift, Modes, drift, modes
+from levelhead.diagnosis.modes import Drift, Modes, drift, in_high_mode, modes
+from levelhead.diagnosis.overlap import set_overlap
+from levelhead.records import Estimate
 from levelhead.scores import MIN_RELIABILITY
 from levelhead.selection.rules import check_shares
+
+Verdict = Literal["more than noise", "noise", "cannot tell"]
 
 
 def diagnose_axes(
@@ -21,16 +25,23 @@ def diagnose_axes(
 ) -> dict[str, Any]:
     """The diagnosis of a table, as `levelhead diagnose --json` prints it.
 
-    An axis is `reliable` where all of this holds, else the ranking should not be acted on:
+    The `verdict` on an axis rests on the reliability of the mean over its seeds, which is the
+    share of the variance of that ranking that is no noise, and on `MIN_RELIABILITY`, one half of
+    it. Three reliabilities count: of the ranking by bias as it is; of what is left of it when the
+    seed's own mean toxicity is taken out; and of what is left when the noise of mean toxicity is
+    allowed for (`levelhead.diagnosis.repetition`).
 
-    - the reliability of the mean over its seeds is at least `MIN_RELIABILITY`: below it, another
-      such set of seeds would share less than a quarter of the variance of its ranks;
-    - two seeds agree by more than pure noise does in one table of a hundred. With the many heads
-      of real models that follows from the first; with 20 heads, noise can reach 0.5;
-    - no seed is bimodal. Seeds broken in the same way agree with each other, so the reliability
-      of a broken run means nothing.
+    - `more than noise`: the 95% intervals of all three lie at or above `MIN_RELIABILITY`, and two
+      seeds agree by more than pure noise does in one table of a hundred (with two dozen heads or
+      fewer, noise can reach much).
+    - `noise`: the interval of at least one lies below `MIN_RELIABILITY`. More than half of the
+      variance of the ranking is noise, or what repeats in it is mean toxicity and not bias.
+    - `cannot tell`: everything else; also where fewer than two seeds can be compared, and where a
+      seed is bimodal: seeds broken in the same way agree with each other. Then the ranking within
+      each mode has a verdict of its own, by the same rule.
 
-    Drift and uneven overlap only warn: a clean procedure can show both.
+    `verdict_with_toxicity` is the verdict by the first of the three alone. `reliable` is whether
+    the verdict is `more than noise`. Drift and overlap only warn: a clean procedure can show both.
 
     Args:
         axes: what `read_by_seed` returns.
@@ -54,37 +65,75 @@ def _diagnose_axis(
 ) -> tuple[dict[str, Any], list[str]]:
     kept, warnings = _replicates(scores)
     usable = scores.of_seeds(kept)
-    agreed = agreement(usable, np.random.default_rng(0))  # a table has one diagnosis
+    agreed = agreement(usable)
     overlap = set_overlap(usable, gamma, alpha)
     two_modes = _modes(scores)
     drifts = {seed: d for seed, d in drift(scores).items() if seed not in two_modes}
-    beyond_chance = agreed is not None and agreed.spearman > agreed.chance
-    reliable = (
-        agreed is not None
-        and agreed.reliability >= MIN_RELIABILITY
-        and beyond_chance
-        and not two_modes
-    )
-    data = {
-        "seed_spearman": agreed and agreed.spearman,
-        "seed_spearman_ci95": agreed and [agreed.interval.low, agreed.interval.high],
-        "seed_spearman_range": agreed and list(agreed.range),
-        "seed_spearman_chance": agreed and agreed.chance,
-        "reliability": agreed and agreed.reliability,
+    within = _within_modes(usable, two_modes)
+    ranking = _ranking(agreed)
+    if two_modes:
+        ranking |= {"verdict": "cannot tell", "verdict_with_toxicity": "cannot tell"}
+    data = ranking | {
+        "reliable": ranking["verdict"] == "more than noise",
         "overlap": overlap and overlap.share,
         "overlap_range": overlap and list(overlap.range),
         "overlap_chance": overlap and overlap.chance,
-        "reliable": reliable,
+        "overlap_p": overlap and overlap.p,
         "seeds": list(scores.seeds),
         "heads": len(scores.heads),
         "bimodal": bool(two_modes),
         "modes": {str(seed): _json(m) for seed, m in two_modes.items()},
+        "within_modes": {
+            name: {"heads": a and a.heads} | _ranking(a) for name, a in within.items()
+        },
         "drift": {str(seed): _json(d) for seed, d in drifts.items()},
     }
-    warnings += _agreement_warnings(agreed, len(scores.seeds))
-    warnings += _overlap_warnings(overlap, agreed, alpha)
-    warnings += _mode_warnings(scores, two_modes, drifts)
-    return data, warnings
+    if agreed is None:
+        warnings += words.unknown(len(scores.seeds))
+    elif not two_modes:
+        warnings += words.of_agreement(agreed, data["verdict_with_toxicity"])
+        warnings += words.of_toxicity(agreed, data["verdict_with_toxicity"], data["verdict"])
+    warnings += words.of_overlap(overlap, agreed, alpha)
+    warnings += words.of_modes(two_modes)
+    for name, a in within.items():
+        warnings += words.within_mode(name, a, data["within_modes"][name]["verdict"])
+    return data, warnings + words.of_drift(scores, drifts)
+
+
+def _ranking(agreed: Agreement | None) -> dict[str, Any]:
+    """Verdicts and numbers of one ranking; null where they cannot be known."""
+    plain, left = _verdicts(agreed)
+    out: dict[str, Any] = {"verdict": left, "verdict_with_toxicity": plain}
+    estimates = {
+        "seed_spearman": agreed and agreed.spearman,
+        "reliability": agreed and agreed.reliability,
+        "toxicity_reliability": agreed and agreed.toxicity,
+        "reliability_without_toxicity": agreed and agreed.without_toxicity,
+        "reliability_without_toxicity_corrected": agreed and agreed.without_toxicity_corrected,
+    }
+    for name, found in estimates.items():
+        out[name] = found and found.value
+        out[f"{name}_ci95"] = found and [found.interval.low, found.interval.high]
+    out["seed_spearman_range"] = agreed and list(agreed.range)
+    out["seed_spearman_chance"] = agreed and agreed.chance
+    return out
+
+
+def _verdicts(agreed: Agreement | None) -> tuple[Verdict, Verdict]:
+    """(of the ranking as it is, of the ranking by bias): the rule of `diagnose_axes`."""
+    if agreed is None:
+        return "cannot tell", "cannot tell"
+    chance = agreed.spearman.value > agreed.chance
+    left = [agreed.without_toxicity, agreed.without_toxicity_corrected]
+    return _verdict([agreed.reliability], chance), _verdict([agreed.reliability, *left], chance)
+
+
+def _verdict(reliabilities: Sequence[Estimate], beyond_chance: bool) -> Verdict:
+    if beyond_chance and all(found.interval.low >= MIN_RELIABILITY for found in reliabilities):
+        return "more than noise"
+    if any(found.interval.high < MIN_RELIABILITY for found in reliabilities):
+        return "noise"
+    return "cannot tell"
 
 
 def _json(found: Modes | Drift) -> dict[str, Any]:
@@ -101,6 +150,17 @@ def _modes(scores: SeedScores) -> dict[int, Modes]:
         if seen is not None:
             found[seed] = seen
     return found
+
+
+def _within_modes(scores: SeedScores, found: dict[int, Modes]) -> dict[str, Agreement | None]:
+    """Agreement of the seeds on the heads that stand in the low, or high, mode of both."""
+    if not found:
+        return {}
+    high = in_high_mode(scores, found)
+    return {
+        "low": agreement(scores.of_heads(~high)),
+        "high": agreement(scores.of_heads(high)),
+    }
 
 
 def _replicates(scores: SeedScores) -> tuple[list[int], list[str]]:
@@ -135,71 +195,3 @@ def _same(scores: SeedScores, i: int, j: int) -> bool:
         np.array_equal(grid[i], grid[j], equal_nan=True)
         for grid in (scores.bias, scores.mean_toxicity)
     )
-
-
-def _agreement_warnings(agreed: Agreement | None, seeds: int) -> list[str]:
-    if agreed is None:
-        why = "one seed" if seeds == 1 else "fewer than two seeds that can be compared"
-        return [
-            f"with {why} the reliability of the ranking cannot be known; score again with another "
-            "seed"
-        ]
-    pair = f"two seeds agree by a Spearman correlation of {agreed.spearman:.2f}"
-    if agreed.reliability < MIN_RELIABILITY:
-        return [
-            f"the ranking of heads is mostly noise (reliability of the mean over {agreed.seeds} "
-            f"seeds {agreed.reliability:.2f}, below {MIN_RELIABILITY}; {pair}); "
-            f"{_more_seeds(agreed.spearman)}"
-        ]
-    if agreed.spearman <= agreed.chance:
-        return [
-            f"{pair}, and with so few heads noise alone reaches {agreed.chance:.2f} in one table "
-            "of a hundred; more seeds are needed to tell"
-        ]
-    return []
-
-
-def _more_seeds(spearman: float) -> str:
-    """How many seeds would reach `MIN_RELIABILITY`, by the Spearman-Brown formula."""
-    if spearman <= 0.02:
-        return "no number of seeds can be foretold to help: there may be nothing to rank"
-    odds = MIN_RELIABILITY / (1 - MIN_RELIABILITY)
-    return f"the mean over about {math.ceil(odds * (1 - spearman) / spearman)} would reach it"
-
-
-def _overlap_warnings(overlap: Overlap | None, agreed: Agreement | None, alpha: float) -> list[str]:
-    if overlap is None:
-        few = f"alpha={alpha} prunes none of so few heads, so no sets can be compared"
-        return [few] if agreed is not None else []
-    if overlap.share <= overlap.chance:
-        return [
-            f"two seeds choose the same {overlap.share:.0%} of the heads to prune; chance gives "
-            f"{overlap.chance:.0%}"
-        ]
-    return []
-
-
-def _mode_warnings(
-    scores: SeedScores, two_modes: dict[int, Modes], drifts: dict[int, Drift]
-) -> list[str]:
-    warnings = [
-        f"seed {seed} is bimodal: without one head, mean toxicity is near {m.low:.3g} "
-        f"({m.heads_low} heads) or near {m.high:.3g} ({m.heads_high} heads); one head does not "
-        f"move it so far. It switches {m.switches} times along head ids "
-        f"({m.switches_by_chance:.0f} by chance), first at layer {m.first_switch[0]}, head "
-        f"{m.first_switch[1]}: two procedures seem to be mixed; find what changed and score again"
-        for seed, m in two_modes.items()
-    ]
-    for seed, d in drifts.items():
-        known = "" if len(scores.seeds) > 1 else "; it may also be a difference between layers"
-        warnings.append(
-            f"seed {seed} drifts: its mean toxicity moves with the head id (neighbours correlate "
-            f"by {d.correlation:.2f}), most at layer {d.change[0]}, head {d.change[1]}, from "
-            f"{d.before:.3g} to {d.after:.3g}{known}"
-        )
-    if len(scores.heads) < FEWEST_HEADS:
-        warnings.append(
-            f"{len(scores.heads)} heads are too few to look for two modes or drift "
-            f"({FEWEST_HEADS} are needed)"
-        )
-    return warnings
