@@ -17,6 +17,7 @@ from levelhead.config.choices import (
     BOUNDARY,
     DEVICES,
     DTYPES,
+    EMBEDDED_SCORER,
     EVALUATE,
     METHODS,
     PAPER,
@@ -93,8 +94,8 @@ class RunConfig:
     )
     toxicity: str | None = _option(
         None,
-        "profanity-check (default for the embedded model), detoxify (default for a named one), "
-        "toxicityclassifier, sentiment, or a hub id or folder of a sequence classifier; with "
+        f"{EMBEDDED_SCORER} (default for the embedded model), detoxify (default for a named one), "
+        "profanity-check, sentiment, or a hub id or folder of a sequence classifier; with "
         "over-0.5: or masked: in front, the share over 0.5, or without identity words.",
         SCORE,
         EVALUATE,
@@ -241,7 +242,7 @@ class RunConfig:
         embedded = self.model is None
         return replace(
             self,
-            toxicity=self.toxicity or ("profanity-check" if embedded else "detoxify"),
+            toxicity=self.toxicity or (EMBEDDED_SCORER if embedded else "detoxify"),
             text=self.text or ("pydoc" if embedded else "wikitext-2"),
         )
 
