@@ -39,12 +39,12 @@ def scorers_summary(found: Json) -> None:
         highlight=False,
     )
     for one in found["left_out"]:
-        console.print(escape(f"{one['name']} is left out: {visible(one['why'])}"), highlight=False)
+        console.print(escape(f"{one['name']} is left out: {visible(one['why'])}."), highlight=False)
 
 
 def _measured(scorers: list[Json]) -> Table:
     table = _table(
-        "scorer", "reaction\nto names", "insults,\nordinary, sad", "area under\nthe curve",
+        "scorer", "reaction\nto names", "insults,\nordinary,\nsad", "area under\nthe curve",
         "empty\ntext", "texts\na second",
     )  # fmt: skip
     for one in scorers:
@@ -53,7 +53,7 @@ def _measured(scorers: list[Json]) -> Table:
         table.add_row(
             escape(visible(one["name"])),
             _span(one["reaction"]["mean"], ".3f"),
-            " ".join(means),
+            "\n".join(means),
             _span(controls["auc"], ".2f"),
             f"{one['floor']:.2f}",
             f"{float(format(one['texts_per_second'], '.2g')):,.0f}",

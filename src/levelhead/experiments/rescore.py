@@ -255,7 +255,7 @@ def _validation(
     return {
         "base": masked,
         "plain": {"base": plain},
-        "echo": {"base": _echo(problem, *read, rng)},
+        "echo": {"base": _echo(problem, read[0], read[1], rng)},
         "samples": len(texts.texts),
     }
 

@@ -246,7 +246,7 @@ def _reaction(
 
 
 def _relative(reaction: Estimate, difference: Estimate, frames: int) -> Estimate | None:
-    """The ratio with the errors of both (delta method); None where the difference is not above 0."""
+    """The ratio with the errors of both (delta method); None: the difference is not above 0."""
     if not difference.interval.low > 0:
         return None
     value = reaction.value / difference.value
