@@ -90,7 +90,7 @@ def _chosen(found: Json) -> str:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(first, overflow="fold")
+    table.add_column(first, overflow="fold", min_width=18)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
