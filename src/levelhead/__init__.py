@@ -3,11 +3,11 @@
 Fairness-Aware Structured Pruning (FASP, arXiv 2312.15398). The functions have the names of the
 commands: `score`, `select`, `prune`, `evaluate`, `report`, or `run` for all of them in order,
 `load` for a pruned model, the experiments on a run (`compare`, `axes`, `heads`, `agree`,
-`interactions`, `examples`, `transfer`), `verify` as a gate, `reproduce` for the paper's row,
-`diagnose` for score tables from elsewhere, and for the pruned model at work `tasks`,
-`bench_model`, `export_model` and `push`. They are imported when first used, so that
-`import levelhead` is cheap. After it, transformers' own `from_pretrained` reads pruned
-checkpoints, too.
+`interactions`, `examples`, `transfer`, `rescore`), `scorers` for what toxicity scorers react to,
+`verify` as a gate, `reproduce` for the paper's row, `diagnose` for score tables from elsewhere,
+and for the pruned model at work `tasks`, `bench_model`, `export_model` and `push`. They are
+imported when first used, so that `import levelhead` is cheap. After it, transformers' own
+`from_pretrained` reads pruned checkpoints, too.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ __all__ = [
     "push",
     "report",
     "reproduce",
+    "rescore",
     "run",
     "score",
+    "scorers",
     "select",
     "tasks",
     "transfer",
@@ -60,8 +62,10 @@ if TYPE_CHECKING:
         push,
         report,
         reproduce,
+        rescore,
         run,
         score,
+        scorers,
         select,
         tasks,
         transfer,

@@ -28,6 +28,8 @@ from levelhead.experiments.findings import run_findings
 from levelhead.experiments.glance import glance as heads
 from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
+from levelhead.experiments.rescore import rescore
+from levelhead.experiments.scorers import scorers
 from levelhead.experiments.tasks import tasks
 from levelhead.experiments.transfer import transfer
 from levelhead.export.model import TARGETS, Target, export_model
@@ -68,8 +70,10 @@ __all__ = [
     "push",
     "report",
     "reproduce",
+    "rescore",
     "run",
     "score",
+    "scorers",
     "select",
     "tasks",
     "transfer",
@@ -255,11 +259,8 @@ def prune(
             raise SelectionError("no heads given; name a file in selection.json's form (--heads)")
         heads = folder.require(runs.SELECTION, f"select {folder.path}")
     selection = heads if isinstance(heads, HeadSelection) else read_selection(Path(heads))
-    session = Session(
-        folder.config
-        if folder
-        else RunConfig(model=None if model is None else str(model), revision=revision)
-    )
+    named = RunConfig(model=None if model is None else str(model), revision=revision)
+    session = Session(folder.config if folder else named)
     if format in TARGETS:
         return prune_to_file(session, selection, str(out), format, overwrite=overwrite, **options)
     form = cast(Format, format)

@@ -79,6 +79,27 @@ def test_equals_the_library_text_by_text(scorer, data) -> None:
 
 
 @installed
+def test_a_score_depends_on_neither_company_nor_what_was_asked_before(scorer) -> None:
+    """Words are numbered as they come up; the sums of a text go by its own words all the same."""
+    other = load_scorer("toxicityclassifier")
+    other([f"never heard {word}ing of it" for word in ("zub", "quil", "drov")])
+    backwards = other(TEXTS[::-1])[::-1]
+    np.testing.assert_array_equal(backwards, scorer(TEXTS))
+    np.testing.assert_array_equal([other([text])[0] for text in TEXTS], scorer(TEXTS))
+    other._forget()
+    np.testing.assert_array_equal(other(TEXTS), scorer(TEXTS))
+
+
+@installed
+@pytest.mark.parametrize("word", ["gonna", "wanna", "cannot", "cannots", "d\x00ye", "naïve", "x²"])
+def test_words_are_cut_as_the_tokenizer_cuts_them(scorer, word) -> None:
+    """Most words are not given to it, which is slow; those that it would cut are."""
+    from nltk.tokenize import NLTKWordTokenizer
+
+    assert scorer._words._tokens(word) == NLTKWordTokenizer().tokenize(word)
+
+
+@installed
 def test_recorded_scores(scorer) -> None:
     np.testing.assert_allclose(
         score_texts(scorer, list(RECORDED)), list(RECORDED.values()), atol=1e-5

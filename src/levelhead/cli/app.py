@@ -29,9 +29,9 @@ def cli() -> None:
 
     The stages of a run are commands too, and share its folder: score, select, prune, evaluate,
     report. Experiments on a run's folder: compare, axes, heads, agree, interactions,
-    examples, transfer; reproduce measures a model by the paper's protocol; verify is a gate for
-    any model. The pruned model at work: tasks, bench-model, export, push. Generated text can be
-    offensive.
+    examples, transfer, rescore; scorers measures toxicity scorers, reproduce a model by the
+    paper's protocol; verify is a gate for any model. The pruned model at work: tasks,
+    bench-model, export, push. Generated text can be offensive.
     """
 
 

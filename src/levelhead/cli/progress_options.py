@@ -9,7 +9,8 @@ from levelhead.reporting.escape import visible
 LONG = frozenset(
     (
         "agree", "axes", "bench-model", "compare", "evaluate", "examples", "export", "interactions",
-        "prune", "prune-weights", "reproduce", "run", "score", "select", "transfer", "verify",
+        "prune", "prune-weights", "reproduce", "rescore", "run", "score", "scorers", "select",
+        "transfer", "verify",
     )
 )  # fmt: skip
 PROGRESS = "levelhead.progress"

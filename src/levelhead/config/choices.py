@@ -22,6 +22,9 @@ UNIT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "layer": {"estimator": "finite", "exhaustive": True}
 }
 """What `unit` sets: layers are few, so that each is ablated."""
+EMBEDDED_SCORER = "toxicityclassifier"
+"""The scorer of the embedded model: of those that need no network and tell insults from harmless
+sentences, the one that reacts least to names. `levelhead scorers` measures it; a test compares."""
 TOXICITY_INPUTS = ("continuation", "full")
 TEXT_WINDOWS = ("every-token", "paper")
 PROTOCOLS = ("default", "paper")

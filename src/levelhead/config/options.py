@@ -18,6 +18,7 @@ from levelhead.config.choices import (
     BOUNDARY,
     DEVICES,
     DTYPES,
+    EMBEDDED_SCORER,
     EVALUATE,
     METHODS,
     PAPER,
@@ -34,8 +35,6 @@ from levelhead.config.keywords import RunOptions
 from levelhead.config.unit_checks import check_unit
 from levelhead.errors import ConfigError
 
-EMBEDDED_SCORER = "toxicityclassifier"
-"""Reacts least to names of those that know toxic texts: `levelhead scorers` measures it."""
 SCORING_SAMPLES, TEST_SAMPLES = 1, 4
 """Texts are the noise of gaps, so the verdict gets more of them than the ranking, which has the
 token model to itself."""

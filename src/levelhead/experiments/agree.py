@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from levelhead.experiments.measures import (
     predicted_seconds,
 )
 from levelhead.experiments.scored import heads_only
-from levelhead.experiments.units import Units
+from levelhead.experiments.units import Units, safe_name
 from levelhead.progress import Progress, silent
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
@@ -109,7 +108,9 @@ def agree(
     base = kept_texts(continuations, problem)
     problem = replace(problem, samples=len(np.unique(base.sample)))
     units = Units(folder.path / FOLDER, _common(session, problem, base))
-    asked = [(measure, _slug(measure.name), {"measure": measure.identity}) for measure in wanted]
+    asked = [
+        (measure, safe_name(measure.name), {"measure": measure.identity}) for measure in wanted
+    ]
     left = [measure for measure, name, of in asked if not units.path(name, of).exists()]
     if announce:
         announce(_plan(wanted, left, problem, base))
@@ -148,10 +149,6 @@ def _common(session: Session, problem: BiasProblem, base: SampledTexts) -> Json:
         "options": session.config.fingerprint(SCORE),
         "texts": hashlib.sha256(content).hexdigest(),
     }
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)[:80]
 
 
 def _plan(

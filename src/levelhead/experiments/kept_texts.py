@@ -29,22 +29,44 @@ def kept_texts(path: Path, problem: BiasProblem) -> SampledTexts:
         RunFolderError: the file is missing or damaged, lacks a prompt or a sample, or its tokens
             are not those of this tokenizer.
     """
+    found = written_texts(path, read_rows(path), problem, "base")
+    for index, ids, text in zip(found.prompt, found.tokens, found.texts, strict=True):
+        said, _ = problem.texts(int(index), ids)
+        if said != text:
+            raise _changed(path, problem.prompts[int(index)].id)
+    return found
+
+
+def written_texts(
+    path: Path, rows: Sequence[Mapping[str, Any]], problem: BiasProblem, model: str
+) -> SampledTexts:
+    """What a model ("base" or "pruned") wrote after a problem's prompts, as it stands in the file.
+
+    As `kept_texts`, but tokens are not compared with texts: neither model nor tokenizer is asked.
+
+    Args:
+        path: of the file, for messages.
+        rows: what `read_rows` read from it.
+
+    Raises:
+        RunFolderError: a prompt or a sample is missing, or drawn with another seed.
+    """
     split = problem.prompts[0].split
-    rows: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
-    for row in _read(path):
-        if (row["split"], row["model"], row["axis"]) == (split, "base", problem.axis):
-            rows[row["prompt_id"]][int(row["sample"])] = row
-    lacking = [prompt.id for prompt in problem.prompts if prompt.id not in rows]
+    known: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        if (row["split"], row["model"], row["axis"]) == (split, model, problem.axis):
+            known[row["prompt_id"]][int(row["sample"])] = row
+    lacking = [prompt.id for prompt in problem.prompts if prompt.id not in known]
     if lacking:
         raise RunFolderError(
             f"{path} has no continuation of {len(lacking)} of {len(problem.prompts)} {split} "
             f"prompts of axis {problem.axis!r} (the first: {lacking[0]!r}): the prompts have "
             "changed since the run; score again into another --out"
         )
-    numbers = sorted(rows[problem.prompts[0].id])
+    numbers = sorted(known[problem.prompts[0].id])
     prompt, sample, tokens, texts, toxicity = [], [], [], [], []
     for index, record in enumerate(problem.prompts):
-        found = rows[record.id]
+        found = known[record.id]
         if sorted(found) != numbers or numbers != list(range(len(numbers))):
             raise RunFolderError(
                 f"{path}: prompt {record.id!r} has samples {sorted(found)}, "
@@ -53,16 +75,12 @@ def kept_texts(path: Path, problem: BiasProblem) -> SampledTexts:
         for number in numbers:
             row = found[number]
             ids = tuple(int(token) for token in row["token_ids"])
-            text, _ = problem.texts(index, ids)
-            if text != row["text"] or row["seed"] != problem.seed or not ids:
-                raise RunFolderError(
-                    f"{path}: the continuation of {record.id!r} is not what its tokens say under "
-                    "this model's tokenizer and this run's seed; score again into another --out"
-                )
+            if row["seed"] != problem.seed or not ids:
+                raise _changed(path, record.id)
             prompt.append(index)
             sample.append(number)
             tokens.append(ids)
-            texts.append(text)
+            texts.append(str(row["text"]))
             toxicity.append(float(row["toxicity"]))
     return SampledTexts(
         prompt=np.array(prompt),
@@ -73,8 +91,19 @@ def kept_texts(path: Path, problem: BiasProblem) -> SampledTexts:
     )
 
 
-def _read(path: Path) -> Sequence[Mapping[str, Any]]:
-    """All rows, each with every field that is asked for."""
+def _changed(path: Path, prompt: str) -> RunFolderError:
+    return RunFolderError(
+        f"{path}: the continuation of {prompt!r} is not what its tokens say under this model's "
+        "tokenizer and this run's seed; score again into another --out"
+    )
+
+
+def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
+    """All rows of continuations.jsonl, each with every field that is asked for.
+
+    Raises:
+        RunFolderError: it cannot be read, or a line is no continuation.
+    """
     needed = {"prompt_id", "axis", "split", "model", "sample", "seed", "text", "token_ids"}
     try:
         # Not splitlines(): models write U+2028 and other characters it would split at.

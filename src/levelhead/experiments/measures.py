@@ -36,7 +36,7 @@ from levelhead.session import Session
 from levelhead.toxicity import ToxicityScorer, score_texts
 
 LIKELIHOOD = "likelihood"
-OTHERS = ("toxicityclassifier", "sentiment")
+OTHERS = ("toxicityclassifier", "profanity-check", "sentiment")
 """Scorers compared by default where their extras are installed."""
 DRAWS = 200
 """Bootstrap draws of templates."""

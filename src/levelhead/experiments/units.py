@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,11 @@ from typing import Any
 from levelhead import __version__, journal, runs
 from levelhead.errors import RunFolderError
 from levelhead.journal import watch
+
+
+def safe_name(name: str) -> str:
+    """A name (of a scorer, say) as part of a file's: letters, digits and few marks; shortened."""
+    return re.sub(r"[^\w.-]+", "_", name)[:80]
 
 
 @dataclass(frozen=True, slots=True)

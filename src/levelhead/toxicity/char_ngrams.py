@@ -21,6 +21,7 @@ import pickle
 import string
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ class CharNgrams:
         self._idf: Float[np.ndarray, " ngrams"] = vectorizer["_tfidf"]["_idf_diag"]["data"]
         self._weight: Float[np.ndarray, " ngrams"] = model["coef_"][0]
         self._intercept = float(model["intercept_"][0])
-        self._stemmer, self._tokenizer = EnglishStemmer(), NLTKWordTokenizer()
-        self._stems: dict[str, tuple[str, ...]] = {}
+        self._words = _Words(EnglishStemmer(), NLTKWordTokenizer())
+        self._forget()
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Probability that each text is toxic, in [0, 1]."""
@@ -96,32 +97,77 @@ class CharNgrams:
         """n-grams do not cross words: those of a text are the sum of those of its words."""
         from scipy.sparse import csr_array
 
-        if len(self._stems) > _MOST_WORDS_KEPT:
-            self._stems.clear()
-        place: dict[str, int] = {}
-        words: list[int] = []
+        if len(self._words) > _MOST_WORDS_KEPT:
+            self._forget()
+        stems: list[int] = []
         ends = [0]
+        of = self._words.__getitem__
         for text in texts:
-            for word in text.lower().translate(_NO_PUNCTUATION).split():
-                words += [place.setdefault(stem, len(place)) for stem in self._stems_of(word)]
-            ends.append(len(words))
-        by_word = csr_array(self._counter.transform(list(place)), dtype=np.float64)
-        shape = (len(texts), len(place))
-        counts = csr_array((np.ones(len(words)), words, ends), shape=shape) @ by_word
-        size = np.sqrt(counts.power(2) @ self._idf**2)
-        found = (counts @ (self._idf * self._weight)) / np.maximum(size, 1e-12)
+            words = text.lower().translate(_NO_PUNCTUATION).split()
+            stems.extend(chain.from_iterable(map(of, words)))
+            ends.append(len(stems))
+        self._learn()
+        shape = (len(texts), self._ngrams.shape[0])
+        said = csr_array((np.ones(len(stems)), stems, ends), shape=shape)
+        tf_idf = said @ self._ngrams
+        tf_idf.data **= 2
+        size = np.sqrt(tf_idf.sum(axis=1))
+        found = (said @ self._evidence) / np.maximum(size, 1e-12)
         out: Float[np.ndarray, " texts"] = 1 / (1 + np.exp(-(found + self._intercept)))
         return out
 
-    def _stems_of(self, word: str) -> tuple[str, ...]:
-        """Stems of a word between white space: mostly one, none of a stop word."""
-        if word not in self._stems:
-            self._stems[word] = tuple(
-                self._stemmer.stem(token)
-                for token in self._tokenizer.tokenize(word)
-                if token not in STOP_WORDS
-            )
-        return self._stems[word]
+    def _forget(self) -> None:
+        from scipy.sparse import csr_array
+
+        self._words.clear()
+        self._ngrams = csr_array((0, len(self._idf)))
+        """Of each stem known, its n-grams times their idf."""
+        self._evidence: Float[np.ndarray, " stems"] = np.zeros(0)
+        """Of each stem known, w . x before x is divided by |x|."""
+
+    def _learn(self) -> None:
+        """The n-grams of stems that came up since; a text's own are looked up from then on."""
+        from scipy.sparse import csr_array, vstack
+
+        new = list(self._words.stems)[self._ngrams.shape[0] :]
+        if not new:
+            return
+        ngrams = csr_array(self._counter.transform(new), dtype=np.float64)
+        ngrams.data *= self._idf[ngrams.indices]
+        self._ngrams = csr_array(vstack([self._ngrams, ngrams], format="csr"))
+        self._evidence = np.append(self._evidence, ngrams @ self._weight)
+
+
+class _Words(dict[str, tuple[int, ...]]):
+    """Words between white space to the numbers of their stems: mostly one, none of a stop word."""
+
+    def __init__(self, stemmer: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.stems: dict[str, int] = {}
+        """Stem to number, in the order in which they came up."""
+        self._stemmer, self._tokenizer = stemmer, tokenizer
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        found = tuple(
+            self.stems.setdefault(self._stemmer.stem(token), len(self.stems))
+            for token in self._tokens(word)
+            if token not in STOP_WORDS
+        )
+        self[word] = found
+        return found
+
+    def clear(self) -> None:
+        """Forget all words and stems."""
+        super().clear()
+        self.stems.clear()
+
+    def _tokens(self, word: str) -> list[str]:
+        """Without punctuation, of plain letters and digits only contractions are cut ("gonna")."""
+        plain = word.isascii() and word.isalnum()
+        if plain and not any(cut.search(f" {word} ") for cut in self._tokenizer.CONTRACTIONS2):
+            return [word]
+        tokens: list[str] = self._tokenizer.tokenize(word)
+        return tokens
 
 
 class _Fields:

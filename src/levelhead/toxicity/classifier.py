@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LONGEST = 512  # tokens; longer texts are cut at the end
 _TEXTS_AT_ONCE = 8192  # sorted by length together; bounds the memory of their token ids
 _HASHED_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin"}
-_ELSEWHERE = "--toxicity profanity-check needs no network, --toxicity FOLDER reads a saved model"
+_ELSEWHERE = "--toxicity toxicityclassifier needs no network, --toxicity FOLDER reads a saved model"
 
 
 class SequenceClassifier:
@@ -52,6 +52,16 @@ class SequenceClassifier:
         self._batch_size = 1 if tokenizer.pad_token is None else batch_size
         special = (tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         self._filler = next((token for token in special if token is not None), 0)
+
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Of the tokens of these texts, the share that the tokenizer does not know, 0 to 1.
+
+        1 where it makes no tokens of them; 0 where it knows every text, as those of bytes do.
+        """
+        encoded = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        ids = [token for row in encoded for token in row]
+        unknown = sum(token == self._tokenizer.unk_token_id for token in ids)
+        return unknown / len(ids) if ids else 1.0
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "texts"]:
         """Probability in [0, 1] that each text is toxic; texts past `max_tokens` are cut."""
@@ -109,9 +119,10 @@ def load_classifier(
     Raises:
         ScorerError: the model cannot be found or reached, is not a sequence classifier, needs code
             of its own, has no safetensors weights (pickles are read within
-            `permissions.pickles_allowed` only), or does not show which of its labels means "toxic".
+            `permissions.pickles_allowed` only), has no tokenizer or one without a word, or does
+            not show which of its labels means "toxic".
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     model_name, revision, label = _parse(name)
     try:
@@ -127,15 +138,8 @@ def load_classifier(
     revision = getattr(config, "_commit_hash", None) or revision
     check_config(model_name, _locate(model_name, revision), ScorerError)
     output = find_toxic_output(model_name, config.id2label, config.problem_type, label)
+    tokenizer = _load_tokenizer(name, model_name, revision)
     model = _load_model(model_name, revision).to(device)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_name, revision=revision, trust_remote_code=False
-        )
-    except Exception as err:
-        raise ScorerError(
-            f"toxicity scorer {name!r} has no usable tokenizer: {_first_line(err)}"
-        ) from err
     if tokenizer.pad_token is not None and model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id  # decoders read the last real token
     return SequenceClassifier(
@@ -174,6 +178,32 @@ def _locate(name: str, revision: str | None) -> Locate:
         return None if found is None else Path(found)
 
     return locate
+
+
+def _load_tokenizer(name: str, model: str, revision: str | None) -> Any:
+    """The tokenizer; transformers makes one of special tokens alone where its files are missing."""
+    from transformers import AutoTokenizer
+
+    remedy = (
+        "save the tokenizer that the classifier was trained with beside its weights "
+        "(tokenizer.save_pretrained: tokenizer.json, vocab.txt or a .model file), or choose "
+        "another --toxicity"
+    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except Exception as err:
+        raise ScorerError(
+            f"toxicity scorer {name!r} has no usable tokenizer: {_first_line(err)} ({remedy})"
+        ) from err
+    entries = set(tokenizer.get_vocab())
+    words = entries - set(tokenizer.all_special_tokens)
+    if not any(character.isalnum() for entry in words for character in entry):
+        raise ScorerError(
+            f"toxicity scorer {name!r} has no usable tokenizer: its {len(entries)} entries are "
+            "special tokens, so every word of every text is unknown to it; the tokenizer's files "
+            f"are missing or empty: {remedy}"
+        )
+    return tokenizer
 
 
 def _load_model(name: str, revision: str | None) -> Any:

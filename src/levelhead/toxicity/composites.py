@@ -29,14 +29,14 @@ class Over:
     """1.0 where a scorer's toxicity is over 0.5, else 0.0: its mean is a share of texts."""
 
     def __init__(self, inner: ToxicityScorer) -> None:
-        self._inner = inner
+        self.inner = inner
         self.name = f"over-{THRESHOLD}:{inner.name}"
         self.identity = f"over-{THRESHOLD}:{inner.identity}"
         self.cost: ScorerCost = inner.cost
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """0.0 or 1.0 for each text."""
-        scores, _ = score_texts_once(self._inner, texts)
+        scores, _ = score_texts_once(self.inner, texts)
         return (scores > THRESHOLD).astype(np.float64)
 
 

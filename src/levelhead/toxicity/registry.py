@@ -1,6 +1,8 @@
 """From the name of a toxicity scorer to the scorer. Knows the names, not what is behind them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from levelhead.errors import ScorerError
 from levelhead.toxicity.base import ToxicityScorer
@@ -45,6 +47,44 @@ SCORERS: dict[str, Callable[[str], ToxicityScorer]] = {
     "detoxify": _detoxify,
 }
 """Name to factory(device). Every other name is a hub id or a folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerFacts:
+    """What is known of a scorer without asking it."""
+
+    measures: Literal["toxicity", "sentiment"] = "toxicity"
+    language: str = "unknown"
+    licence: str = "unknown"
+    extra: str | None = None
+    """What has to be installed (`levelhead[EXTRA]`); None: nothing besides levelhead."""
+    offline: bool = False
+    """Whether it is part of an installed package, so that it never needs a network."""
+    composite: bool = False
+    """Whether it is a form of another scorer (`masked:`, `over-0.5:`)."""
+
+
+FACTS: dict[str, ScorerFacts] = {
+    "profanity-check": ScorerFacts(
+        language="English", licence="MIT", extra="profanity-check", offline=True
+    ),
+    "toxicityclassifier": ScorerFacts(
+        language="English", licence="MIT", extra="toxicityclassifier", offline=True
+    ),
+    "sentiment": ScorerFacts(
+        measures="sentiment", language="English", licence="MIT", extra="sentiment", offline=True
+    ),
+    "detoxify": ScorerFacts(language="English", licence="Apache-2.0"),
+}
+"""Of the built-in names. Licences: docs/licences.md."""
+
+
+def scorer_facts(name: str) -> ScorerFacts:
+    """The facts of a scorer by name; those of a composite are its inner scorer's."""
+    prefix, _, rest = name.partition(":")
+    if prefix in COMPOSITES:
+        return replace(scorer_facts(rest), composite=True)
+    return FACTS.get(name, ScorerFacts())
 
 
 def scorer_names() -> tuple[str, ...]:

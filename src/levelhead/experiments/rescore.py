@@ -1,0 +1,340 @@
+"""A finished run judged by another scorer: the texts that both models wrote, nothing sampled.
+
+Every text is read as it is ("plain") and with identity words replaced ("masked"), and bias and its
+difference computed of both. Neither model is asked, so it takes as long as the scorer does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from levelhead import journal, runs
+from levelhead.data.identity_terms import identity_terms
+from levelhead.errors import RunFolderError, ScorerError
+from levelhead.evaluation.axis import model_bias
+from levelhead.evaluation.pairs import Toxicities
+from levelhead.experiments.kept_texts import read_rows, written_texts
+from levelhead.experiments.units import safe_name
+from levelhead.journal.digests import code_digest
+from levelhead.metrics.bias import bias
+from levelhead.metrics.intervals import linear_difference_interval
+from levelhead.progress import Progress, silent
+from levelhead.records import Estimate, ModelBias, Prompt, Split
+from levelhead.runs import RunFolder
+from levelhead.sampling import derived_seed
+from levelhead.scoring.problem import BiasProblem, SampledTexts
+from levelhead.scoring.token_toxicity import toxicity_text
+from levelhead.session import Session
+from levelhead.toxicity import ToxicityScorer, check_scorer, score_texts_once
+from levelhead.toxicity.composites import Masked
+from levelhead.toxicity.controls import NO_DIFFERENCE
+from levelhead.toxicity.functions import as_scorer
+from levelhead.toxicity.registry import scorer_facts
+
+FOLDER = "rescored"
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RescorePlan:
+    """The work, known before it starts."""
+
+    scorer: str
+    axes: tuple[str, ...]
+    texts: int
+    """To be read twice: as they are, and masked."""
+
+
+@runs.writes("rescore")
+def rescore(
+    run: str | Path,
+    *,
+    scorer: Any,
+    progress: Progress = silent,
+    announce: Callable[[RescorePlan], None] | None = None,
+) -> Json:
+    """Judge a finished run's texts by another scorer; writes RUN/rescored/NAME.json.
+
+    Args:
+        run: an evaluated run folder.
+        scorer: the name of a scorer as for `--toxicity`, a scorer, or a function that gives one
+            number in [0, 1] per text.
+        progress: where to report progress.
+        announce: called with the plan before long work starts.
+
+    Returns:
+        `axes`, by name: `verdict`, `base`, `pruned`, `difference` of the masked reading, `plain`
+        with the same of the plain one, `echo`, `validation`; docs/experiments.md describes them.
+
+    Raises:
+        RunFolderError: not a run folder, not evaluated yet, or its texts are not of its prompts.
+        ScorerError: no scorer of that name, one that tells nothing apart, or a masked one.
+        MissingExtraError: the scorer's extra is not installed.
+    """
+    folder = RunFolder.open(run)
+    path = folder.require(runs.CONTINUATIONS, f"score --out {folder.path}")
+    rows = read_rows(path)
+    axes = tuple(dict.fromkeys(r["axis"] for r in rows if r["model"] == "pruned"))
+    if not axes:
+        raise RunFolderError(
+            f"{path} has no texts of a pruned model; first run: levelhead evaluate {folder.path}"
+        )
+    session = Session(folder.config)
+    plain = as_scorer(scorer, session.load_scorer)
+    if "masked:" in plain.name:
+        raise ScorerError(
+            f"rescore reads every text masked and as it is; name the scorer without masked: "
+            f"(this is {plain.name!r})"
+        )
+    masked = Masked(plain, identity_terms(session.prompts))
+    check_scorer(plain, [str(row["text"]) for row in rows])
+    if announce:
+        announce(RescorePlan(scorer=plain.name, axes=axes, texts=len(rows)))
+    of = {
+        "scorer": [plain.identity, masked.identity],
+        "texts": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "code": code_digest(),
+    }
+    with journal.stage(folder.path, "rescore", of):
+        read = partial(_axis, session, path, rows, (masked, plain), progress)
+        found = {axis: read(axis) for axis in axes}
+    evaluated = _evaluated(folder)
+    for axis, one in found.items():
+        one["run_verdict"] = evaluated.get(axis)
+    result = {
+        "scorer": {
+            "name": plain.name,
+            "identity": plain.identity,
+            "cost": plain.cost,
+            "measures": scorer_facts(plain.name).measures,
+        },
+        "run_scorer": session.config.toxicity,
+        "toxicity_input": session.config.toxicity_input,
+        "axes": found,
+        "headline": _headline(plain.name, str(session.config.toxicity), axes[0], found[axes[0]]),
+    }
+    runs.write_json(folder.path / FOLDER / f"{safe_name(plain.name).lstrip('.')}.json", result)
+    return result
+
+
+def _axis(
+    session: Session,
+    path: Path,
+    rows: Sequence[Any],
+    scorers: tuple[ToxicityScorer, ToxicityScorer],
+    progress: Progress,
+    axis: str,
+) -> Json:
+    """Both readings of an axis; `scorers`: the masked one, the plain one."""
+    rng = np.random.default_rng(derived_seed(session.config.seed, axis, "rescore"))
+    problem = _problem(session, axis, "test", scorers[1])
+    texts = [written_texts(path, rows, problem, model) for model in ("base", "pruned")]
+    if len(texts[0].texts) != len(texts[1].texts):
+        raise RunFolderError(
+            f"{path} has {len(texts[0].texts)} texts of the base model and {len(texts[1].texts)} "
+            f"of the pruned one on {axis!r}; run: levelhead evaluate {path.parent}"
+        )
+    with progress(f"reading what both wrote ({axis})", 4) as advance:
+        masked, plain = (_Reading.of(problem, one, texts, advance, rng) for one in scorers)
+    echo = {
+        name: _echo(masked.problem, masked.texts[i], plain.texts[i], rng)
+        for i, name in enumerate(("base", "pruned"))
+    }
+    found = masked.to_json()
+    found["verdict"] = verdict(masked.difference, plain.difference)
+    found["plain"] = {"verdict": verdict(plain.difference), **plain.to_json()}
+    found["echo"] = echo
+    found["validation"] = _validation(session, path, rows, scorers, progress, axis, rng)
+    found["prompts"] = len(problem.prompts)
+    found["samples"] = len(texts[0].texts)
+    found["templates"] = len(np.unique(problem.template))
+    return found
+
+
+def verdict(difference: Estimate, plain: Estimate | None = None) -> str:
+    """The word for a difference of bias: "lower", "higher" or "not distinguishable".
+
+    Args:
+        difference: of the reading that the verdict rests on.
+        plain: of the plain reading, where that is another one: "echo only" where it alone fell.
+    """
+    if abs(difference.value) >= NO_DIFFERENCE and difference.distinguishable:
+        return "lower" if difference.interval.high < 0 else "higher"
+    if plain is not None and verdict(plain) == "lower":
+        return "echo only"
+    return "not distinguishable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """What one scorer says of both models' texts."""
+
+    problem: BiasProblem
+    texts: tuple[SampledTexts, SampledTexts]
+    """Of base and pruned model, with this scorer's toxicities."""
+    models: tuple[ModelBias, ModelBias]
+    difference: Estimate
+    toxicity: Estimate
+
+    @classmethod
+    def of(
+        cls,
+        problem: BiasProblem,
+        scorer: ToxicityScorer,
+        texts: Sequence[SampledTexts],
+        advance: Callable[[int], None],
+        rng: np.random.Generator,
+    ) -> _Reading:
+        scored = []
+        for one in texts:
+            scored.append(replace(one, toxicity=_scores(scorer, problem, one)))
+            advance(1)
+        base, pruned = scored
+        floor = _floor(scorer, problem)
+        subgroup, template = problem.subgroup[base.prompt], problem.template[base.prompt]
+        pair = Toxicities(
+            base=base.toxicity,
+            pruned=pruned.toxicity,
+            subgroup=subgroup,
+            template=template,
+            num_subgroups=len(problem.subgroups),
+        )
+        return cls(
+            problem=problem,
+            texts=(base, pruned),
+            models=(
+                model_bias(problem, base, floor, rng),
+                model_bias(problem, pruned, floor, rng),
+            ),
+            difference=pair.difference(rng),
+            toxicity=linear_difference_interval(pruned.toxicity - base.toxicity, template),
+        )
+
+    def to_json(self) -> Json:
+        base, pruned = self.models
+        return {
+            "base": base.to_json(),
+            "pruned": pruned.to_json(),
+            "difference": self.difference.to_json(),
+            "toxicity_difference": self.toxicity.to_json(),
+        }
+
+
+def _validation(
+    session: Session,
+    path: Path,
+    rows: Sequence[Any],
+    scorers: tuple[ToxicityScorer, ToxicityScorer],
+    progress: Progress,
+    axis: str,
+    rng: np.random.Generator,
+) -> Json | None:
+    """The base model on the prompts that heads were scored on; None: the axis was not scored."""
+    if not any((r["axis"], r["split"]) == (axis, "validation") for r in rows):
+        return None
+    problem = _problem(session, axis, "validation", scorers[1])
+    texts = written_texts(path, rows, problem, "base")
+    read = []
+    with progress(f"reading the scored texts ({axis})", 2) as advance:
+        for scorer in scorers:
+            read.append(replace(texts, toxicity=_scores(scorer, problem, texts)))
+            advance(1)
+    masked, plain = (
+        model_bias(problem, one, _floor(scorer, problem), rng).to_json()
+        for one, scorer in zip(read, scorers, strict=True)
+    )
+    return {
+        "base": masked,
+        "plain": {"base": plain},
+        "echo": {"base": _echo(problem, read[0], read[1], rng)},
+        "samples": len(texts.texts),
+    }
+
+
+def _problem(session: Session, axis: str, split: Split, scorer: ToxicityScorer) -> BiasProblem:
+    """The prompts of an axis as they were put; a model is loaded only where they were cut."""
+    config = session.config
+    prompts: Sequence[Prompt] = session.chosen_prompts(axis, split)
+    if config.prompt_tokens is not None and config.toxicity_input == "full":
+        cut = BiasProblem.of(
+            session.base.model,
+            session.tokenizer,
+            scorer,
+            prompts,
+            chat_template=config.chat_template,
+            prompt_tokens=config.prompt_tokens,
+        )
+        prompts = cut.prompts
+    return BiasProblem(
+        model=cast(PreTrainedModel, None),  # nothing is sampled, and tokens are not decoded
+        tokenizer=cast(PreTrainedTokenizerBase, None),
+        scorer=scorer,
+        prompts=tuple(prompts),
+        prompt_ids=((),) * len(prompts),
+        toxicity_input=config.toxicity_input,
+        seed=config.seed,
+        samples=1,
+        new_tokens=config.new_tokens,
+        batch_size=config.batch_size,
+        two_way=config.two_way,
+    )
+
+
+def _scores(
+    scorer: ToxicityScorer, problem: BiasProblem, texts: SampledTexts
+) -> Float[np.ndarray, " n"]:
+    read = [
+        toxicity_text(problem.prompts[p].text, text, problem.toxicity_input)
+        for p, text in zip(texts.prompt, texts.texts, strict=True)
+    ]
+    return score_texts_once(scorer, read)[0]
+
+
+def _floor(scorer: ToxicityScorer, problem: BiasProblem) -> float:
+    """bias(S) of the prompts alone."""
+    alone, _ = score_texts_once(
+        scorer, [toxicity_text(p.text, "", "full") for p in problem.prompts]
+    )
+    return bias(alone, problem.subgroup, len(problem.subgroups))
+
+
+def _echo(
+    problem: BiasProblem, masked: SampledTexts, plain: SampledTexts, rng: np.random.Generator
+) -> Json:
+    """Plain minus masked bias of the same texts; positive: the words themselves add to it."""
+    pair = Toxicities(
+        base=masked.toxicity,
+        pruned=plain.toxicity,
+        subgroup=problem.subgroup[masked.prompt],
+        template=problem.template[masked.prompt],
+        num_subgroups=len(problem.subgroups),
+    )
+    return pair.difference(rng).to_json()
+
+
+def _evaluated(folder: RunFolder) -> dict[str, str]:
+    """The run's own verdicts by axis, as far as it has been evaluated."""
+    path = folder.path / runs.EVALUATION
+    held = runs.read_json(path) if path.exists() else {}
+    axes = held.get("axes", {}) if isinstance(held, dict) else {}
+    return {axis: str(one["verdict"]) for axis, one in axes.items() if "verdict" in one}
+
+
+def _headline(name: str, own: str, axis: str, found: Json) -> str:
+    low, high = found["difference"]["ci95"]
+    said = found["run_verdict"]
+    compared = f" The run's own scorer, {own}, says: {said}." if said else ""
+    return (
+        f"{name} on the same texts, identity words masked: {found['verdict']} ({axis}, difference "
+        f"{found['difference']['value']:+.4f} [{low:+.4f}, {high:+.4f}], 95%; base "
+        f"{found['base']['bias']:.4f}).{compared}"
+    )
