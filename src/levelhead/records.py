@@ -37,6 +37,8 @@ class Prompt:
     split: Split
     variant: int = 0
     """Which of its subgroup's descriptors: the v-th descriptors of all subgroups are matched."""
+    register: str = ""
+    """What kind of text its template is ("news", "dialogue"); empty: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,7 +228,7 @@ def test_the_real_model_writes_english_and_round_trips_text(tmp_path_factory):
     for text in ("x  2 and 2024", " a leading space", "line\n\n  two", "naïve café 你好 🙂"):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert tokenizer.convert_ids_to_tokens(tokenizer("x  24")["input_ids"]) == ["x", "ĠĠ", "2", "4"]
-    assert max(len(tokenizer(p.text)["input_ids"]) for p in builtin_prompts()) <= 22
+    assert max(len(tokenizer(p.text)["input_ids"]) for p in builtin_prompts()) <= 28
     assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"  # noqa: S105
 
     model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)

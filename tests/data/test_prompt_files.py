@@ -115,12 +115,13 @@ def test_given_values_are_kept(tmp_path, kind):
         "split": "Test",
         "id": "one",
         "variant": "7",
+        "register": " news ",
         "comment": "ignored",
     }
     rows = [row, row | {"subgroup": "dogs", "id": "two"}]
     prompt = load_prompts(WRITERS[kind](tmp_path / f"p.{kind}", rows))[0]
     assert (prompt.text, prompt.id, prompt.split, prompt.variant) == ("Cats are", "one", "test", 7)
-    assert (prompt.template, prompt.descriptor) == ("T", "a cat")
+    assert (prompt.template, prompt.descriptor, prompt.register) == ("T", "a cat", "news")
 
 
 def test_a_row_without_split_follows_its_template(tmp_path):

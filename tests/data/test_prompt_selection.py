@@ -15,7 +15,7 @@ from levelhead.records import Prompt
 GENDER = builtin_prompts(["gender_and_sex"])
 
 
-def make(subgroup, template, variant=0, split="validation", axis="a", text=None):
+def make(subgroup, template, variant=0, split="validation", axis="a", text=None, register=""):
     name = f"{axis}/{subgroup}/v{variant}/{template}/{split}"
     return Prompt(
         id=name,
@@ -26,18 +26,19 @@ def make(subgroup, template, variant=0, split="validation", axis="a", text=None)
         descriptor=f"{subgroup} {variant}",
         split=split,
         variant=variant,
+        register=register,
     )
 
 
 @given(
-    max_prompts=st.integers(5, 1000),
+    max_prompts=st.integers(5, 2000),
     seed=st.integers(0, 2**32 - 1),
     split=st.sampled_from(["validation", "test"]),
 )
 @settings(max_examples=60, deadline=None)
 def test_draw_is_whole_groups_balanced_and_spread(max_prompts, seed, split):
     drawn = select_prompts(GENDER, "gender_and_sex", split, max_prompts, seed)
-    num_groups = min(max_prompts, 800) // 5
+    num_groups = min(max_prompts, 1600) // 5
     assert len(drawn) == 5 * num_groups
     assert len({p.id for p in drawn}) == len(drawn)
     assert {p.split for p in drawn} == {split}
@@ -46,12 +47,50 @@ def test_draw_is_whole_groups_balanced_and_spread(max_prompts, seed, split):
     assert len(groups) == num_groups
     per_template = Counter(group[0].template for group in groups)
     assert max(per_template.values()) - min(per_template.values()) <= 1
-    assert len(per_template) == min(40, num_groups)
-    per_variant = Counter(group[0].variant for group in groups)
-    assert max(per_variant.values()) - min(per_variant.values()) <= 1 or num_groups < 4
+    assert len(per_template) == min(80, num_groups)
+    for kind, kinds in (("variant", 4), ("register", 8)):
+        per_kind = Counter(getattr(group[0], kind) for group in groups)
+        assert len(per_kind) == min(kinds, num_groups)
+        assert max(per_kind.values()) - min(per_kind.values()) <= 1
 
 
-@given(seed=st.integers(0, 1000), few=st.integers(5, 400), more=st.integers(5, 400))
+@given(seed=st.integers(0, 2**32 - 1), split=st.sampled_from(["validation", "test"]))
+@settings(max_examples=20, deadline=None)
+def test_the_default_draw_has_every_template_once_and_every_word_in_every_register(seed, split):
+    drawn = select_prompts(GENDER, "gender_and_sex", split, 400, seed)
+    groups = [(p.template, p.variant, p.register) for p in drawn[::5]]
+    assert len({template for template, _, _ in groups}) == len(groups) == 80
+    assert set(Counter(variant for _, variant, _ in groups).values()) == {20}
+    assert set(Counter(register for _, _, register in groups).values()) == {10}
+    assert set(Counter((v, r) for _, v, r in groups).values()) == {2, 3}
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=5),
+    variants=st.integers(1, 5),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_registers_take_turns_whatever_their_sizes(sizes, variants, seed):
+    prompts = [
+        make(s, f"r{r} t{t}", variant=v, register=f"r{r}")
+        for r, size in enumerate(sizes)
+        for t in range(size)
+        for v in range(variants)
+        for s in "sr"
+    ]
+    drawn = select_prompts(prompts, "a", "validation", len(prompts) - 1, seed)[::2]
+    assert len({(p.template, p.variant) for p in drawn}) == len(drawn) == len(prompts) // 2 - 1
+    for end in range(1, sum(sizes) + 1):
+        per_register = Counter(p.register for p in drawn[:end])
+        most = max(per_register.values())
+        for r, size in enumerate(sizes):
+            assert per_register[f"r{r}"] >= min(size, most - 1)
+        per_variant = Counter(p.variant for p in drawn[:end])
+        assert max(per_variant.values()) <= min(per_variant[v] for v in range(variants)) + 1
+
+
+@given(seed=st.integers(0, 1000), few=st.integers(5, 800), more=st.integers(5, 800))
 @settings(max_examples=30, deadline=None)
 def test_a_smaller_draw_is_the_beginning_of_a_larger_one(seed, few, more):
     few, more = sorted((few, more))
@@ -70,20 +109,20 @@ def test_same_seed_same_draw_whatever_the_order_and_another_seed_another_draw():
 
 def test_the_draw_is_the_same_in_every_version_of_this_code():
     drawn = select_prompts(GENDER, "gender_and_sex", "validation", 15, 0)
-    assert [(p.template, p.variant) for p in drawn[::5]] == [("t034", 2), ("t003", 0), ("t022", 1)]
+    assert [(p.template, p.variant) for p in drawn[::5]] == [("t071", 2), ("t069", 0), ("t021", 1)]
 
 
 def test_no_limit_gives_everything_of_the_axis_and_split():
-    assert len(select_prompts(GENDER, "gender_and_sex", "test")) == 800
-    assert len(select_prompts(GENDER, "gender_and_sex", "test", 10**9)) == 800
+    assert len(select_prompts(GENDER, "gender_and_sex", "test")) == 1600
+    assert len(select_prompts(GENDER, "gender_and_sex", "test", 10**9)) == 1600
 
 
 def test_every_group_can_be_drawn():
     seen = set()
     for seed in range(60):
-        drawn = select_prompts(GENDER, "gender_and_sex", "validation", 200, seed)
+        drawn = select_prompts(GENDER, "gender_and_sex", "validation", 400, seed)
         seen |= {(p.template, p.variant) for p in drawn}
-    assert len(seen) == 160
+    assert len(seen) == 320
 
 
 def test_matched_groups_leave_out_what_is_incomplete_or_doubled():

@@ -109,10 +109,10 @@ def test_masking_keeps_up_with_a_cheap_scorer() -> None:
     ("axis", "some", "none"),
     [
         ("gender_and_sex", {"women", "woman", "men", "transgender people", "queer"}, {"young"}),
-        ("race_ethnicity", {"native american", "black", "latinos"}, {"person", "woman", "a"}),
-        ("nationality", {"united states", "mexico", "mexican"}, {"from", "citizen", "the"}),
-        ("ability", {"wheelchair", "wheelchairs", "low vision"}, {"people", "in a wheelchair"}),
-        ("age", {"older", "thirty-five-year-olds", "nineties"}, {"their", "because"}),
+        ("race_ethnicity", {"native", "black", "jamaicans"}, {"person", "parent", "a"}),
+        ("nationality", {"new york", "mexican", "chicago"}, {"citizen", "resident", "the"}),
+        ("ability", {"wheelchair user", "deaf", "visually impaired"}, {"people", "parent"}),
+        ("age", {"older", "35-year-olds", "middle-aged"}, {"neighbor", "because"}),
     ],
 )
 def test_terms_of_the_built_in_prompts(axis, some, none) -> None:

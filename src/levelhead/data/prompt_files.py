@@ -1,7 +1,7 @@
 """The user's own prompts, from a CSV or JSONL file.
 
 Columns: text, axis, subgroup; optional template, descriptor, split ("validation" or "test"),
-id, variant. Others are ignored. Texts may hold any characters; white space around them is
+id, variant, register. Others are ignored. Texts may hold any characters; white space around them is
 dropped, since a trailing space changes what a tokenizer makes of the end.
 
 Defaults for what is missing:
@@ -11,7 +11,8 @@ Defaults for what is missing:
   same way. Rows that name a split keep it, and a template goes with its rows that do.
 - template: each row is a template of its own (nothing is matched).
 - variant: the row's place among those of its axis, subgroup and template, from 0.
-- descriptor: the subgroup. id: axis/subgroup/row.
+- descriptor: the subgroup. id: axis/subgroup/row. register: none ("news", "dialogue": draws of a
+  part of the prompts take registers in turn).
 
 It does not know what a sensible prompt is, nor which axis a run wants.
 """
@@ -28,11 +29,11 @@ from levelhead.errors import PromptError
 from levelhead.records import Prompt, Split
 
 REQUIRED = ("text", "axis", "subgroup")
-OPTIONAL = ("template", "descriptor", "split", "id", "variant")
+OPTIONAL = ("template", "descriptor", "split", "id", "variant", "register")
 MAX_TEXT_CHARACTERS = 10_000
 MAX_NAME_CHARACTERS = 200
 MAX_LABEL_CHARACTERS = 1_000
-"""Of template, descriptor and id."""
+"""Of template, descriptor, id and register."""
 MAX_VARIANT = 1_000_000
 
 
@@ -49,6 +50,7 @@ class _Draft:
     id: str
     split: Split | None
     variant: int | None
+    register: str
 
 
 def read_prompt_file(path: Path) -> list[Prompt]:
@@ -81,6 +83,7 @@ def read_prompt_file(path: Path) -> list[Prompt]:
                 descriptor=draft.descriptor,
                 split=split,
                 variant=places[cell] if draft.variant is None else draft.variant,
+                register=draft.register,
             )
         )
         places[cell] += 1
@@ -96,7 +99,7 @@ def _draft(row: Row) -> _Draft:
             "text", f"has {len(text):,} characters; {MAX_TEXT_CHARACTERS:,} are allowed"
         )
     axis, subgroup = _name(row, "axis"), _name(row, "subgroup")
-    for column in ("template", "descriptor", "id"):
+    for column in ("template", "descriptor", "id", "register"):
         if (length := len(row.values.get(column, ""))) > MAX_LABEL_CHARACTERS:
             raise row.error(
                 column, f"has {length:,} characters; {MAX_LABEL_CHARACTERS:,} are allowed"
@@ -111,6 +114,7 @@ def _draft(row: Row) -> _Draft:
         id=row.values.get("id", "").strip() or f"{axis}/{subgroup}/{row.number}",
         split=_split(row),
         variant=_variant(row),
+        register=row.values.get("register", "").strip(),
     )
 
 

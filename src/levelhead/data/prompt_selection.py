@@ -2,15 +2,18 @@
 
 A matched group is one prompt per subgroup of an axis with the same template and variant: the
 same sentence, said of each subgroup in turn. Paired estimators need whole groups, so a draw takes
-groups, spread over as many templates as it can (templates are the largest source of error).
+groups. Templates and words are both samples of what could be said, so it spreads over as many
+templates as it can, registers in turn, with another word at each: 80 groups of the built-in set
+are 80 templates, every word 20 times, every word with every register.
 
 It does not know where prompts come from, nor what is done with them.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, zip_longest
 
 import numpy as np
 
@@ -52,11 +55,12 @@ def select_prompts(
 ) -> list[Prompt]:
     """Draw at most `max_prompts` prompts of one axis and split, balanced over subgroups.
 
-    The draw takes whole matched groups: every template once before any template twice, and
-    variants in turn, in an order shuffled by `seed`. A smaller draw is the beginning of a larger
-    one. Where the prompts have matched groups for less than half of the draw (a file without
-    templates), it takes the same number of prompts from every subgroup instead, fewer only where
-    a subgroup has fewer.
+    The draw takes whole matched groups: registers in turn, every template once before any
+    template twice, and each time the variant (the word) that was least used so far, of those the
+    one least used with this register; ties are shuffled by `seed`. A smaller draw is the
+    beginning of a larger one, so few prompts are spread as evenly as many. Where the prompts have
+    matched groups for less than half of the draw (a file without templates), it takes the same
+    number of prompts from every subgroup instead, fewer only where a subgroup has fewer.
 
     Args:
         prompts: a prompt set; the order of its prompts does not matter.
@@ -87,7 +91,7 @@ def select_prompts(
     wanted = max_prompts // num_subgroups
     groups = matched_groups(pool)
     if 2 * len(groups) >= wanted:
-        return [prompt for group in _spread(groups, rng)[:wanted] for prompt in group]
+        return [prompt for group in islice(_spread(groups, rng), wanted) for prompt in group]
     return _balanced(pool, wanted, rng)
 
 
@@ -107,22 +111,34 @@ def check_subgroups(prompts: Sequence[Prompt], axis: str, split: Split) -> None:
         )
 
 
-def _spread(groups: list[list[Prompt]], rng: np.random.Generator) -> list[list[Prompt]]:
-    """Groups in an order that visits templates, then variants, as evenly as it can."""
+def _spread(groups: list[list[Prompt]], rng: np.random.Generator) -> Iterator[list[Prompt]]:
+    """Groups in an order that visits registers, templates and variants as evenly as it can."""
     variants = sorted({group[0].variant for group in groups})
     rank = {variants[i]: turn for turn, i in enumerate(rng.permutation(len(variants)))}
-    by_template: dict[str, list[list[Prompt]]] = defaultdict(list)
+    left: dict[str, dict[int, list[Prompt]]] = defaultdict(dict)
     for group in groups:
-        by_template[group[0].template].append(group)
-    templates = list(by_template.values())
-    queues = []
-    for turn, i in enumerate(rng.permutation(len(templates))):
-        queue = sorted(templates[i], key=lambda group: rank[group[0].variant])
-        # Each template starts at the next variant, so that the first round uses them all.
-        start = turn % len(queue)
-        queues.append(queue[start:] + queue[:start])
-    longest = max(len(queue) for queue in queues)
-    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+        left[group[0].template][group[0].variant] = group
+    register = {group[0].template: group[0].register for group in groups}
+    templates = _in_turn(register, rng)
+    used: Counter[int] = Counter()
+    used_with: Counter[tuple[str, int]] = Counter()
+    while templates:
+        for template in templates:
+            own = register[template]
+            variant = min(left[template], key=lambda v: (used[v], used_with[own, v], rank[v]))
+            used[variant] += 1
+            used_with[own, variant] += 1
+            yield left[template].pop(variant)
+        templates = [template for template in templates if left[template]]
+
+
+def _in_turn(register: Mapping[str, str], rng: np.random.Generator) -> list[str]:
+    """Templates, shuffled, of one register after the other in turn."""
+    names = list(register)
+    queues: dict[str, list[str]] = defaultdict(list)
+    for i in rng.permutation(len(names)):
+        queues[register[names[i]]].append(names[i])
+    return [name for turn in zip_longest(*queues.values()) for name in turn if name is not None]
 
 
 def _balanced(pool: list[Prompt], each: int, rng: np.random.Generator) -> list[Prompt]:
