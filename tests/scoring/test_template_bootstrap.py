@@ -28,7 +28,7 @@ def test_every_template_once_gives_the_effects_themselves(scored) -> None:
 
 def test_half_of_the_templates_is_that_half(scored) -> None:
     """As `half_gaps` makes them, template by template."""
-    problem, base, shifts, effects = scored
+    problem, base, shifts, _ = scored
     halves = half_gaps(problem, base, shifts, np.random.default_rng(3))
     assert halves is not None
     z = halves.z_bias()

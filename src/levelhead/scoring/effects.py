@@ -93,9 +93,7 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "effects"))
     measured = gap_intervals(shifts.toxicity, subgroup, template, count)
     gap, stderr = base_gaps(problem, base, shifts), measured.stderr
-    gap_z, against = clearness(
-        measured, gap_intervals(shifts.unbiased, subgroup, template, count)
-    )
+    gap_z, against = clearness(measured, gap_intervals(shifts.unbiased, subgroup, template, count))
     used, known = clear_gaps(gap_z, against)
     change = gap_change(shifts, problem.weights)
     gap_halves = half_gaps(problem, base, shifts, rng)
@@ -296,8 +294,10 @@ def _own_usable(
     if len(np.unique(template)) < 2:
         size = np.nan_to_num(gaps(shifts.toxicity[own], subgroup, count))
         return clear_gaps(size, np.zeros(count), math.inf)[0]
-    of = (gap_intervals(values[own], subgroup, template, count)
-          for values in (shifts.toxicity, shifts.unbiased))
+    of = (
+        gap_intervals(values[own], subgroup, template, count)
+        for values in (shifts.toxicity, shifts.unbiased)
+    )
     return clear_gaps(*clearness(*of), MIN_HALF_GAP_Z)[0]
 
 
