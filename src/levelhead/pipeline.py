@@ -163,6 +163,7 @@ def select(
     max_ppl_increase: float | None = None,
     finalists: int = 0,
     soft: bool = False,
+    core: float | None = None,
     progress: Progress = silent,
 ) -> HeadSelection:
     """Choose the heads to prune.
@@ -181,10 +182,10 @@ def select(
         weights: method joint: one number above 0 per axis; none: all 1.
         objective: joint with several axes: their `weighted` sum, or the `worst` of them.
         kl_weight: method joint: lambda, what a nat of KL per token is worth in bias; none: swept.
-        max_ppl_increase: method joint: at most `alpha` of the heads, as many as keep the predicted
-            perplexity within this share.
+        max_ppl_increase: joint: at most `alpha` of the heads, within this share of perplexity.
         finalists: joint in a run folder: how many sets the model reads; 0: predictions decide.
         soft: scale heads by gates from 0 to 1 instead of removing them, at the same predicted KL.
+        core: only heads that this share of a run folder's resamples select, 0 to 1; none: all.
 
     Raises:
         UnreliableScoresError: the ranking of a run folder is mostly noise.
@@ -195,7 +196,7 @@ def select(
     joint = joint_options(method, wanted, weights, objective, kl_weight, max_ppl_increase)
     if isinstance(scores, ScoreTable) or not runs.is_run(Path(scores)):
         table = scores if isinstance(scores, ScoreTable) else read_table(Path(scores))
-        shares = (method, gamma, alpha, seed, per_layer_equal, 1, joint, soft)
+        shares = (method, gamma, alpha, seed, per_layer_equal, 1, joint, soft, core)
         return chosen_heads(table, wanted[0] if wanted else None, *shares)
     folder = RunFolder.open(scores)
     config = replace(
@@ -211,7 +212,7 @@ def select(
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)
     judge = judge_with(Session(config), progress) if finalists else None
-    return select_stage(folder, config, min_reliability, per_layer_equal, joint, judge)
+    return select_stage(folder, config, min_reliability, per_layer_equal, joint, judge, core)
 
 
 @runs.writes("prune")

@@ -2,7 +2,7 @@
 
     config.json  scores.csv  continuations.jsonl  selection.json  model/  evaluation.json
     report.html  details.json  halves.safetensors  work/
-    fisher.safetensors  frontier.json
+    fisher.safetensors  stability.safetensors  frontier.json
 
 One command at a time writes to it (`working`), and every file has a checksum in work/, so that one
 that was damaged is found when it is read. It knows names and fingerprints, and nothing of what the
@@ -43,7 +43,7 @@ FORMAT = 1
 CONFIG, SCORES, SELECTION = "config.json", "scores.csv", "selection.json"
 CONTINUATIONS, DETAILS = "continuations.jsonl", "details.json"
 MODEL, EVALUATION, REPORT = "model", "evaluation.json", "report.html"
-HALVES = "halves.safetensors"
+HALVES, STABILITY = "halves.safetensors", "stability.safetensors"
 FISHER, FRONTIER = "fisher.safetensors", "frontier.json"
 WORK = journal.FOLDER
 P = ParamSpec("P")

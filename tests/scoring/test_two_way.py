@@ -84,9 +84,15 @@ def test_they_are_about_the_same_where_descriptors_do_not_differ(problem: BiasPr
     assert both[0].clusters == TEMPLATES
 
 
-def test_descriptors_are_told_apart_only_on_request(problem: BiasProblem) -> None:
-    assert set(problem.descriptor) == {0}
-    assert set(replace(problem, two_way=True).descriptor) == set(range(DESCRIPTORS))
+def test_descriptors_are_always_told_apart(problem: BiasProblem) -> None:
+    """By rankings that leave one out; standard errors take them as random only on request."""
+    assert set(problem.descriptor) == set(range(DESCRIPTORS))
+    assert problem.descriptors[1] == tuple(f"d1.{d}" for d in range(DESCRIPTORS))
+    one = drawn(problem, np.random.default_rng(1), 1.0)
+    both = drawn(replace(problem, two_way=True), np.random.default_rng(1), 1.0)
+    assert one.clusters == TEMPLATES
+    assert both.stderr.mean() > 1.3 * one.stderr.mean()
+    np.testing.assert_array_equal(one.effect, both.effect)
 
 
 def test_a_subgroup_of_one_descriptor_is_refused(planted, prompts) -> None:

@@ -110,6 +110,10 @@ def score(model: str | None, out: Path, **options: Any) -> None:
 @click.option(
     "--soft", is_flag=True, help="Scale heads by gates from 0 to 1 instead, at equal cost."
 )
+@click.option(
+    "--core", type=click.FloatRange(0, 1),
+    help="Of the selected heads, only those that this share of the run's resamples select.",
+)  # fmt: skip
 @JSON
 def select(scores: Path, as_json: bool, **options: Any) -> None:
     """Choose the heads to prune from SCORES, a run folder or a score table (CSV).
@@ -137,7 +141,7 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
         warn(selection.details.get("warnings", ()))
     if as_json:
         keys = ("method", "gamma", "alpha", "unit", "heads", "neurons", "gates", "predicted",
-                "agreement")  # fmt: skip
+                "agreement", "core", "inclusion", "expected_overlap")  # fmt: skip
         said = selection.to_json()
         click.echo(json.dumps({key: said[key] for key in keys if key in said}))
         return
@@ -157,6 +161,13 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
     if (share := agreement.get("overlap")) is not None:
         chance = agreement["overlap_chance"]
         click.echo(f"two halves of the run share {share:.0%} of such a set (chance: {chance:.0%})")
+    if often := details.get("inclusion"):
+        core = f" (of {details['selected']} that the method selects)" if "core" in details else ""
+        click.echo(
+            f"{sum(share >= 0.8 for share in often)} of {len(often)}{core} are selected in at "
+            f"least 80% of {details['resamples']} resamples of templates, words and text; another "
+            f"run of this size would share about {details['expected_overlap']:.0%} of the set"
+        )
 
 
 @cli.command()

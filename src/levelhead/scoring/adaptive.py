@@ -48,8 +48,8 @@ def score_axis(
     options: EstimatorOptions = DEFAULTS,
     *,
     clock: Callable[[], float] = journal.now,
-) -> tuple[SampledTexts, AxisEffects]:
-    """All continuations and the effects of every head on one axis.
+) -> tuple[SampledTexts, HeadShifts, AxisEffects]:
+    """All continuations, what they say of every head, and its effects on one axis.
 
     The effects' diagnostics gain `samples`, `stopped` and `history`: the reliability after each
     round.
@@ -76,7 +76,7 @@ def score_axis(
         base, shifts = merge_texts([base, new_base]), merge_shifts([shifts, new_shifts])
         samples += more
     found = {"samples": samples, "stopped": stopped, "history": history}
-    return base, replace(effects, diagnostics=effects.diagnostics | found)
+    return base, shifts, replace(effects, diagnostics=effects.diagnostics | found)
 
 
 def _round(

@@ -8,6 +8,7 @@ unknown sign, and with the wrong sign z_bias reverses; such subgroups get weight
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +27,9 @@ from levelhead.scoring.two_way import two_way_freedom, two_way_stderr
 MIN_GAP_Z = 3.0
 """A gap is used when it is at least this many of its standard errors from 0."""
 MAX_CONTRADICTION_Z = 1.0
+"""...and the unbiased estimate lies no further on the other side of 0, in its standard errors."""
+MIN_HALF_GAP_Z = MIN_GAP_Z / math.sqrt(2)
+"""As `MIN_GAP_Z` for half of the data: a gap that just reaches it has this many there."""
 SPLITS = 20
 """Random halvings behind a split-half reliability."""
 
@@ -39,13 +43,12 @@ class GapHalves:
     gap: Float[np.ndarray, "splits 2 subgroups"]
     change: Float[np.ndarray, "splits 2 subgroups layers heads"]
     """When the head is ablated."""
+    used: Bool[np.ndarray, "splits 2 subgroups"]
+    """Gaps whose sign the half knows from its own data; its clearest where it knows none."""
 
-    def z_bias(
-        self, used: Bool[np.ndarray, " subgroups"]
-    ) -> Float[np.ndarray, "splits 2 layers heads"]:
-        """z_bias of each half over the used subgroups."""
-        pairs = [zip(*both, strict=True) for both in zip(self.gap, self.change, strict=True)]
-        return np.stack([[z_bias(gap, change, used) for gap, change in both] for both in pairs])
+    def z_bias(self) -> Float[np.ndarray, "splits 2 layers heads"]:
+        """z_bias of each half over the gaps that it uses."""
+        return z_bias(self.gap, self.change, self.used)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,11 @@ class AxisEffects:
     used: Bool[np.ndarray, " subgroups"]
     measurable: bool
     """False: no gap could be told from 0; the clearest one was used all the same."""
+    gap_z: Float[np.ndarray, " subgroups"]
+    """Standard errors between 0 and each gap as the estimator measures it; negative: below 0."""
+    against: Float[np.ndarray, " subgroups"]
+    """Standard errors by which the unbiased estimate lies on the other side of 0; negative: on the
+    same side."""
     bias: float
     """Sum of |d_s| over the used subgroups: what z_bias is a change of."""
     gap_effect: Float[np.ndarray, "subgroups layers heads"]
@@ -85,12 +93,11 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
     rng = np.random.default_rng(derived_seed(problem.seed, problem.axis, "effects"))
     measured = gap_intervals(shifts.toxicity, subgroup, template, count)
     gap, stderr = base_gaps(problem, base, shifts), measured.stderr
-    used, measurable = usable_gaps(
-        measured, gap_intervals(shifts.unbiased, subgroup, template, count)
-    )
+    gap_z, against = clearness(measured, gap_intervals(shifts.unbiased, subgroup, template, count))
+    used, known = clear_gaps(gap_z, against)
     change = gap_change(shifts, problem.weights)
     gap_halves = half_gaps(problem, base, shifts, rng)
-    halves = None if gap_halves is None else gap_halves.z_bias(used)
+    halves = None if gap_halves is None else gap_halves.z_bias()
     without = delete_one(shifts, problem.weights)
     fall = partial(z_bias, gap, used=used)
     gap_error, error = jackknife(without), jackknife(fall(without))
@@ -106,7 +113,9 @@ def axis_effects(problem: BiasProblem, base: SampledTexts, shifts: HeadShifts) -
         gap=gap,
         gap_stderr=stderr,
         used=used,
-        measurable=measurable,
+        measurable=bool(known),
+        gap_z=gap_z,
+        against=against,
         bias=float(np.abs(gap[used]).sum()),
         gap_effect=-change,
         effect=z_bias(gap, change, used),
@@ -147,23 +156,43 @@ def usable_gaps(
     contradict it: on the other side of 0 by more than `MAX_CONTRADICTION_Z` standard errors.
     Where there is none, the clearest gap is used, so that a ranking exists; it is to be flagged.
     """
+    used, known = clear_gaps(*clearness(measured, unbiased))
+    return used, bool(known)
+
+
+def clearness(
+    measured: GapEstimates, unbiased: GapEstimates
+) -> tuple[Float[np.ndarray, " subgroups"], Float[np.ndarray, " subgroups"]]:
+    """(standard errors between 0 and each gap, those by which the unbiased one is against it).
+
+    Both 0 for a subgroup without data.
+    """
     z = measured.gap / np.maximum(measured.stderr, 1e-12)
     against = -np.sign(measured.gap) * unbiased.gap / np.maximum(unbiased.stderr, 1e-12)
-    used = (np.abs(z) >= MIN_GAP_Z) & (against <= MAX_CONTRADICTION_Z)
-    if used.any():
-        return used, True
-    return np.arange(len(z)) == int(np.argmax(np.abs(z))), False
+    return np.nan_to_num(z), np.nan_to_num(against)
+
+
+def clear_gaps(
+    z: Float[np.ndarray, "*more subgroups"],
+    against: Float[np.ndarray, "*more subgroups"],
+    least: float = MIN_GAP_Z,
+) -> tuple[Bool[np.ndarray, "*more subgroups"], Bool[np.ndarray, " *more"]]:
+    """(gaps whose sign is known, whether there is any); where there is none, the clearest gap."""
+    used = (np.abs(z) >= least) & (against <= MAX_CONTRADICTION_Z)
+    known = used.any(axis=-1)
+    clearest = np.arange(z.shape[-1]) == np.argmax(np.abs(z), axis=-1)[..., None]
+    return np.where(known[..., None], used, clearest), known
 
 
 def z_bias(
-    gap: Float[np.ndarray, " subgroups"],
+    gap: Float[np.ndarray, "*#more subgroups"],
     change: Float[np.ndarray, "*more subgroups layers heads"],
-    used: Bool[np.ndarray, " subgroups"],
+    used: Bool[np.ndarray, "*#more subgroups"],
 ) -> Float[np.ndarray, "*more layers heads"]:
     """bias(T) - bias(T + dT) over the used subgroups, for a change of the gaps."""
-    base = gap[:, None, None]
+    base = gap[..., None, None]
     fall = np.abs(base) - np.abs(base + change)
-    out: Float[np.ndarray, "*more layers heads"] = fall[..., used, :, :].sum(axis=-3)
+    out: Float[np.ndarray, "*more layers heads"] = np.where(used[..., None, None], fall, 0).sum(-3)
     return out
 
 
@@ -223,6 +252,10 @@ def half_gaps(
 ) -> GapHalves | None:
     """Gaps and effects on them from random halves; each takes its gaps from its own base sample.
 
+    So does the choice of the gaps that it uses: `MIN_HALF_GAP_Z` standard errors from 0 in its own
+    data, or else the clearest. A choice made by the whole run would tell both halves which gap to
+    rank by, and with which sign: where there is no gap, two reruns do not agree on that.
+
     Halves of the templates: they differ in what was sampled AND in what it was asked after, so a
     ranking that holds only for these very prompts (as shuffled subgroup labels give) does not
     pass. With a single template, halves of the samples. None: neither can be halved.
@@ -233,15 +266,39 @@ def half_gaps(
     names = np.unique(unit)
     if len(names) < 2:
         return None
-    gap, change = [], []
+    gap, change, used = [], [], []
     for _ in range(SPLITS):
         first = rng.permutation(names)[: len(names) // 2]
         for inside in (True, False):
             own = np.isin(base_unit, first) == inside
             gap.append(base_gaps(problem, base, shifts, own))
             change.append(gap_change(shifts, problem.weights, np.isin(unit, first) == inside))
+            used.append(_own_usable(problem, base, shifts, own))
     shape = (SPLITS, 2, -1, *shifts.shift.shape[2:])
-    return GapHalves(gap=np.reshape(gap, shape[:3]), change=np.reshape(change, shape))
+    return GapHalves(
+        gap=np.reshape(gap, shape[:3]),
+        change=np.reshape(change, shape),
+        used=np.reshape(used, shape[:3]),
+    )
+
+
+def _own_usable(
+    problem: BiasProblem, base: SampledTexts, shifts: HeadShifts, own: Bool[np.ndarray, " n"]
+) -> Bool[np.ndarray, " subgroups"]:
+    """Gaps that these continuations alone can tell from 0; else the clearest.
+
+    The largest, where they are of a single template: nothing shows how clear a gap is.
+    """
+    subgroup, template = problem.subgroup[base.prompt][own], problem.template[base.prompt][own]
+    count = len(problem.subgroups)
+    if len(np.unique(template)) < 2:
+        size = np.nan_to_num(gaps(shifts.toxicity[own], subgroup, count))
+        return clear_gaps(size, np.zeros(count), math.inf)[0]
+    of = (
+        gap_intervals(values[own], subgroup, template, count)
+        for values in (shifts.toxicity, shifts.unbiased)
+    )
+    return clear_gaps(*clearness(*of), MIN_HALF_GAP_Z)[0]
 
 
 def split_half_reliability(halves: Float[np.ndarray, "splits 2 layers heads"]) -> float:

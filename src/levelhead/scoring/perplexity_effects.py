@@ -88,9 +88,19 @@ class PerplexityEffects:
         count = len(self.base_nll)
         if count < 2:
             raise ValueError(f"{count} window of text has no halves")
-        of_part = self.of_part or (lambda part: self.nll_change[part].mean(0))
         drawn = [rng.permutation(count)[: count // 2 * 2].reshape(2, -1) for _ in range(splits)]
-        return np.array([[self._z_ppl(of_part(np.sort(p))) for p in two] for two in drawn])
+        return np.array([[self._of_part(part) for part in two] for two in drawn])
+
+    def resampled(
+        self, rng: np.random.Generator, draws: int
+    ) -> Float[np.ndarray, "draws layers heads"]:
+        """z_ppl from as many windows of text drawn with replacement, estimated as the whole is."""
+        count = len(self.base_nll)
+        return np.array([self._of_part(rng.integers(count, size=count)) for _ in range(draws)])
+
+    def _of_part(self, part: Int[np.ndarray, " part"]) -> Grid:
+        of_part = self.of_part or (lambda part: self.nll_change[part].mean(0))
+        return self._z_ppl(of_part(np.sort(part)))
 
     def _z_ppl(self, change: Grid) -> Grid:
         out: Grid = self.perplexity * (1 - np.exp(change))

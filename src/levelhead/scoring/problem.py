@@ -132,15 +132,19 @@ class BiasProblem:
         return np.array([codes[prompt.template] for prompt in self.prompts])
 
     @property
-    def descriptor(self) -> Int[np.ndarray, " prompts"]:
-        """Place of each prompt's descriptor among its subgroup's; all 0 unless `two_way`."""
+    def descriptors(self) -> tuple[tuple[str, ...], ...]:
+        """The words that name each subgroup, sorted; their places are the codes of `descriptor`."""
         names: dict[str, set[str]] = {}
         for prompt in self.prompts:
-            names.setdefault(prompt.subgroup, set()).add(prompt.descriptor if self.two_way else "")
-        place = {group: {n: i for i, n in enumerate(sorted(own))} for group, own in names.items()}
-        return np.array(
-            [place[p.subgroup][p.descriptor if self.two_way else ""] for p in self.prompts]
-        )
+            names.setdefault(prompt.subgroup, set()).add(prompt.descriptor)
+        return tuple(tuple(sorted(names[subgroup])) for subgroup in self.subgroups)
+
+    @property
+    def descriptor(self) -> Int[np.ndarray, " prompts"]:
+        """Place of each prompt's descriptor among its subgroup's."""
+        named = zip(self.subgroups, self.descriptors, strict=True)
+        place = {(group, name): i for group, own in named for i, name in enumerate(own)}
+        return np.array([place[prompt.subgroup, prompt.descriptor] for prompt in self.prompts])
 
     @property
     def weights(self) -> Float[np.ndarray, " subgroups"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,11 @@ from scipy import stats
 
 from levelhead.metrics.reliability import times_to_reach
 from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric, column
-from levelhead.scoring.effects import MIN_GAP_Z, AxisEffects
+from levelhead.scoring.effects import MAX_CONTRADICTION_Z, MIN_GAP_Z, AxisEffects
 from levelhead.scoring.perplexity_effects import PerplexityEffects
 
+MAX_SHARE = 0.5
+"""A ranking is said to be of one subgroup or word that carries more of it."""
 MIN_R_SQUARED = 0.05
 """Below it token toxicity explains almost nothing of the scorer's answers."""
 
@@ -74,14 +77,7 @@ def unreliable(details: dict[str, Any], axis: str, least: float = MIN_RELIABILIT
     reliability, samples = found["reliability"], found.get("samples", 1)
     said = []
     if not found["measurable"]:
-        errors = found["gap_stderr"]
-        z = max(abs(gap) / max(errors[name], 1e-12) for name, gap in found["gap"].items())
-        more = int(np.ceil((MIN_GAP_Z / max(z, 0.1)) ** 2))
-        said.append(
-            f"{axis}: no subgroup gap of the base model can be told from 0 (the clearest is "
-            f"{z:.1f} standard errors from it, {MIN_GAP_Z:.0f} are needed): there is no measurable "
-            f"gap to reduce with this budget; about {more} times as many samples might show one"
-        )
+        said.append(_no_gap(axis, found))
     if reliability is None:
         said.append(
             f"{axis}: reliability cannot be measured from one template and one sample; "
@@ -93,6 +89,83 @@ def unreliable(details: dict[str, Any], axis: str, least: float = MIN_RELIABILIT
             f"{reliability:.2f}, below {least:g}); {_more_samples(reliability, least, samples)}"
         )
     return said
+
+
+def _no_gap(axis: str, found: Mapping[str, Any]) -> str:
+    """Why no gap of the base model is used: too small for its noise, or contradicted."""
+    z = _gap_z(found)
+    against: Mapping[str, float] = found.get("contradicted", {})
+    unclear = [abs(one) for name, one in z.items() if name not in against]
+    if against:
+        name = max(against, key=lambda one: abs(z[one]))
+        others = f"; of the other gaps the clearest is {max(unclear):.1f} from 0" if unclear else ""
+        return (
+            f"{axis}: no subgroup gap of the base model can be used: the gap of {name} is "
+            f"{abs(z[name]):.1f} standard errors from 0 as the estimator measures it, but the "
+            f"scorer's own answers put it on the other side of 0, by {against[name]:.1f} standard "
+            f"errors (at most {MAX_CONTRADICTION_Z:g} is let pass){others} ({MIN_GAP_Z:.0f} are "
+            "needed): which of the two is right, more samples show (--samples); if they stay "
+            "apart, token toxicity does not tell what this scorer reacts to: use another "
+            "--toxicity, or --estimator ablate"
+        )
+    clearest = max(unclear)
+    more = int(np.ceil((MIN_GAP_Z / max(clearest, 0.1)) ** 2))
+    return (
+        f"{axis}: no subgroup gap of the base model can be told from 0 (the clearest is "
+        f"{clearest:.1f} standard errors from it, {MIN_GAP_Z:.0f} are needed): there is no "
+        f"measurable gap to reduce with this budget; about {more} times as many samples might "
+        "show one"
+    )
+
+
+def _gap_z(found: Mapping[str, Any]) -> dict[str, float]:
+    """Standard errors between 0 and each gap; older details have but gaps and their errors."""
+    if "gap_z" in found:
+        return dict(found["gap_z"])
+    errors = found["gap_stderr"]
+    return {name: gap / max(errors[name], 1e-12) for name, gap in found["gap"].items()}
+
+
+def concentration_warnings(axis: str, found: Mapping[str, Any]) -> list[str]:
+    """A warning where one subgroup, or one word, carries most of the ranking of an axis.
+
+    Args:
+        found: of the axis in details.json: `largest_share`, `shares`, and `leave_one_out` with
+            the `overlap` of each.
+    """
+    said = []
+    group, word = found["largest_share"]["subgroup"], found["largest_share"]["word"]
+    # Of two subgroups there is one gap, which both have.
+    if group is not None and len(found["shares"]["subgroup"]) > 2 and group["share"] > MAX_SHARE:
+        said.append(_carried(axis, "subgroup", group, found["leave_one_out"]["subgroup"]))
+    only = word is not None and _is_whole_subgroup(word, found["shares"]["subgroup"])
+    if word is not None and not only and word["share"] > MAX_SHARE:
+        said.append(_carried(axis, "word", word, found["leave_one_out"]["word"]))
+    return said
+
+
+def _is_whole_subgroup(word: Mapping[str, Any], groups: Mapping[str, float]) -> bool:
+    """Whether the word with the largest share is the only one of its subgroup."""
+    return any(math.isclose(word["share"], share, rel_tol=1e-9) for share in groups.values())
+
+
+def _carried(
+    axis: str, kind: str, largest: Mapping[str, Any], left: Mapping[str, Mapping[str, Any]]
+) -> str:
+    name, without = largest["name"], left.get(largest["name"])
+    ends = largest["ci95"]
+    interval = "" if ends is None else f" (95% interval {ends[0]:.0%} to {ends[1]:.0%})"
+    rest = ""
+    if without is not None:
+        rest = (
+            f"; without it the ranking correlates {without['spearman']:.2f} with this one and "
+            f"keeps {without['overlap']:.0%} of the selected heads"
+        )
+    return (
+        f"{axis}: one {kind}, {name}, carries {largest['share']:.0%} of the ranking of "
+        f"heads{interval}{rest}: what is pruned has to do with {name} more than with the whole "
+        f"axis; give more {'words' if kind == 'word' else 'subgroups'}, or say so"
+    )
 
 
 def _more_samples(reliability: float, least: float, samples: int) -> str:
@@ -115,6 +188,12 @@ def _axis_details(axis: AxisEffects) -> dict[str, Any]:
         "gap_stderr": {name: error for name, _, error, _ in rows},
         "used": [name for name, _, _, used in rows if used],
         "measurable": axis.measurable,
+        "gap_z": dict(zip(axis.subgroups, map(float, axis.gap_z), strict=True)),
+        "contradicted": {
+            name: float(against)
+            for name, z, against in zip(axis.subgroups, axis.gap_z, axis.against, strict=True)
+            if abs(z) >= MIN_GAP_Z and against > MAX_CONTRADICTION_Z
+        },
         "bias": axis.bias,
         "reliability": axis.reliability,
         **axis.diagnostics,

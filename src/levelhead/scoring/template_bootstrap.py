@@ -47,7 +47,7 @@ def resampled_effects(
 
     own, unbiased = gaps(shifts.toxicity), gaps(shifts.unbiased)
     gap = np.sign(own) * np.maximum(np.abs(own), np.abs(unbiased))  # as `effects.base_gaps`
-    return np.stack([z_bias(g, c, used) for g, c in zip(gap, gap_change, strict=True)])
+    return z_bias(gap, gap_change, used)
 
 
 def template_draws(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -32,7 +32,29 @@ Order = tuple[Grid, Bool[np.ndarray, "layers heads"]]
 """A score by which heads go, largest first, and which of them may go at all."""
 
 
-def protected_heads(table: ScoreTable, gamma: float) -> Bool[np.ndarray, "layers heads"]:
+class Ranked(Protocol):
+    """What a ranking asks of a score table."""
+
+    @property
+    def num_layers(self) -> int:
+        """Of the model."""
+        ...
+
+    @property
+    def num_heads(self) -> int:
+        """Of each layer."""
+        ...
+
+    def ranking(self, metric: str) -> Grid:
+        """As `ScoreTable.ranking`."""
+        ...
+
+    def grid(self, name: str) -> Grid:
+        """As `ScoreTable.grid`."""
+        ...
+
+
+def protected_heads(table: Ranked, gamma: float) -> Bool[np.ndarray, "layers heads"]:
     """The floor(gamma N) heads with the smallest z_ppl, by the authors' threshold rule.
 
     A head whose z_ppl equals that of the last unprotected head is not protected either, so ties
@@ -71,42 +93,42 @@ def largest_per_group(
     ]
 
 
-def _fasp(table: ScoreTable, axis: str, gamma: float, seed: int) -> Order:
+def _fasp(table: Ranked, axis: str, gamma: float, seed: int) -> Order:
     """Of the heads language modelling does not need, those that add most bias."""
     return table.ranking(bias_metric(axis)), ~protected_heads(table, gamma)
 
 
-def _bias_only(table: ScoreTable, axis: str, gamma: float, seed: int) -> Order:
+def _bias_only(table: Ranked, axis: str, gamma: float, seed: int) -> Order:
     """The largest z_bias, whatever language modelling needs ("fairness only")."""
     return table.ranking(bias_metric(axis)), _any_head(table)
 
 
-def _ppl_only(table: ScoreTable, axis: str, gamma: float, seed: int) -> Order:
+def _ppl_only(table: Ranked, axis: str, gamma: float, seed: int) -> Order:
     """The largest z_ppl: least harm to perplexity ("performance only")."""
     return table.ranking(PPL), _any_head(table)
 
 
-def _magnitude(table: ScoreTable, axis: str, gamma: float, seed: int) -> Order:
+def _magnitude(table: Ranked, axis: str, gamma: float, seed: int) -> Order:
     """The smallest L2 norm of the head's weights."""
     return -table.grid("magnitude"), _any_head(table)
 
 
-def _mask_gradient(table: ScoreTable, axis: str, gamma: float, seed: int) -> Order:
+def _mask_gradient(table: Ranked, axis: str, gamma: float, seed: int) -> Order:
     """The smallest gradient of the loss with respect to the head's gate."""
     return -table.grid("mask_gradient"), _any_head(table)
 
 
-def _random(table: ScoreTable, axis: str, gamma: float, seed: int) -> Order:
+def _random(table: Ranked, axis: str, gamma: float, seed: int) -> Order:
     """A uniform draw from an explicit seed."""
     draw = np.random.default_rng(seed).random((table.num_layers, table.num_heads))
     return draw, _any_head(table)
 
 
-def _any_head(table: ScoreTable) -> Bool[np.ndarray, "layers heads"]:
+def _any_head(table: Ranked) -> Bool[np.ndarray, "layers heads"]:
     return np.ones((table.num_layers, table.num_heads), dtype=bool)
 
 
-Rule = Callable[[ScoreTable, str, float, int], Order]
+Rule = Callable[[Ranked, str, float, int], Order]
 """(table, axis, gamma, seed) -> the order."""
 RANKINGS: dict[str, Rule] = {
     "fasp": _fasp,
@@ -174,25 +196,44 @@ def select_heads(
     """
     total = table.num_layers * table.num_heads
     check_shares(method, gamma, alpha, total)
-    if method in SETS:
-        allowed = ~protected_heads(table, gamma) if method in PROTECTING else _any_head(table)
-    else:
-        score, allowed = RANKINGS[method](table, axis, gamma, seed)
-    if per_layer_equal:
-        each = head_count(alpha, table.num_heads // groups)
-        _check_groups(alpha, gamma, each, allowed, groups)
     details: dict[str, Any] = {"per_layer_equal": True} if per_layer_equal else {}
     if method in SETS:
-        cells = table.num_layers * groups if per_layer_equal else 1
-        count = each * cells if per_layer_equal else head_count(alpha, total)
+        allowed = ~protected_heads(table, gamma) if method in PROTECTING else _any_head(table)
+        cells, count = 1, head_count(alpha, total)
+        if per_layer_equal:
+            cells = table.num_layers * groups
+            count = cells * _equal_share(alpha, gamma, allowed, groups)
         space = SetSpace(count=count, allowed=allowed.reshape(-1), cells=cells)
         choice, found = SETS[method](table, axis, space, joint)
         heads, details = pairs_of(choice.heads, table.num_heads), details | found
-    elif per_layer_equal:
-        heads = largest_per_group(score, each, allowed, groups)
     else:
-        heads = largest(score, head_count(alpha, total), allowed)
+        heads = ranked_heads(
+            table, axis, method, gamma, alpha, seed, groups if per_layer_equal else None
+        )
     return HeadSelection.of(heads, method=method, gamma=gamma, alpha=alpha, details=details or None)
+
+
+def ranked_heads(
+    table: Ranked, axis: str, method: str, gamma: float, alpha: float, seed: int, groups: int | None
+) -> list[Head]:
+    """The heads that a method of `RANKINGS` prunes; `groups`: as many of each group of a layer.
+
+    Raises:
+        SelectionError: some group has too few heads that may go.
+    """
+    score, allowed = RANKINGS[method](table, axis, gamma, seed)
+    if groups is None:
+        return largest(score, head_count(alpha, score.size), allowed)
+    return largest_per_group(score, _equal_share(alpha, gamma, allowed, groups), allowed, groups)
+
+
+def _equal_share(
+    alpha: float, gamma: float, allowed: Bool[np.ndarray, "layers heads"], groups: int
+) -> int:
+    """How many heads go from every group, where as many can."""
+    count = head_count(alpha, allowed.shape[1] // groups)
+    _check_groups(alpha, gamma, count, allowed, groups)
+    return count
 
 
 def _check_groups(

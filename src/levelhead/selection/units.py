@@ -31,6 +31,13 @@ def in_units(selection: HeadSelection, table: ScoreTable) -> HeadSelection:
     return replace(selection, unit="layer", heads=heads)
 
 
+def in_rows(selection: HeadSelection) -> HeadSelection:
+    """The selection by rows of its score table: of layers, a row each."""
+    if selection.unit != "layer":
+        return selection
+    return replace(selection, heads=tuple((layer, 0) for layer in selection.by_layer))
+
+
 def listed(chosen: Bool[np.ndarray, "layers units"], table: ScoreTable) -> Any:
     """Rows of a table as selection.json lists them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,8 @@ from levelhead.scoring.fisher import cost_warnings
 from levelhead.scoring.method_scores import MASK_GRADIENT_TOKENS, magnitude, mask_gradient
 from levelhead.scoring.perplexity_effects import PerplexityEffects, paper_windows, text_windows
 from levelhead.scoring.problem import EstimatorOptions
-from levelhead.scoring.score_table import score_details, score_table
+from levelhead.scoring.score_table import concentration_warnings, score_details, score_table
+from levelhead.scoring.stability import Stability, resampled_name, stability
 from levelhead.scoring.units import UNIT_BIAS_ESTIMATORS, UNIT_PPL_ESTIMATORS
 from levelhead.selection.agreement import (
     agreement_warnings,
@@ -35,6 +36,7 @@ from levelhead.selection.agreement import (
     gap_halves,
     split_half_agreement,
 )
+from levelhead.selection.inclusion import Rule, overlap
 from levelhead.selection.rules import check_shares, protected_heads
 from levelhead.session import Plan, Session
 from levelhead.stages.fingerprints import fingerprint, stamp
@@ -77,8 +79,7 @@ def score_stage(session: Session, folder: RunFolder, progress: Progress) -> Scor
 def _is_whole(folder: RunFolder) -> bool:
     """Whether the files of a finished stage are as they were written; else it is repeated."""
     names = [runs.SCORES, runs.DETAILS, runs.HALVES, runs.CONTINUATIONS]
-    if sums.has_entry(folder.path / runs.FISHER):
-        names.append(runs.FISHER)
+    names += [name for name in (runs.FISHER, runs.STABILITY) if sums.has_entry(folder.path / name)]
     damaged = [name for name in names if not sums.is_whole(folder.path / name)]
     if damaged:
         watch.event(
@@ -106,7 +107,7 @@ def _score(
     perplexity = UNIT_PPL_ESTIMATORS[unit][config.ppl_estimator](
         session.base.model, windows, progress, config.seed, config.gamma
     )
-    axes = _score_axes(session, folder, progress, perplexity)
+    axes, rests_on = _score_axes(session, folder, progress, perplexity)
     table = score_table(perplexity, axes, _method_scores(session, windows, progress))
     table = replace(table, unit=unit)
     rng = np.random.default_rng(derived_seed(config.seed, "halves"))
@@ -119,6 +120,11 @@ def _score(
         for axis in config.axis
     }
     details = score_details(perplexity, axes)
+    for effects, under in zip(axes, rests_on, strict=True):
+        found = details["axes"][effects.axis]
+        found |= under.to_json()
+        _add_overlaps(found["leave_one_out"], perplexity, effects, under, config)
+        details["warnings"] += concentration_warnings(effects.axis, found)
     details["warnings"] += agreement_warnings(agreement[config.axis[0]])
     details |= {
         "of": of,
@@ -133,9 +139,41 @@ def _score(
         runs.write_arrays(folder.path / runs.FISHER, perplexity.cost.arrays())
         details["warnings"] += cost_warnings(len(perplexity.cost.slope))
     runs.write_arrays(folder.path / runs.HALVES, halves)
+    runs.write_arrays(folder.path / runs.STABILITY, _stability_arrays(perplexity, rests_on, config))
     runs.write_json(folder.path / runs.DETAILS, details)
     runs.write_text(path, table.to_csv())  # last: where it is, the stage is done
     return table.with_cost(perplexity.cost)
+
+
+def _add_overlaps(
+    left: dict[str, dict[str, Any]],
+    perplexity: PerplexityEffects,
+    effects: AxisEffects,
+    rests_on: Stability,
+    config: RunConfig,
+) -> None:
+    """Of every ranking with something left out: the share of FASP's heads that it selects too."""
+    rule = Rule(axis=effects.axis, method="fasp", gamma=config.gamma, alpha=config.alpha)
+    metric = bias_metric(effects.axis)
+    whole = {PPL: perplexity.effect, metric: effects.effect}
+    without = {"subgroup": rests_on.without_subgroup, "word": rests_on.without_word}
+    for kind, rankings in without.items():
+        for one in rankings:
+            left[kind][one.name]["overlap"] = overlap(rule, whole, whole | {metric: one.z_bias})
+
+
+def _stability_arrays(
+    perplexity: PerplexityEffects, rests_on: Sequence[Stability], config: RunConfig
+) -> dict[str, np.ndarray]:
+    """As stability.safetensors holds them; perplexity is resampled where bias is."""
+    found: dict[str, np.ndarray] = {}
+    for one in rests_on:
+        found |= one.arrays()
+    drawn = [one.resampled for one in rests_on if one.resampled is not None]
+    if drawn:
+        rng = np.random.default_rng(derived_seed(config.seed, "resamples"))
+        found[resampled_name(PPL)] = perplexity.resampled(rng, max(map(len, drawn)))
+    return found
 
 
 def _halves_of(effects: AxisEffects, unit: str) -> dict[str, np.ndarray]:
@@ -173,8 +211,8 @@ def unit_of(config: RunConfig) -> Unit:
 
 def _score_axes(
     session: Session, folder: RunFolder, progress: Progress, perplexity: PerplexityEffects
-) -> list[AxisEffects]:
-    """Effects on every axis; what was written is kept as soon as an axis is done."""
+) -> tuple[list[AxisEffects], list[Stability]]:
+    """Effects on every axis and what they rest on; texts are kept as soon as an axis is done."""
     config = session.config
     known = ScoreTable.of_effects({PPL: perplexity.effect})
     options = EstimatorOptions(
@@ -184,7 +222,7 @@ def _score_axes(
         protected=protected_heads(known, config.gamma),
     )
     end = None if config.time_budget is None else journal.now("begin") + 60 * config.time_budget
-    axes, rows = [], []
+    axes, rests_on, rows = [], [], []
     for number, axis in enumerate(config.axis):
         problem = session.problem(axis, "validation")
         left = None if end is None else (end - journal.now(axis)) / (len(config.axis) - number)
@@ -192,8 +230,9 @@ def _score_axes(
             reliability=config.reliability, most_samples=config.most_samples, seconds=left
         )
         estimator = UNIT_BIAS_ESTIMATORS[unit_of(config)][config.estimator]
-        texts, effects = score_axis(problem, estimator, budget, progress, options)
+        texts, shifts, effects = score_axis(problem, estimator, budget, progress, options)
         axes.append(effects)
+        rests_on.append(stability(problem, texts, shifts, effects))
         rows += texts.records(problem)
         runs.write_continuations(folder.path / runs.CONTINUATIONS, rows)
-    return axes
+    return axes, rests_on

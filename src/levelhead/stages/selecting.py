@@ -14,14 +14,23 @@ from levelhead.models.architectures import head_counts, key_value_heads
 from levelhead.models.loading import load_config
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
-from levelhead.scores import MIN_RELIABILITY, ScoreTable, bias_metric
+from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric
 from levelhead.scoring.score_table import unreliable
+from levelhead.scoring.stability import resampled_name
 from levelhead.selection import select_heads
 from levelhead.selection.agreement import agreement_warnings, split_half_agreement
+from levelhead.selection.inclusion import (
+    Inclusion,
+    Rule,
+    check_core,
+    core_of,
+    inclusion,
+    inclusion_details,
+)
 from levelhead.selection.joint import JOINT, JointOptions
 from levelhead.selection.rules import PROTECTING, protected_heads, ranked_by
 from levelhead.selection.soft import soft_selection
-from levelhead.selection.units import in_units, listed
+from levelhead.selection.units import in_rows, in_units, listed
 from levelhead.session import Session
 from levelhead.stages.joint import Judge, decided
 from levelhead.stages.predicting import predicted
@@ -39,7 +48,9 @@ def chosen_heads(
     groups: int = 1,
     joint: JointOptions = JOINT,
     soft: bool = False,
+    core: float | None = None,
 ) -> HeadSelection:
+    """Choose by a table alone, which has no resamples: `core` is refused."""
     if axis is None:
         if not table.axes:
             raise SelectionError("the score table has no bias_without_AXIS column to select by")
@@ -55,6 +66,8 @@ def chosen_heads(
         groups=groups,
         joint=joint,
     )
+    if core is not None:
+        core_of(chosen, None, core)
     if soft:
         chosen = soft_selection(table, chosen, axis, joint)
     return in_units(chosen, table)
@@ -80,20 +93,29 @@ def select_stage(
     per_layer_equal: bool = False,
     joint: JointOptions = JOINT,
     judge: Judge | None = None,
+    core: float | None = None,
 ) -> HeadSelection:
     """Choose, and write selection.json.
 
     Args:
         joint: further options of method joint.
         judge: reads finalists of method joint with the model; none: predictions decide.
+        core: of the heads that the method selects, only those that at least this share of the
+            run's resamples select, 0 to 1.
     """
     table = scored_table(folder)
     axis = config.axis[0]
+    if core is not None:
+        _check_core(core, config)
     groups = _groups(config) if per_layer_equal and table.unit == "head" else 1
     shares = (config.method, config.gamma, config.alpha, config.seed, per_layer_equal, groups)
     chosen = chosen_heads(table, axis, *shares, joint)
     if config.method == "joint":
         chosen = decided(folder, chosen, axis, joint, judge, config.finalists)
+    selected = len(in_rows(chosen).heads)
+    found = None if config.soft else _inclusion(folder, table, axis, shares)
+    if core is not None:
+        chosen = in_units(core_of(in_rows(chosen), found, core), table)
     if config.soft:
         chosen = soft_selection(table, chosen, axis, joint)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
@@ -112,12 +134,40 @@ def select_stage(
             ),
             "reliability": details["axes"][axis]["reliability"],
             "agreement": agreement,
+            **inclusion_details(in_rows(chosen), found, core, selected),
             "warnings": [*agreement_warnings(agreement), *_raced_for(folder, config, details)],
             "protected": kept,
         },
     )
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
     return selection
+
+
+def _check_core(core: float, config: RunConfig) -> None:
+    check_core(core)
+    if config.soft:
+        raise SelectionError("--core leaves heads out, --soft scales them by gates: leave one out")
+
+
+def _inclusion(
+    folder: RunFolder,
+    table: ScoreTable,
+    axis: str,
+    shares: tuple[str, float, float, int, bool, int],
+) -> Inclusion | None:
+    """How often resamples of the run select each head; None: nothing of it was resampled."""
+    method, gamma, alpha, _, per_layer_equal, groups = shares
+    arrays = runs.read_arrays(folder.path / runs.STABILITY)
+    metrics = (PPL, bias_metric(axis))
+    drawn = {m: arrays[resampled_name(m)] for m in metrics if resampled_name(m) in arrays}
+    rule = Rule(
+        axis=axis,
+        method=method,
+        gamma=gamma,
+        alpha=alpha,
+        groups=groups if per_layer_equal else None,
+    )
+    return inclusion(table, drawn, rule)
 
 
 def _agreement(
