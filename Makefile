@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 ADVISORIES := "import json, urllib.request as u; json.load(u.urlopen('https://pypi.org/pypi/click/8.1.7/json', timeout=5))['vulnerabilities']"
 
-.PHONY: demo test test-slow test-embedded test-coverage torture check fix bench install clean-demo fuzz audit
+.PHONY: demo test test-slow test-embedded test-coverage test-machines torture check fix bench install clean-demo fuzz audit
 
 demo: install
 	$(BIN)/levelhead run --out $(DEMO)
@@ -27,6 +27,14 @@ test-embedded: install
 
 test-coverage: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m simulation
+
+# The default and the embedded tier under the rounding of other machines: other vector instructions, two
+# threads, oneDNN's matrix products; more than an hour of two cores. SETTINGS="avx2-1-onednn own-2-mkl"
+# chooses, ARGS="tests/models -x" runs these tests of the default tier alone.
+SETTINGS ?=
+ARGS ?=
+test-machines: install
+	$(BIN)/python -m tests.machines --settings "$(SETTINGS)" -- $(ARGS)
 
 # Kills, damaged files and full disks, on tiny models; about an hour of two busy cores. The last need root.
 torture: $(VENV)/.installed

@@ -36,7 +36,6 @@ class WordScorer:
 
 @pytest.fixture(scope="module")
 def known() -> PlantedModel:
-    torch.set_num_threads(1)
     found = planted_model()
     found.model.requires_grad_(False)
     return found

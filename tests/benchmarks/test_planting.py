@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from benchmarks.planting import (
     PLAIN,
     HeadOutputs,
@@ -28,11 +27,6 @@ from levelhead.testing import COMMON_WORDS, TOXIC_WORDS, tiny_model, tiny_tokeni
 NAMES = ("women", "men", "person")
 PAD = 0
 PLACE = (0, 2)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

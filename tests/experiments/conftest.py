@@ -5,12 +5,12 @@ from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
-from tests.pipeline.conftest import _one_thread, inputs, options
+from tests.pipeline.conftest import inputs, options
 
 import levelhead
 from levelhead import runs
 
-__all__ = ["_one_thread", "inputs", "options"]
+__all__ = ["inputs", "options"]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from levelhead.data.embedded import embedded_model_path
 from levelhead.errors import ModelError
@@ -18,7 +17,6 @@ HEADS = {3: [4], 7: [5, 6], 12: list(range(9)), 20: [0]}
 
 @pytest.fixture(scope="module")
 def pruned() -> LoadedModel:
-    torch.set_num_threads(1)
     try:
         loaded = load_base(embedded_model_path(), dtype="float32", device="cpu")
     except ModelError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.experiments.conftest import _one_thread, finished, inputs, options
+from tests.experiments.conftest import finished, inputs, options
 from tests.fuzz.counts import TRIED
 
-__all__ = ["_one_thread", "finished", "inputs", "options"]
+__all__ = ["finished", "inputs", "options"]
 
 
 @pytest.hookimpl(trylast=True)

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests.pipeline.conftest import _one_thread, inputs, options
+from tests.pipeline.conftest import inputs, options
 from tests.torture.harness import StoppedError
 
 from levelhead.journal import store
 
-__all__ = ["_one_thread", "inputs", "options"]
+__all__ = ["inputs", "options"]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tests.torture.harness import StoppedError, Torture, commands, digests, start, wait
 
 import levelhead
@@ -32,7 +31,6 @@ def torture(
     inputs: Path, options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Torture:
     """An uninterrupted run, with a copy of it before every command."""
-    torch.set_num_threads(1)
     found = Torture(tmp_path_factory.mktemp("torture"), commands(inputs, options))
     found.prepare()
     return found

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import save_file
+from tests.rounding import FAR, SAME, difference
 from transformers import AutoModelForCausalLM
 
 from levelhead.errors import CheckpointError
@@ -37,7 +37,6 @@ OTHER_LAYER = {1: [0, 1, 2, 3, 4, 5]}
 STOCK_CANNOT = {
     "gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "stablelm", "bloom", "falcon",
 }  # fmt: skip
-SAME, FAR = 1e-5, 1e-3
 
 
 def sets_of(family: str, form: str) -> dict[str, dict[int, list[int]]]:
@@ -67,8 +66,8 @@ def prepare(
         prune_heads(model, heads)
         folder = save_pruned(model, tmp_path / form / family / name.replace(" ", "-"), form)
         again = logits(load(folder))
-        assert difference_of(logits(model), expected) < SAME, (family, name)
-        assert difference_of(again, expected) < SAME, (family, name)
+        assert difference(logits(model), expected) < SAME, (family, name)
+        assert difference(again, expected) < SAME, (family, name)
         known = folder.with_suffix(".known")
         values = {"expected": expected, "wrong": wrong}
         save_file(
@@ -76,10 +75,6 @@ def prepare(
         )
         jobs.append({"format": form, "folder": str(folder), "expected": str(known)})
     return jobs
-
-
-def difference_of(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
 
 
 def run_fresh(tmp_path: Path, jobs: list[Any]) -> None:

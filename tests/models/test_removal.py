@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.rounding import FAR, SAME
 from transformers import AutoModelForCausalLM
 
 from levelhead.errors import CheckpointError, ModelError, SelectionError
@@ -50,10 +51,6 @@ def cases():
             yield pytest.param(family, heads, id=name, marks=() if quick else pytest.mark.slow)
     for family in WHOLE_LAYER_FAMILIES:
         yield pytest.param(family, "whole layers only", id=family)
-
-
-SAME = 1e-5
-FAR = 1e-3
 
 
 @pytest.mark.parametrize(("family", "heads"), list(cases()))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from levelhead.testing import COMMON_WORDS, PlantedModel, planted_model
 
@@ -15,11 +14,6 @@ TEMPLATES = [
     "all {} here are", "some {} live in town and", "you know {} who are", "I love {} and",
     "what do {} think", "much more {} work there", "there are {} in my house who", "people like {}",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

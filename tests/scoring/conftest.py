@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-import torch
 
 from levelhead.records import Prompt
 from levelhead.scoring.problem import BiasProblem
@@ -29,11 +28,6 @@ TEMPLATES = [
     "all {} here are", "some {} live in town and", "you know {} who are", "I love {} and",
     "what do {} think", "much more {} work there", "there are {} in my house who", "people like {}",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.experiments.conftest import _one_thread, inputs, options
+from tests.experiments.conftest import inputs, options
 
 import levelhead
 from levelhead.errors import ModelError
@@ -18,7 +18,7 @@ from levelhead.models.loading import load_base
 from levelhead.permissions import pickles_allowed
 from levelhead.weight_files import no_conversion
 
-__all__ = ["_one_thread", "inputs", "options"]
+__all__ = ["inputs", "options"]
 
 BLOCKED = """
 import socket

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.experiments.conftest import _one_thread, finished, inputs, options
+from tests.experiments.conftest import finished, inputs, options
 from tests.reporting import synthetic
 
 from levelhead.cli.progress_options import tell
@@ -25,7 +25,7 @@ from levelhead.console.transfer import transfer_summary
 from levelhead.experiments.glance import glance
 from levelhead.reporting.escape import spreadsheet_safe
 
-__all__ = ["_one_thread", "finished", "inputs", "options"]
+__all__ = ["finished", "inputs", "options"]
 
 CONTROLS = ("\x1b", "\x07", "\u202e", "\u2066", "\u200b", "\x9b")
 HOSTILE = "[red]x[/red]" + "".join(CONTROLS) + "]8;;http://x\x1b\\y"

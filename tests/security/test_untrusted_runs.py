@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.experiments.conftest import _one_thread, finished, inputs, options, run
+from tests.experiments.conftest import finished, inputs, options, run
 
 import levelhead
 from levelhead import runs
@@ -18,7 +18,7 @@ from levelhead.records import Continuation
 from levelhead.reporting.escape import visible
 from levelhead.runs import RunFolder
 
-__all__ = ["_one_thread", "finished", "inputs", "options", "run"]
+__all__ = ["finished", "inputs", "options", "run"]
 
 READERS = {
     "report": levelhead.report,

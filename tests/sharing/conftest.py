@@ -11,9 +11,9 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from tests.experiments.conftest import _one_thread, finished, inputs, options, run
+from tests.experiments.conftest import finished, inputs, options, run
 
-__all__ = ["_one_thread", "finished", "inputs", "options", "run"]
+__all__ = ["finished", "inputs", "options", "run"]
 
 
 @dataclass

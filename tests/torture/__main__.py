@@ -18,7 +18,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
 from tests.pipeline.conftest import run_options, write_inputs
 from tests.torture.faults import KINDS, attempt_damage, damage, files_of, fill, small_disk, told
 from tests.torture.harness import Torture, commands, digests, start, wait
@@ -34,7 +33,6 @@ def say(text: str) -> None:
 
 def prepare(folder: Path) -> Torture:
     """Inputs, and an uninterrupted run with a copy of it before every command."""
-    torch.set_num_threads(1)
     (folder / "inputs").mkdir()
     inputs = write_inputs(folder / "inputs")
     torture = Torture(folder, commands(inputs, run_options(inputs)))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from levelhead import pipeline
 from levelhead.journal import store
@@ -62,7 +63,7 @@ def digests(run: Path) -> dict[str, str]:
 def start(command: Command, run: Path, log: Path, *, commit_every: float | None = None) -> int:
     """Run a command in a child; its process id."""
     with warnings.catch_warnings():
-        # torch has threads of its own by now; the child does not use the parent's.
+        # torch has threads of its own by now, which a child cannot use: it takes one.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:
@@ -74,6 +75,7 @@ def start(command: Command, run: Path, log: Path, *, commit_every: float | None 
         os.dup2(written, 2)
         if commit_every is not None:
             store.COMMIT_EVERY = commit_every
+        torch.set_num_threads(1)
         command(run)
         code = 0
     except BaseException:

@@ -17,7 +17,6 @@ from levelhead.testing import tiny_model
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> Iterator[None]:
-    torch.set_num_threads(1)
     logging.disable_progress_bar()
     yield
     logging.enable_progress_bar()

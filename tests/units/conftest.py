@@ -47,7 +47,6 @@ class VowelScorer:
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> None:
-    torch.set_num_threads(1)
     logging.disable_progress_bar()
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipeline.conftest import _one_thread, inputs
+from tests.pipeline.conftest import inputs
 
 from levelhead import runs
 from levelhead.models.checkpoint import save_pruned
 from levelhead.models.surgery import prune_heads
 from levelhead.testing import planted_model
 
-__all__ = ["_one_thread", "inputs"]
+__all__ = ["inputs"]
 
 
 @pytest.fixture(scope="session")
