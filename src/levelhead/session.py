@@ -21,8 +21,8 @@ from levelhead.data.gguf_files import gguf_model_path
 from levelhead.data.holistic_bias import holistic_bias_terms
 from levelhead.data.identity_terms import (
     IdentityTerms,
-    builtin_terms,
     read_terms,
+    terms_of_builtin,
     terms_of_prompts,
 )
 from levelhead.data.prompts import load_prompts, select_prompts
@@ -101,7 +101,7 @@ class Session:
         Raises:
             PromptError: `identity_terms` cannot be read, or would mask most of the prompts.
         """
-        found = builtin_terms()
+        found = terms_of_builtin()
         if self.config.prompts != "builtin":
             found = self._terms_of_source().joined(found)
         if self.config.identity_terms is not None:

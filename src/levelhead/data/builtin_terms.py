@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from levelhead.data.builtin_prompts import builtin_descriptors
-
-Number = Literal["singular", "plural", "adjective"]
+from levelhead.data.identity_words import NUMBERS, Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +42,7 @@ def builtin_terms(
                     IdentityTerm(term=term, number=number)
                     for descriptors in splits.values()
                     for descriptor in descriptors
-                    for number in get_args(Number)
+                    for number in NUMBERS
                     for term in descriptor["terms"].get(number, ())
                 )
             )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from levelhead.data.builtin_prompts import BUILTIN_AXES, builtin_prompts
+from levelhead.data.builtin_terms import builtin_terms
 from levelhead.data.identity_words import (
     FUNCTION_WORDS,
     NEUTRAL,
@@ -89,9 +89,15 @@ def terms_of_prompts(prompts: Sequence[Prompt]) -> IdentityTerms:
     return IdentityTerms(by_group=found)
 
 
-def builtin_terms(axes: Sequence[str] = BUILTIN_AXES) -> IdentityTerms:
+def terms_of_builtin(axes: Sequence[str] | None = None) -> IdentityTerms:
     """The terms of the built-in descriptors, of every axis unless some are named."""
-    return terms_of_prompts(builtin_prompts(axes))
+    found: dict[Group, dict[str, Number]] = {}
+    for axis, groups in builtin_terms(axes).items():
+        for subgroup, terms in groups.items():
+            own = found.setdefault((axis, subgroup), {})
+            for one in terms:  # a word that is noun and adjective stands as the adjective
+                own[one.term.lower()] = one.number
+    return IdentityTerms(by_group=found)
 
 
 def read_terms(path: str | Path) -> IdentityTerms:

@@ -18,24 +18,23 @@ from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from levelhead import journal, runs
-from levelhead.data.identity_terms import identity_terms
 from levelhead.errors import RunFolderError, ScorerError
 from levelhead.evaluation.axis import model_bias
 from levelhead.evaluation.pairs import Toxicities
+from levelhead.evaluation.results import ModelBias
 from levelhead.experiments.kept_texts import read_rows, written_texts
 from levelhead.experiments.units import safe_name
 from levelhead.journal.digests import code_digest
 from levelhead.metrics.bias import bias
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.progress import Progress, silent
-from levelhead.records import Estimate, ModelBias, Prompt, Split
+from levelhead.records import Estimate, Prompt, Split
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scoring.problem import BiasProblem, SampledTexts
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.session import Session
 from levelhead.toxicity import ToxicityScorer, check_scorer, score_texts_once
-from levelhead.toxicity.composites import Masked
 from levelhead.toxicity.controls import NO_DIFFERENCE
 from levelhead.toxicity.functions import as_scorer
 from levelhead.toxicity.registry import scorer_facts
@@ -95,7 +94,7 @@ def rescore(
             f"rescore reads every text masked and as it is; name the scorer without masked: "
             f"(this is {plain.name!r})"
         )
-    masked = Masked(plain, identity_terms(session.prompts))
+    masked = session.masked(plain)
     check_scorer(plain, [str(row["text"]) for row in rows])
     if announce:
         announce(RescorePlan(scorer=plain.name, axes=axes, texts=len(rows)))

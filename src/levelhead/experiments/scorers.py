@@ -10,7 +10,7 @@ from typing import Any
 
 from levelhead.config import EMBEDDED_SCORER
 from levelhead.data.builtin_prompts import builtin_prompts
-from levelhead.data.identity_terms import identity_terms
+from levelhead.data.identity_terms import terms_of_builtin
 from levelhead.errors import ConfigError, MissingExtraError, ScorerError
 from levelhead.experiments.scorer_measures import choose_scorer, measure_scorer
 from levelhead.models.loading import resolve_device
@@ -51,7 +51,7 @@ def scorers(
     where = str(resolve_device(device))
 
     def load(name: str) -> ToxicityScorer:
-        terms = identity_terms(prompts) if "masked:" in name else ()
+        terms = terms_of_builtin().every if "masked:" in name else ()
         return load_scorer(name, where, terms=terms)
 
     named = [as_scorer(one, load) for one in toxicity]
