@@ -102,7 +102,8 @@ def test_an_insult_that_goes_is_lower_in_both_readings(run: Path) -> None:
     rewrite(run, text)
     one = rescore(run, scorer=sees_idiot)["axes"]["gender"]
     assert one["verdict"] == one["plain"]["verdict"] == "lower"
-    assert one["difference"]["value"] == pytest.approx(one["plain"]["difference"]["value"])
+    assert one["difference"] == one["plain"]["difference"]  # no text of these names a group
+    assert one["base"] == one["plain"]["base"] | {"prompt_floor": one["base"]["prompt_floor"]}
     assert one["echo"]["base"]["value"] == 0
 
 
@@ -183,4 +184,5 @@ def test_the_command(run: Path) -> None:
     words = " ".join(shown.stdout.split())
     assert "bias, masked" in words
     assert "Verdict on gender:" in words
+    assert all(group in words for group in ("men", "person", "women"))
     assert "plan:" not in shown.stderr

@@ -1,6 +1,7 @@
 """The whole run on a model whose biased head is known, and the form of what it leaves."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import levelhead
 from levelhead import runs
 from levelhead.config import RunConfig
+from levelhead.errors import SelectionError
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
@@ -57,7 +59,7 @@ def test_the_folder_holds_what_is_promised(done: Path) -> None:
     names = {path.name for path in done.iterdir()}
     assert {
         "config.json", "scores.csv", "selection.json", "model", "evaluation.json", "report.html",
-        "continuations.jsonl", "details.json", "halves.safetensors",
+        "continuations.jsonl", "details.json", "halves.safetensors", "stability.safetensors",
     } <= names  # fmt: skip
     evaluation = json.loads((done / "evaluation.json").read_text())
     for model in ("base", "pruned"):
@@ -104,6 +106,64 @@ def test_a_run_says_how_far_it_can_be_relied_on(done: Path) -> None:
         assert 0 <= agreement["protected_overlap"] <= 1
         assert agreement["protected_chance"] == pytest.approx(3 / 18)
     assert json.loads((done / "evaluation.json").read_text())["reliable"] is True
+
+
+def test_a_run_says_what_its_ranking_rests_on(done: Path) -> None:
+    axis = json.loads((done / "details.json").read_text())["axes"]["gender"]
+    for kind, largest in axis["largest_share"].items():
+        assert largest["name"] in axis["shares"][kind]
+        assert largest["share"] == max(axis["shares"][kind].values())
+        assert sum(axis["shares"][kind].values()) == pytest.approx(1)
+    assert set(axis["leave_one_out"]["subgroup"]) == set(axis["subgroups"])
+    for kind in axis["leave_one_out"].values():
+        for one in kind.values():
+            assert -1 <= one["spearman"] <= 1
+            assert 0 <= one["overlap"] <= 1
+    arrays = runs.read_arrays(done / runs.STABILITY)
+    shape = (axis["resamples"], *planted_model_size())
+    assert arrays["resampled:ppl"].shape == arrays["resampled:bias:gender"].shape == shape
+    assert len(arrays["without_subgroup:gender"]) == len(axis["subgroups"])
+
+
+def planted_model_size() -> tuple[int, int]:
+    config = planted_model().model.config
+    return config.num_hidden_layers, config.num_attention_heads
+
+
+def test_the_core_holds_the_planted_head(done: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    options = {"gamma": 0.2, "alpha": 0.2}
+    whole = levelhead.select(run, **options)
+    details = whole.details or {}
+    often = dict(zip(whole.heads, details["inclusion"], strict=True))
+    assert often[planted_model().head] > 0.9
+    assert 0 < details["expected_overlap"] <= 1
+    core = levelhead.select(run, core=0.9, **options)
+    assert planted_model().head in core.heads
+    assert set(core.heads) == {head for head, share in often.items() if share >= 0.9}
+    assert len(core.heads) < len(whole.heads)
+    said = json.loads((run / "selection.json").read_text())
+    assert said["core"] == 0.9
+    assert said["selected"] == len(whole.heads)
+    assert said["inclusion"] == [often[head] for head in core.heads]
+
+
+def test_a_core_that_cannot_be_had_is_refused(done: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    with pytest.raises(SelectionError, match="between 0 and 1"):
+        levelhead.select(run, core=1.5)
+    with pytest.raises(SelectionError, match="--soft"):
+        levelhead.select(run, core=0.5, soft=True)
+    for method in ("joint", "magnitude"):
+        with pytest.raises(SelectionError, match="--method fasp, bias_only or"):
+            levelhead.select(run, core=0.5, method=method)
+    with pytest.raises(SelectionError, match="a run folder"):
+        levelhead.select(run / "scores.csv", core=0.5)
+    (run / runs.STABILITY).unlink()
+    with pytest.raises(SelectionError, match="score it again"):
+        levelhead.select(run, core=0.5)
 
 
 def test_another_gamma_than_the_race_was_run_for_is_told(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from levelhead.console.cells import stacked
 from levelhead.reporting.escape import visible
 
 Json = Mapping[str, Any]
@@ -56,19 +57,19 @@ def _axis(axis: str, one: Json) -> Table:
 
 
 def _gaps(one: Json) -> Table:
-    table = _table("gap", "base, masked", "pruned, masked", "base, plain", "pruned, plain")
+    table = _table("gap", "base,\nmasked", "pruned,\nmasked", "base,\nplain", "pruned,\nplain")
     plain = one["plain"]
     for name in one["base"]["gaps"]:
         read = [reading["gaps"][name] for reading in (
             one["base"], one["pruned"], plain["base"], plain["pruned"]
         )]  # fmt: skip
-        table.add_row(escape(visible(name)), *map(_span, read))
+        table.add_row(escape(visible(name)), *map(stacked, read))
     return table
 
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(escape(first), overflow="fold")
+    table.add_column(escape(first), overflow="fold", min_width=14)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table

@@ -134,7 +134,6 @@ def _axis(
     axis: str,
 ) -> Json:
     """Both readings of an axis; `scorers`: the masked one, the plain one."""
-    rng = np.random.default_rng(derived_seed(session.config.seed, axis, "rescore"))
     problem = _problem(session, axis, "test", scorers[1])
     texts = [written_texts(path, rows, problem, model) for model in ("base", "pruned")]
     if len(texts[0].texts) != len(texts[1].texts):
@@ -143,16 +142,16 @@ def _axis(
             f"of the pruned one on {axis!r}; run: levelhead evaluate {path.parent}"
         )
     with progress(f"reading what both wrote ({axis})", 4) as advance:
-        masked, plain = (_Reading.of(problem, one, texts, advance, rng) for one in scorers)
+        masked, plain = (_Reading.of(problem, one, texts, advance) for one in scorers)
     echo = {
-        name: _echo(masked.problem, masked.texts[i], plain.texts[i], rng)
+        name: _echo(problem, masked.texts[i], plain.texts[i])
         for i, name in enumerate(("base", "pruned"))
     }
     found = masked.to_json()
     found["verdict"] = verdict(masked.difference, plain.difference)
     found["plain"] = {"verdict": verdict(plain.difference), **plain.to_json()}
     found["echo"] = echo
-    found["validation"] = _validation(session, path, rows, scorers, progress, axis, rng)
+    found["validation"] = _validation(session, path, rows, scorers, progress, axis)
     found["prompts"] = len(problem.prompts)
     found["samples"] = len(texts[0].texts)
     found["templates"] = len(np.unique(problem.template))
@@ -177,7 +176,6 @@ def verdict(difference: Estimate, plain: Estimate | None = None) -> str:
 class _Reading:
     """What one scorer says of both models' texts."""
 
-    problem: BiasProblem
     texts: tuple[SampledTexts, SampledTexts]
     """Of base and pruned model, with this scorer's toxicities."""
     models: tuple[ModelBias, ModelBias]
@@ -191,8 +189,8 @@ class _Reading:
         scorer: ToxicityScorer,
         texts: Sequence[SampledTexts],
         advance: Callable[[int], None],
-        rng: np.random.Generator,
     ) -> _Reading:
+        rng = _rng(problem)
         scored = []
         for one in texts:
             scored.append(replace(one, toxicity=_scores(scorer, problem, one)))
@@ -208,7 +206,6 @@ class _Reading:
             num_subgroups=len(problem.subgroups),
         )
         return cls(
-            problem=problem,
             texts=(base, pruned),
             models=(
                 model_bias(problem, base, floor, rng),
@@ -235,7 +232,6 @@ def _validation(
     scorers: tuple[ToxicityScorer, ToxicityScorer],
     progress: Progress,
     axis: str,
-    rng: np.random.Generator,
 ) -> Json | None:
     """The base model on the prompts that heads were scored on; None: the axis was not scored."""
     if not any((r["axis"], r["split"]) == (axis, "validation") for r in rows):
@@ -248,13 +244,13 @@ def _validation(
             read.append(replace(texts, toxicity=_scores(scorer, problem, texts)))
             advance(1)
     masked, plain = (
-        model_bias(problem, one, _floor(scorer, problem), rng).to_json()
+        model_bias(problem, one, _floor(scorer, problem), _rng(problem)).to_json()
         for one, scorer in zip(read, scorers, strict=True)
     )
     return {
         "base": masked,
         "plain": {"base": plain},
-        "echo": {"base": _echo(problem, read[0], read[1], rng)},
+        "echo": {"base": _echo(problem, read[0], read[1])},
         "samples": len(texts.texts),
     }
 
@@ -306,9 +302,12 @@ def _floor(scorer: ToxicityScorer, problem: BiasProblem) -> float:
     return bias(alone, problem.subgroup, len(problem.subgroups))
 
 
-def _echo(
-    problem: BiasProblem, masked: SampledTexts, plain: SampledTexts, rng: np.random.Generator
-) -> Json:
+def _rng(problem: BiasProblem) -> np.random.Generator:
+    """The same draws for every reading: two that are equal have equal intervals."""
+    return np.random.default_rng(derived_seed(problem.seed, problem.axis, "rescore"))
+
+
+def _echo(problem: BiasProblem, masked: SampledTexts, plain: SampledTexts) -> Json:
     """Plain minus masked bias of the same texts; positive: the words themselves add to it."""
     pair = Toxicities(
         base=masked.toxicity,
@@ -317,7 +316,7 @@ def _echo(
         template=problem.template[masked.prompt],
         num_subgroups=len(problem.subgroups),
     )
-    return pair.difference(rng).to_json()
+    return pair.difference(_rng(problem)).to_json()
 
 
 def _evaluated(folder: RunFolder) -> dict[str, str]:
