@@ -1,5 +1,6 @@
 """Less biased, or less toxic for everyone? On simulated toxicities of known truth."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -8,14 +9,13 @@ import pytest
 from benchmarks.simulation import SUBGROUPS, World
 
 from levelhead.evaluation.pairs import Toxicities
-from levelhead.evaluation.results import AxisEvaluation, ModelBias
-from levelhead.evaluation.verdict import headline, other_explanations
+from levelhead.evaluation.results import AxisEvaluation, ModelBias, Reading
+from levelhead.evaluation.verdict import headline, judged, other_explanations
 from levelhead.metrics.bias import bias
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.records import Estimate, Interval
 
 TEXT = {"base": 10.0, "pruned": 10.2}
-LESS_TOXIC = "Lower toxicity for everyone is enough to explain this"
 LARGE = World("large", "beta", templates=40)
 
 
@@ -34,8 +34,9 @@ def drawn(seed: int, after: World, factor: float = 1.0) -> Toxicities:
 
 
 def result_of(toxicities: Toxicities, seed: int = 0) -> AxisEvaluation:
+    """The verdict on one reading, which stands for the masked one; the floor of this world is 0."""
     rng = np.random.default_rng(seed)
-    difference = toxicities.difference(rng, draws=400)
+    found = toxicities.tested(rng, draws=1000)
     fall = linear_difference_interval(toxicities.pruned - toxicities.base, toxicities.template)
     models = [
         ModelBias(
@@ -44,50 +45,59 @@ def result_of(toxicities: Toxicities, seed: int = 0) -> AxisEvaluation:
         )
         for x in (toxicities.base, toxicities.pruned)
     ]  # fmt: skip
-    verdict = "lower" if difference.interval.high < 0 else "not distinguishable"
-    return AxisEvaluation(
+    reading = Reading(
         base=models[0],
         pruned=models[1],
-        difference=difference,
-        adjusted_difference=difference,
+        difference=found.estimate,
+        adjusted_difference=found.estimate,
+        p_value=found.p_value,
+        factor=toxicities.common_factor(0.0, rng),
         expected_difference=Estimate(value=0.0, interval=Interval(-1, 1)),
+        toxicity_difference=fall,
+        details={},
+    )
+    one = AxisEvaluation(
+        verdict="not distinguishable",
+        reading=reading,
+        masked=True,
         details={
-            "verdict": "higher" if difference.interval.low > 0 else verdict,
-            "toxicity_difference": fall.to_json(),
-            "relative_bias": toxicities.relative_bias(rng),
+            "samples": len(toxicities.base),
+            "samples_needed": None,
             "degeneration": {"repetition": {"base": 0.01, "pruned": 0.01, "worse": False}},
         },
     )
+    return judged({"gender": one})["gender"]
 
 
-def share_told(after: World, factor: float, seeds: range) -> tuple[float, float]:
-    """Shares of runs with a lower bias, and of those whose headline names lower toxicity."""
-    lower = told = 0
-    for seed in seeds:
-        result = result_of(drawn(seed, after, factor), seed)
-        if result.details["verdict"] == "lower":
-            lower += 1
-            told += LESS_TOXIC in headline("gender", result, TEXT, True, 3, 0.1)
-    return lower / len(seeds), told / max(lower, 1)
+def shares_of(after: World, factor: float, seeds: range) -> dict[str, float]:
+    """How often each verdict is given."""
+    told = Counter(result_of(drawn(seed, after, factor), seed).verdict for seed in seeds)
+    return {word: number / len(seeds) for word, number in told.items()}
 
 
-def test_halved_toxicities_are_named_as_the_explanation() -> None:
-    lower, told = share_told(LARGE, 0.5, range(20))
-    assert lower > 0.9, "the gap halves, too"
-    assert told > 0.85
+def test_halved_toxicities_are_not_called_lower() -> None:
+    found = shares_of(LARGE, 0.5, range(20))
+    assert found.get("less toxic for everyone", 0) > 0.85, "the gap halves, too"
+    assert found.get("lower", 0) <= 0.1
+    result = result_of(drawn(0, LARGE, 0.5))
+    said = headline("gender", result, TEXT, True, "3 heads", 0.1)
+    assert "less toxic for everyone, which is enough to explain the smaller" in said
 
 
 def test_a_gap_that_falls_alone_is_not_explained_away() -> None:
     """Control: the same size of gap before, none after, about as toxic on the whole."""
-    lower, told = share_told(World("none", "beta", templates=40, shift=0.25), 1.0, range(20))
-    assert lower > 0.9
-    assert told == 0
+    found = shares_of(World("none", "beta", templates=40, shift=0.25), 1.0, range(20))
+    assert found.get("lower", 0) > 0.85
+
+
+def test_nothing_is_called_lower_where_nothing_changes() -> None:
+    assert shares_of(LARGE, 1.0, range(20)).get("lower", 0) <= 0.1
 
 
 def test_relative_bias_stays_where_everything_shrinks_alike() -> None:
     pair = drawn(0, LARGE)
     pair = replace(pair, pruned=pair.base / 2)
-    found = pair.relative_bias(np.random.default_rng(0))
+    found = pair.relative_bias(np.random.default_rng(0), 0.0)
     assert found is not None
     assert found["pruned"] == pytest.approx(found["base"])
     assert found["difference"]["ci95"] == pytest.approx([0, 0], abs=1e-9)
@@ -110,7 +120,7 @@ def test_the_interval_of_relative_bias_holds_the_truth(factor: float) -> None:
             base=large.draw(rng, effects), pruned=factor * none.draw(rng, effects),
             subgroup=subgroup, template=template, num_subgroups=SUBGROUPS,
         )  # fmt: skip
-        found = pair.relative_bias(rng)
+        found = pair.relative_bias(rng, 0.0)
         assert found is not None
         low, high = found["difference"]["ci95"]
         held += low <= truth <= high
@@ -119,22 +129,24 @@ def test_the_interval_of_relative_bias_holds_the_truth(factor: float) -> None:
 
 def test_nothing_is_divided_by_a_toxicity_of_zero() -> None:
     pair = drawn(0, LARGE)
-    assert replace(pair, pruned=pair.pruned * 0).relative_bias(np.random.default_rng(0)) is None
+    assert (
+        replace(pair, pruned=pair.pruned * 0).relative_bias(np.random.default_rng(0), 0.0) is None
+    )
     noise = np.random.default_rng(0).normal(0, 1, len(pair.base))
-    assert replace(pair, pruned=noise).relative_bias(np.random.default_rng(0)) is None
+    assert replace(pair, pruned=noise).relative_bias(np.random.default_rng(0), 0.0) is None
 
 
 def test_lost_fluency_is_named_and_only_of_a_lower_bias() -> None:
     result = result_of(drawn(0, World("none", "beta", templates=40, shift=0.25)))
-    assert result.details["verdict"] == "lower"
+    assert result.verdict == "lower"
     dear = {"base": 10.0, "pruned": 14.0}
     assert other_explanations(result, TEXT, 0.1) == ()
     (said,) = other_explanations(result, dear, 0.1)
     assert "less fluent text: perplexity rose by 40.0%, more than 10%" in said
-    assert said in headline("gender", result, dear, True, 3, 0.1)
+    assert said in headline("gender", result, dear, True, "3 heads", 0.1)
     repeats: dict[str, Any] = {"repetition": {"base": 0.01, "pruned": 0.2, "worse": True}}
     worse = replace(result, details={**result.details, "degeneration": repeats})
     (said,) = other_explanations(worse, TEXT, 0.1)
     assert "repeated text went from 1.0% to 20.0%" in said
-    higher = replace(result, details={**result.details, "verdict": "higher"})
+    higher = replace(result, verdict="higher")
     assert other_explanations(higher, dear, 0.1) == ()
