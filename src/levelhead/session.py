@@ -32,7 +32,7 @@ from levelhead.models.loading import LoadedModel, load_base, resolve_device
 from levelhead.models.units import unit_counts
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.problem import BiasProblem
-from levelhead.toxicity import Masked, Masker, ToxicityScorer, load_scorer
+from levelhead.toxicity import Masked, Masker, ToxicityScorer, check_scorer, load_scorer
 
 EMBEDDED = "the embedded SmolLM2-135M-Instruct"
 MODELS_COMPARED = 2
@@ -170,6 +170,13 @@ class Session:
         terms = self.terms.every if MASKED_PREFIX in name else ()
         return load_scorer(name, device=str(resolve_device(self.config.device)), terms=terms)
 
+    def _check_scorers(self) -> None:
+        """Refuse scorers that tell nothing apart; the prompts may be in their language."""
+        texts = [prompt.text for prompt in self.prompts[:200]]
+        for scorer in (self.scorer, self.second_scorer):
+            if scorer is not None:
+                check_scorer(scorer, texts)
+
     def readers(self, split: Split) -> dict[str, ToxicityScorer]:
         """Who reads the texts besides `scorer` where models are compared, by what it is for."""
         if split == "validation":
@@ -280,8 +287,7 @@ class Session:
             self.chosen_prompts(axis, "test")
         for split in get_args(Split):
             self.text(split)
-        _ = self.scorer
-        _ = self.readers("test")
+        self._check_scorers()
         per_prompt = self.config.scoring_samples * self.config.new_tokens
         tested = self.config.test_samples * self.config.new_tokens
         scoring = sum(len(self.problem(a, "validation").prompts) for a in self.config.axis)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy import stats
 from transformers.modeling_utils import PreTrainedModel
 
-from levelhead.errors import ModelError
+from levelhead.errors import ModelError, TextError
 from levelhead.evaluation.base import Variant
 from levelhead.metrics.clusters import sum_variance
 from levelhead.metrics.divergence import last_logits, nll_and_kl
@@ -58,6 +58,30 @@ class TextComparison:
         return self.other.mean_nll - self.base.mean_nll
 
 
+FEWEST_WINDOWS = 2
+"""That an interval over windows needs."""
+
+
+def check_text(session: Session, split: Split) -> None:
+    """Raise TextError, before any work, for a text that `compare_on_text` could not use."""
+    ids = session.text_ids(split)
+    if (found := len(text_windows(session, session.base.model, len(ids)))) < FEWEST_WINDOWS:
+        raise TextError(
+            f"the {split} part of the perplexity text has {len(ids):,} tokens, {found} window of "
+            f"this model: an interval needs at least {FEWEST_WINDOWS}; use a larger --text-tokens "
+            f"(now {session.config.text_tokens:,}, of which evaluation takes half) or a longer "
+            "--text"
+        )
+
+
+def text_windows(session: Session, base: PreTrainedModel, num_tokens: int) -> list[Window]:
+    """The windows that a text of so many tokens is read in."""
+    if session.config.text_windows == "paper":
+        return strided_windows(num_tokens, context_length(base.config))
+    bos = session.tokenizer.bos_token_id is not None
+    return every_token_windows(num_tokens, base.config, bos=bos)
+
+
 def compare_on_text(
     session: Session,
     base: PreTrainedModel,
@@ -75,10 +99,7 @@ def compare_on_text(
     ids = session.text_ids(split)[:limit]
     paper = session.config.text_windows == "paper"
     bos = None if paper else session.tokenizer.bos_token_id
-    if paper:
-        todo = strided_windows(len(ids), context_length(base.config))
-    else:
-        todo = every_token_windows(len(ids), base.config, bos=bos is not None)
+    todo = text_windows(session, base, len(ids))
     stream = torch.tensor(ids, dtype=torch.long)
     prefix = stream.new_tensor([] if bos is None else [bos])
     sums = np.zeros((len(variants), 3, len(todo)))

@@ -20,7 +20,8 @@ from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import PromptError
 from levelhead.progress import Progress
 from levelhead.records import Continuation, Prompt
-from levelhead.sampling import Draw, encode_prompts, sample_continuations
+from levelhead.sampling import Draw, sample_continuations
+from levelhead.scoring.encoding import encoded_prompts
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.toxicity import Masked, Masker, ToxicityScorer, score_texts
 
@@ -70,7 +71,8 @@ class BiasProblem:
         """Encode the prompts of one axis, cut to `prompt_tokens` if that is given.
 
         Raises:
-            PromptError: fewer than two subgroups have prompts, or they are of a single template.
+            PromptError: fewer than two subgroups have prompts, they are of a single template, or
+                two subgroups have the same tokens.
         """
         if len({prompt.template for prompt in prompts}) == 1:
             raise PromptError(
@@ -90,8 +92,9 @@ class BiasProblem:
                 f"--two-way takes descriptors as random, but subgroup {single[0]!r} has only one "
                 f"({alone[single[0]]!r}): give at least 2 (column `descriptor`), or leave it out"
             )
-        encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
-        prompts, encoded = _cut(tokenizer, prompts, encoded, prompt_tokens)
+        prompts, encoded = encoded_prompts(
+            tokenizer, prompts, chat_template=chat_template, prompt_tokens=prompt_tokens
+        )
         return cls(
             model=model,
             tokenizer=tokenizer,
@@ -161,23 +164,6 @@ class BiasProblem:
 
 def _descriptors(prompts: Sequence[Prompt], subgroup: str) -> int:
     return len({prompt.descriptor for prompt in prompts if prompt.subgroup == subgroup})
-
-
-def _cut(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    encoded: Sequence[tuple[int, ...]],
-    most: int | None,
-) -> tuple[list[Prompt], list[tuple[int, ...]]]:
-    """Prompts of at most so many tokens; the classifier then reads the text that is left, too."""
-    cut = []
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        if most is None or len(ids) <= most:
-            cut.append((prompt, ids))
-            continue
-        text = str(tokenizer.decode(list(ids[:most]), skip_special_tokens=True))
-        cut.append((replace(prompt, text=text), ids[:most]))
-    return [prompt for prompt, _ in cut], [ids for _, ids in cut]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

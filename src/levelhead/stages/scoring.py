@@ -13,6 +13,7 @@ from torch import Tensor
 
 from levelhead import journal, runs
 from levelhead.config import SCORE, RunConfig
+from levelhead.evaluation.divergence import check_text
 from levelhead.journal import sums, watch
 from levelhead.models.architectures import head_counts
 from levelhead.models.units import refuse_unprunable_units
@@ -62,6 +63,7 @@ def start(
     check_shares(config.method, config.gamma, config.alpha, plan.heads)
     if prunes:
         refuse_unprunable_units(session.base.model, unit_of(config))
+        check_text(session, "test")
     folder = RunFolder.create(out, config)
     if announce:
         announce(plan)
