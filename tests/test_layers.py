@@ -45,7 +45,7 @@ LAYERS = {
     "runs": "config errors journal json_files links records",
     "verification": "config data errors evaluation journal metrics models progress records runs "
     "sampling scoring session sharing stages toxicity",
-    "stages": "config damage errors evaluation export journal models progress records runs "
+    "stages": "config damage errors evaluation export journal metrics models progress records runs "
     "sampling scores scoring selection session set_cost sharing",
     "experiments": "batching config damage data diagnosis errors evaluation journal json_files "
     "metrics models progress records reporting.escape reporting.findings runs sampling scores "

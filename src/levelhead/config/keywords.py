@@ -22,6 +22,7 @@ class RunOptions(TypedDict, total=False):
     seed: int
     prompt_seed: int
     samples: int | None
+    looks: str | None
     max_prompts: int
     new_tokens: int
     prompt_tokens: int | None

@@ -7,6 +7,7 @@ and `config.json` stores them. `fingerprint()` covers the fields that change res
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -146,6 +147,12 @@ class RunConfig:
         EVALUATE,
         minimum=1,
     )
+    looks: str | None = _option(
+        None,
+        "Planned looks at the evaluation, continuations per test prompt at each, such as 4,8,16: "
+        "they share the 5% error of the verdict, and no other look is taken.",
+        EVALUATE,
+    )
     max_prompts: int = _option(
         400, "Prompts per axis and split, balanced over subgroups.", SCORE, EVALUATE, minimum=4
     )
@@ -254,6 +261,7 @@ class RunConfig:
             check_type(spec.name, getattr(self, spec.name), str(spec.type))
             check_value(spec.name, getattr(self, spec.name), spec.metadata)
         check_unit(self)
+        _ = self.planned_looks
         if self.unmasked and "masked:" in (self.toxicity or ""):
             raise ConfigError(
                 f"--unmasked lets the scorer read identity words and --toxicity {self.toxicity} "
@@ -296,6 +304,26 @@ class RunConfig:
         return max(self.scoring_samples, self.max_samples or 4 * self.scoring_samples)
 
     @property
+    def planned_looks(self) -> tuple[int, ...]:
+        """Continuations per test prompt at each planned look, ascending; one where none is named.
+
+        Raises:
+            ConfigError: `looks` is no ascending list of whole numbers, or lacks `samples`.
+        """
+        if self.looks is None:
+            return (self.samples or TEST_SAMPLES,)
+        parts = [part.strip() for part in self.looks.split(",")]
+        found = tuple(int(part) for part in parts if part.isdecimal() and len(part) < 6)
+        ascending = all(a < b for a, b in itertools.pairwise((0, *found)))
+        if len(found) < len(parts) or not ascending:
+            raise ConfigError(f"--looks {self.looks!r} is no ascending list such as 4,8,16")
+        if self.samples is not None and self.samples not in found:
+            raise ConfigError(
+                f"--samples {self.samples} is none of the planned looks {self.looks}; take one"
+            )
+        return found
+
+    @property
     def scoring_samples(self) -> int:
         """Continuations per validation prompt that scoring starts with."""
         return self.samples or SCORING_SAMPLES
@@ -303,7 +331,7 @@ class RunConfig:
     @property
     def test_samples(self) -> int:
         """Continuations per test prompt, of either model."""
-        return self.samples or TEST_SAMPLES
+        return self.samples or self.planned_looks[0]
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; `from_json` reads them back."""

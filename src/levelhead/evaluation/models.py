@@ -23,9 +23,17 @@ EXAMPLES = 6
 
 
 def evaluate_run(
-    session: Session, pruned: PreTrainedModel, selection: HeadSelection, progress: Progress
+    session: Session,
+    pruned: PreTrainedModel,
+    selection: HeadSelection,
+    progress: Progress,
+    *,
+    error: float = 0.05,
 ) -> tuple[Evaluation, list[Continuation]]:
-    """Base against pruned on every axis and on text; the continuations of both, for the record."""
+    """Base against pruned on every axis and on text; the continuations of both, for the record.
+
+    error: of the verdicts of all axes together.
+    """
     axes: dict[str, AxisEvaluation] = {}
     continuations: list[Continuation] = []
     examples: list[dict[str, str]] = []
@@ -37,7 +45,7 @@ def evaluate_run(
         examples += _examples(problem, base.texts, fresh)[: EXAMPLES - len(examples)]
     chosen_for = str((selection.details or {}).get("axis"))
     main = chosen_for if chosen_for in axes else session.config.axis[0]
-    axes = judged(axes, main)
+    axes = judged(axes, main, error)
     text = _text(session, pruned, (selection.details or {}).get("predicted"), progress)
     reliable = bool((selection.details or {}).get("reliable", True))
     limit = session.config.max_ppl_increase

@@ -40,21 +40,26 @@ SAYING: Mapping[str, str] = {
 
 
 def judged(
-    axes: Mapping[str, AxisEvaluation], main: str | None = None
+    axes: Mapping[str, AxisEvaluation], main: str | None = None, error: float = 0.05
 ) -> dict[str, AxisEvaluation]:
-    """The evaluations with the verdict of each, at a 5% error over all of them together.
+    """The evaluations with the verdict of each.
 
     Args:
         axes: of a run, by axis; or of a table, by method.
         main: the axis that heads were selected for: it has most of the error to itself.
+        error: probability of any false verdict of a kind, over all of them together.
     """
     evidence = {name: _evidence(one) for name, one in axes.items()}
-    found = verdicts(evidence, weights=main_weights(list(axes), main))
+    found = verdicts(evidence, error=error, weights=main_weights(list(axes), main))
+    together = {"together": len(axes), "error": error}
     return {
         name: replace(
             one,
             verdict=found[name].verdict,
-            details={**one.details, "judged": asdict(found[name]) | {"together": len(axes)}},
+            details={
+                **one.details,
+                "judged": asdict(found[name]) | {"together": len(axes), "error": error},
+            },
         )
         for name, one in axes.items()
     }

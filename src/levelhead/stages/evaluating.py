@@ -18,6 +18,7 @@ from levelhead.runs import RunFolder
 from levelhead.session import Session
 from levelhead.sharing.run_card import write_card
 from levelhead.stages.fingerprints import fingerprint, stamp
+from levelhead.stages.looks import Look, next_look
 from levelhead.stages.pruning import recorded_files
 from levelhead.stages.selecting import read_selection
 from levelhead.stages.versions import versions
@@ -28,14 +29,16 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
     path = folder.path / runs.EVALUATION
     of = stamp(session, "test", session.evaluated_axes, SCORE, EVALUATE)
     of |= selection.chosen_json()
+    held: dict[str, Any] | None = None
     if path.exists():
         if sums.is_whole(path):
-            held: dict[str, Any] = runs.read_json(path)
-            if held.get("of") == of:
+            held = runs.read_json(path)
+            if held is not None and held.get("of") == of:
                 return held
         else:
             message = f"{path} is not as it was written; the model is evaluated again"
             watch.event("damaged", level="warning", files=[path.name], message=message)
+    look = next_look(session.config, held, of)
     sums.verify(folder.path / runs.CONTINUATIONS)
     for file in recorded_files(folder):
         sums.verify(file)
@@ -50,7 +53,7 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
             f"run: levelhead prune {folder.path}"
         )
     with journal.stage(folder.path, "evaluate", fingerprint(session, of, pruned)):
-        return _evaluate(session, folder, pruned, selection, progress, of)
+        return _evaluate(session, folder, pruned, selection, progress, of, look)
 
 
 def _evaluate(
@@ -60,10 +63,16 @@ def _evaluate(
     selection: HeadSelection,
     progress: Progress,
     of: dict[str, Any],
+    look: Look,
 ) -> dict[str, Any]:
     path = folder.path / runs.EVALUATION
-    evaluation, continuations = evaluate_run(session, pruned, selection, progress)
-    data = evaluation.to_json() | {"of": of, "versions": versions()}
+    evaluation, continuations = evaluate_run(session, pruned, selection, progress, error=look.level)
+    verdicts = {axis: one.verdict for axis, one in evaluation.axes.items()}
+    data = evaluation.to_json() | {
+        "looks": look.to_json(session.config.seed, verdicts),
+        "of": of,
+        "versions": versions(),
+    }
     scoring = folder.path / runs.DETAILS
     if scoring.exists():
         chosen = (selection.details or {}).get("warnings", [])
