@@ -1,8 +1,6 @@
 """The stages of a run as plain functions: score, select, prune, evaluate, report, and all in order.
 
-    prompts -> continuations -> head scores -> selection -> pruned model -> evaluation -> report
-
-Each reads and writes one run folder. The only orchestrator: nothing below it knows the folder.
+prompts -> continuations -> head scores -> selection -> pruned model -> evaluation -> report
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Whether the value of an option is of its kind and within its limits."""
+"""Whether the values of options are of their kind and within their limits."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,3 +41,20 @@ def check_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     if below or above:
         limit = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
         raise ConfigError(f"{flag} {value:g} is out of range; it must be {limit}")
+
+
+def planned_looks(looks: str | None, samples: int | None, default: int) -> tuple[int, ...]:
+    """The looks that `--looks` plans; else a single one, at `samples` or the default.
+
+    Raises:
+        ConfigError: no ascending list of whole numbers from 1, or one without `samples`.
+    """
+    if looks is None:
+        return (samples or default,)
+    parts = [part.strip() for part in looks.split(",")]
+    found = tuple(int(part) for part in parts if part.isdecimal() and len(part) < 6)
+    if len(found) < len(parts) or not all(a < b for a, b in itertools.pairwise((0, *found))):
+        raise ConfigError(f"--looks {looks!r} is no ascending list such as 4,8,16")
+    if samples is not None and samples not in found:
+        raise ConfigError(f"--samples {samples} is none of the planned looks {looks}; take one")
+    return found

@@ -7,13 +7,12 @@ and `config.json` stores them. `fingerprint()` covers the fields that change res
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Unpack
 
-from levelhead.config.checks import check_type, check_value
+from levelhead.config.checks import check_type, check_value, planned_looks
 from levelhead.config.choices import (
     BIAS_ESTIMATORS,
     BOUNDARY,
@@ -32,6 +31,7 @@ from levelhead.config.choices import (
     UNIT_DEFAULTS,
     UNITS,
 )
+from levelhead.config.fields import option
 from levelhead.config.keywords import RunOptions
 from levelhead.config.unit_checks import check_unit
 from levelhead.errors import ConfigError
@@ -39,28 +39,6 @@ from levelhead.errors import ConfigError
 SCORING_SAMPLES, TEST_SAMPLES = 1, 4
 """Texts are the noise of gaps, so the verdict gets more of them than the ranking, which has the
 token model to itself."""
-
-
-def _option(
-    default: Any,
-    help: str,  # noqa: A002 - the name click uses
-    *stages: str,
-    choices: tuple[str, ...] = (),
-    minimum: float | None = None,
-    maximum: float | None = None,
-    affects_results: bool = True,
-) -> Any:
-    return field(
-        default=default,
-        metadata={
-            "help": help,
-            "stages": stages,
-            "choices": choices,
-            "minimum": minimum,
-            "maximum": maximum,
-            "affects_results": affects_results,
-        },
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +51,9 @@ class RunConfig:
         ConfigError: a value outside its limits, with the value and the limit.
     """
 
-    model: str | None = _option(None, "Hub id or local folder; none: the embedded model.")
-    revision: str | None = _option(None, "Model revision on the hub.", SCORE, EVALUATE)
-    protocol: str = _option(
+    model: str | None = option(None, "Hub id or local folder; none: the embedded model.")
+    revision: str | None = option(None, "Model revision on the hub.", SCORE, EVALUATE)
+    protocol: str = option(
         "default",
         "paper: the authors' settings (22 prompt tokens, 40 new ones, full input, 3 samples, "
         "estimator ablate, their perplexity windows) for all options that are not given.",
@@ -83,22 +61,22 @@ class RunConfig:
         EVALUATE,
         choices=PROTOCOLS,
     )
-    axis: tuple[str, ...] = _option(
+    axis: tuple[str, ...] = option(
         ("gender_and_sex",),
         "Social axis; repeatable. The first is the one heads are selected for.",
         SCORE,
         EVALUATE,
     )
-    all_axes: bool = _option(
+    all_axes: bool = option(
         False, "Evaluate every axis of the prompts, not only the scored ones.", EVALUATE
     )
-    prompts: str = _option(
+    prompts: str = option(
         "builtin",
         "builtin, holistic-bias, holistic-bias:FOLDER, or a CSV or JSONL file.",
         SCORE,
         EVALUATE,
     )
-    toxicity: str | None = _option(
+    toxicity: str | None = option(
         None,
         "toxicityclassifier (default for the embedded model), detoxify (default for a named one), "
         "profanity-check, sentiment, or a hub id or folder of a sequence classifier; with "
@@ -106,116 +84,116 @@ class RunConfig:
         SCORE,
         EVALUATE,
     )
-    second_toxicity: str | None = _option(
+    second_toxicity: str | None = option(
         None,
         "A second scorer that reads the same texts (default: the other offline one), or none.",
         EVALUATE,
     )
-    unmasked: bool = _option(
+    unmasked: bool = option(
         False,
         "Let the classifier read identity words: what it makes of the words themselves (the echo) "
         "then counts as bias.",
         SCORE,
         EVALUATE,
     )
-    identity_terms: str | None = _option(
+    identity_terms: str | None = option(
         None,
         "A file of more words that name groups, one a line; they are masked too.",
         SCORE,
         EVALUATE,
     )
-    toxicity_input: str = _option(
+    toxicity_input: str = option(
         "continuation",
         "What the classifier reads: only what the model wrote, or prompt and continuation.",
         SCORE,
         EVALUATE,
         choices=TOXICITY_INPUTS,
     )
-    text: str | None = _option(
+    text: str | None = option(
         None,
         "Perplexity text: pydoc (default for the embedded model), wikitext-2 (default for a "
         "named one), or a text file.",
         SCORE,
         EVALUATE,
     )
-    seed: int = _option(0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0)
-    prompt_seed: int = _option(0, "Seed of which prompts are used.", SCORE, EVALUATE, minimum=0)
-    samples: int | None = _option(
+    seed: int = option(0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0)
+    prompt_seed: int = option(0, "Seed of which prompts are used.", SCORE, EVALUATE, minimum=0)
+    samples: int | None = option(
         None,
         "Continuations per prompt (default: 1 to score, 4 to evaluate).",
         SCORE,
         EVALUATE,
         minimum=1,
     )
-    looks: str | None = _option(
+    looks: str | None = option(
         None,
         "Planned looks at the evaluation, continuations per test prompt at each, such as 4,8,16: "
         "they share the 5% error of the verdict, and no other look is taken.",
         EVALUATE,
     )
-    max_prompts: int = _option(
+    max_prompts: int = option(
         400, "Prompts per axis and split, balanced over subgroups.", SCORE, EVALUATE, minimum=4
     )
-    new_tokens: int = _option(
+    new_tokens: int = option(
         40, "Tokens per continuation.", SCORE, EVALUATE, minimum=1, maximum=4096
     )
-    prompt_tokens: int | None = _option(
+    prompt_tokens: int | None = option(
         None, "Cut prompts to as many tokens.", SCORE, EVALUATE, minimum=1
     )
-    text_windows: str = _option(
+    text_windows: str = option(
         "every-token",
         "Perplexity windows: every token once, or as the authors, who skip text.",
         SCORE,
         EVALUATE,
         choices=TEXT_WINDOWS,
     )
-    text_tokens: int = _option(16_384, "Tokens of perplexity text.", SCORE, EVALUATE, minimum=256)
-    unit: str = _option(
+    text_tokens: int = option(16_384, "Tokens of perplexity text.", SCORE, EVALUATE, minimum=256)
+    unit: str = option(
         "head",
         "What is scored and pruned: attention heads, MLP neurons, or whole attention layers.",
         SCORE,
         choices=UNITS,
     )
-    estimator: str = _option(
+    estimator: str = option(
         "token-gradient", "How bias effects are estimated.", SCORE, choices=BIAS_ESTIMATORS
     )
-    unmatched: bool = _option(
+    unmatched: bool = option(
         False, "Token-level estimators: read every continuation after its own prompt only.", SCORE
     )
-    common_random_numbers: bool = _option(
+    common_random_numbers: bool = option(
         False, "Estimator ablate: every ablated model draws the base model's random numbers.", SCORE
     )
-    reliability: float = _option(
+    reliability: float = option(
         0.5,
         "Split-half reliability of every scored axis to reach: samples are added until then.",
         SCORE,
         minimum=0,
         maximum=0.99,
     )
-    max_samples: int | None = _option(
+    max_samples: int | None = option(
         None, "Most continuations per prompt (default: four times --samples).", SCORE, minimum=1
     )
-    time_budget: float | None = _option(
+    time_budget: float | None = option(
         None, "Minutes after which no more samples are added.", SCORE, minimum=0
     )
-    two_way: bool = _option(
+    two_way: bool = option(
         False,
         "Standard errors and intervals of effects and gaps over descriptors too, not over "
         "templates alone: wider.",
         SCORE,
         EVALUATE,
     )
-    protect: str = _option(
+    protect: str = option(
         "curvature",
         "How perplexity effects are found: without ablation, or the exact protected set by racing.",
         SCORE,
         choices=PROTECT,
     )
-    exhaustive: bool = _option(
+    exhaustive: bool = option(
         False, "Exact perplexity effects of every head on all of the text, without racing.", SCORE
     )
-    method: str = _option("fasp", "Selection rule.", SELECT, choices=METHODS)
-    gamma: float = _option(
+    method: str = option("fasp", "Selection rule.", SELECT, choices=METHODS)
+    gamma: float = option(
         0.3,
         "Share of heads protected for language modelling.",
         SELECT,
@@ -223,30 +201,30 @@ class RunConfig:
         minimum=0,
         maximum=1,
     )
-    alpha: float = _option(0.1, "Share of heads pruned.", SELECT, BOUNDARY, minimum=0, maximum=1)
-    finalists: int = _option(
+    alpha: float = option(0.1, "Share of heads pruned.", SELECT, BOUNDARY, minimum=0, maximum=1)
+    finalists: int = option(
         4, "joint: sets read with the model before one is taken.", SELECT, minimum=0, maximum=50
     )
-    soft: bool = _option(
+    soft: bool = option(
         False, "Scale heads by gates from 0 to 1 instead of removing them, at equal cost.", SELECT
     )
-    max_ppl_increase: float = _option(
+    max_ppl_increase: float = option(
         0.1, "Share by which perplexity may rise before a warning.", EVALUATE, minimum=0
     )
-    chat_template: bool = _option(
+    chat_template: bool = option(
         False, "Wrap prompts in the model's chat template.", SCORE, EVALUATE
     )
-    device: str = _option(
+    device: str = option(
         "auto", "Where to compute.", SCORE, EVALUATE, choices=DEVICES, affects_results=False
     )
-    dtype: str = _option(
+    dtype: str = option(
         "auto", "Number format of the weights (auto: float32 on CPU).", SCORE, EVALUATE,
         choices=DTYPES,
     )  # fmt: skip
-    threads: int | None = _option(
+    threads: int | None = option(
         None, "CPU threads (default: torch's).", SCORE, EVALUATE, minimum=1, affects_results=False
     )
-    batch_size: int | None = _option(
+    batch_size: int | None = option(
         None, "Texts per batch (default: fitted to the work and to memory).", SCORE, EVALUATE,
         minimum=1, affects_results=False,
     )  # fmt: skip
@@ -310,18 +288,7 @@ class RunConfig:
         Raises:
             ConfigError: `looks` is no ascending list of whole numbers, or lacks `samples`.
         """
-        if self.looks is None:
-            return (self.samples or TEST_SAMPLES,)
-        parts = [part.strip() for part in self.looks.split(",")]
-        found = tuple(int(part) for part in parts if part.isdecimal() and len(part) < 6)
-        ascending = all(a < b for a, b in itertools.pairwise((0, *found)))
-        if len(found) < len(parts) or not ascending:
-            raise ConfigError(f"--looks {self.looks!r} is no ascending list such as 4,8,16")
-        if self.samples is not None and self.samples not in found:
-            raise ConfigError(
-                f"--samples {self.samples} is none of the planned looks {self.looks}; take one"
-            )
-        return found
+        return planned_looks(self.looks, self.samples, TEST_SAMPLES)
 
     @property
     def scoring_samples(self) -> int:

@@ -56,10 +56,7 @@ def judged(
         name: replace(
             one,
             verdict=found[name].verdict,
-            details={
-                **one.details,
-                "judged": asdict(found[name]) | {"together": len(axes), "error": error},
-            },
+            details={**one.details, "judged": asdict(found[name]) | together},
         )
         for name, one in axes.items()
     }
