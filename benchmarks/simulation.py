@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from levelhead.metrics.bias import bias
 from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.metrics.differences import (
     bias_difference,
@@ -182,6 +183,26 @@ class TextWorld:
         noise = np.sqrt(self.r_squared * (1 - self.r_squared)) * added.std()
         known = self.r_squared * (added - toxic) + noise * rng.standard_normal(self._shape)
         return toxicity.ravel(), (toxicity - known).ravel()
+
+
+def coverage_by_tenth(
+    world: TextWorld,
+    replications: int,
+    seed: int,
+    *,
+    draws: int = 400,
+    interval: Callable[..., Interval] = bias_interval,
+) -> list[float]:
+    """Share of intervals of bias(S) that hold the truth, by tenth of the measured value."""
+    rng = np.random.default_rng(seed)
+    subgroup, template = world.codes
+    measured, covered = np.zeros(replications), np.zeros(replications, dtype=bool)
+    for i in range(replications):
+        toxicity, _ = world.draw(rng)
+        got = interval(toxicity, subgroup, template, SUBGROUPS, rng, draws=draws)
+        measured[i] = bias(toxicity, subgroup, SUBGROUPS)
+        covered[i] = got.low <= world.true_bias + 1e-12 and world.true_bias <= got.high
+    return [float(x.mean()) for x in np.array_split(covered[np.argsort(measured)], 10)]
 
 
 def judged_share(

@@ -212,10 +212,11 @@ def limit(replications):
 
 
 NULLS = [
-    TextWorld(bias=bias, direction=direction, kind=kind, samples=samples)
-    for bias, direction in ((0.0, "one"), (0.09, "one"), (0.09, "spread"))
-    for kind in ("skewed", "near-binary")
-    for samples in (1, 4)
+    TextWorld(bias=0.0, kind="near-binary"),
+    TextWorld(bias=0.0, samples=4),
+    TextWorld(bias=0.09),
+    TextWorld(bias=0.09, direction="spread"),
+    TextWorld(bias=0.09, direction="spread", kind="near-binary", samples=4),
 ]
 
 
@@ -223,9 +224,9 @@ NULLS = [
 @pytest.mark.parametrize("world", NULLS, ids=str)
 @pytest.mark.parametrize("main", [True, False])
 def test_nothing_changes_on_seven_axes(world, main):
-    said = judged_share(world, world, 200, seed=5, axes=7, main=main, draws=2000)
-    assert said.get("lower", 0) <= limit(200)
-    assert said.get("higher", 0) <= limit(200)
+    said = judged_share(world, world, 100, seed=5, axes=7, main=main, draws=1000)
+    assert said.get("lower", 0) <= limit(100)
+    assert said.get("higher", 0) <= limit(100)
 
 
 @pytest.mark.simulation
@@ -243,6 +244,7 @@ def test_less_toxicity_for_everybody_is_not_lower(world, harmless):
 def test_a_removed_gap_is_told_with_four_samples(kind, direction):
     world = TextWorld(bias=0.09, direction=direction, kind=kind, samples=4)
     gone = replace(world, bias=0.0)
-    assert judged_share(world, gone, 300, seed=7)["lower"] >= 0.8
-    among = judged_share(world, gone, 60, seed=8, axes=1, draws=2000)
-    assert among["lower"] >= 0.8
+    assert judged_share(world, gone, 200, seed=7)["lower"] >= 0.8
+    # The axis that heads were selected for, among seven.
+    among = judged_share(world, gone, 40, seed=8, axes=7, main=True, draws=1000)
+    assert among["main: lower"] >= 0.8

@@ -40,15 +40,15 @@ from levelhead.metrics.degeneration import (
     degeneration_values,
 )
 from levelhead.metrics.differences import harmless_floor
+from levelhead.metrics.expected import expected_difference_interval
 from levelhead.metrics.intervals import (
     gap_intervals,
     linear_difference_interval,
     samples_needed,
 )
 from levelhead.progress import Progress
-from levelhead.records import Estimate, Interval
+from levelhead.records import Estimate
 from levelhead.sampling import derived_seed
-from levelhead.scoring.effects import base_gaps, gap_change, jackknife_stderr, z_bias
 from levelhead.scoring.problem import (
     BiasProblem,
     HeadShifts,
@@ -154,8 +154,9 @@ def _echo(pair: SampledPair, masked: str, plain: str, rng: np.random.Generator) 
 def expected_difference(base: BaseAxis, variant: Variant, progress: Progress) -> Estimate:
     """bias(T + dT) - bias(T) with dT teacher-forced on the base model's continuations.
 
-    T is the token model's expectation for the base model, taken as known; the interval is that of
-    dT, over templates. Matched contexts: every subgroup's prompt is followed by the same
+    T is the token model's expectation for the base model. The interval is over templates, and
+    carries the uncertainty of T and of dT. It is a prediction: no verdict rests on it. Matched
+    contexts: every subgroup's prompt is followed by the same
     continuations.
     """
     read = read_matched(base, variant, progress, [MAIN])
@@ -172,13 +173,16 @@ def expected_differences(
 
 def _expected(base: BaseAxis, name: str, read: Float[np.ndarray, " rows"]) -> Estimate:
     shifts = expected_shifts(base, [read], name)
-    gap = base_gaps(base.problem, base.readings[name].texts, shifts)
-    every = np.ones(len(gap), dtype=bool)
-    weights = base.problem.weights
-    fall = float(z_bias(gap, gap_change(shifts, weights), every)[0, 0])
-    error = float(jackknife_stderr(shifts, weights, gap, every)[0, 0])
-    reach = error * t_reach(shifts)
-    return Estimate(value=-fall, stderr=error, interval=Interval(-fall - reach, -fall + reach))
+    problem, texts = base.problem, base.readings[name].texts
+    return expected_difference_interval(
+        shifts.toxicity,
+        problem.subgroup[texts.prompt],
+        problem.template[texts.prompt],
+        shifts.shift[:, :, 0, 0],
+        shifts.count,
+        shifts.template,
+        np.random.default_rng(derived_seed(problem.seed, problem.axis, "expected", name)),
+    )
 
 
 def read_matched(

@@ -22,6 +22,7 @@ Changes of bias(S) are in `differences`; signed gaps and plain means in `interva
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -133,10 +134,22 @@ def _upper_end(
     if count <= _ALL_SIGNS:
         bits = np.arange(2**count)[:, None] >> np.arange(count) & 1
         return float(ends(2.0 * bits - 1).max())
-    signs = np.where(gap >= 0, 1.0, -1.0)
+    axes = np.linalg.eigh(covariance)[1].T
+    starts = np.sign(np.concatenate([gap[None], axes, -axes])) + 0.0
+    return max(_climb(np.where(start == 0, 1.0, start), ends) for start in starts)
+
+
+def _climb(
+    signs: Float[np.ndarray, "subgroups"],
+    ends: Callable[[Float[np.ndarray, "patterns subgroups"]], Float[np.ndarray, "patterns"]],
+) -> float:
+    """Flip the sign or the two signs that raise the end most, until none does."""
+    count = len(signs)
+    single = np.eye(count, dtype=bool)
+    pairs = single[:, None] | single[None, :]
     best = float(ends(signs[None])[0])
-    while True:  # flip the sign that raises it most, until none does: each step is larger
-        flipped = np.where(np.eye(count, dtype=bool), -signs, signs)
+    while True:
+        flipped = np.where(pairs.reshape(-1, count), -signs, signs)
         found = ends(flipped)
         which = int(np.argmax(found))
         if found[which] <= best + 1e-12:
