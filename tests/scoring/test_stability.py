@@ -138,7 +138,10 @@ def test_one_word_per_subgroup_is_its_subgroup() -> None:
     )
     assert found.word_spread == 0
     said = found.to_json()
-    for one in (*said["leave_one_out"]["word"].values(), *said["leave_one_out"]["subgroup"].values()):
+    for one in (
+        *said["leave_one_out"]["word"].values(),
+        *said["leave_one_out"]["subgroup"].values(),
+    ):
         one["overlap"] = 0.0
     assert ["one subgroup" in one for one in concentration_warnings("a", said)] == [True]
 
