@@ -52,6 +52,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--alpha", "0.8", "--gamma", "0.5"], "lower one of them"),
         (["--axis", "race", "--alpha", "0.3"], "gender"),
         (["--method", "magic"], "magic"),
+        (["--core", "1.5"], "--core"),
+        (["--alpha", "0.3", "--core", "0.5"], "on a run folder"),
     ],
 )
 def test_selections_that_cannot_be(table: Path, arguments: list[str], message: str) -> None:
@@ -180,6 +182,10 @@ def test_a_ranking_of_noise_is_refused_with_exit_code_3(
     runs.write_text(tmp_path / "run/details.json", json.dumps(details))
     code, said = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2")
     assert code == 0, said
+    assert "of 3 are selected in at least 80% of 400 resamples" in said
+    code, said = levelhead("select", str(tmp_path / "run"), "--alpha", "0.2", "--core", "0.01")
+    assert code == 0, said
+    assert "of 3 (of 3 that the method selects) are selected" in said
     strict = ("--alpha", "0.2", "--min-reliability", "0.7")
     code, said = levelhead("select", str(tmp_path / "run"), *strict)
     assert code == 3

@@ -160,7 +160,8 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
     agreement = details.get("agreement", {})
     if (share := agreement.get("overlap")) is not None:
         chance = agreement["overlap_chance"]
-        click.echo(f"two halves of the run share {share:.0%} of such a set (chance: {chance:.0%})")
+        of = "of all that the method selects" if "core" in details else "of such a set"
+        click.echo(f"two halves of the run share {share:.0%} {of} (chance: {chance:.0%})")
     if often := details.get("inclusion"):
         core = f" (of {details['selected']} that the method selects)" if "core" in details else ""
         click.echo(

@@ -11,7 +11,7 @@ k_s = (|d_s| - |d_s + c_s|) / c_s what z_bias makes of a change c_s of the gap: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Share:
     share: float
     """Of the variance of z_bias over heads; shares of all add up to 1, single ones may be < 0."""
     ci95: tuple[float, float] | None
-    """Percentiles over templates drawn anew; None: not drawn."""
+    """Percentiles over templates drawn anew, the same gaps used; None: not drawn."""
 
     def to_json(self) -> dict[str, Any]:
         """As `largest_share` in details.json holds it."""
@@ -169,10 +169,16 @@ def stability(
 def _word_shares(
     cells: Cells, rng: np.random.Generator, draws: int
 ) -> Float[np.ndarray, "1+draws words"]:
-    """Shares of all words: of the ranking itself, then of templates drawn anew."""
+    """Shares of all words: of the ranking itself, then of templates drawn anew.
+
+    The gaps that are used stay the ranking's own: a share is of this ranking.
+    """
     ones = np.ones((1, len(cells.names)))
-    found = [drawn(cells, np.ones((1, len(cells.texts))), ones).shares(cells.subgroup)]
-    found += [one.shares(cells.subgroup) for one in resamples(cells, draws, 0.0, rng)]
+    whole = drawn(cells, np.ones((1, len(cells.texts))), ones)
+    found = [whole.shares(cells.subgroup)]
+    for one in resamples(cells, draws, 0.0, rng):
+        used = np.broadcast_to(whole.used, one.used.shape)
+        found.append(replace(one, used=used).shares(cells.subgroup))
     return np.concatenate(found)
 
 
