@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
 from levelhead import journal
 from levelhead.config import EVALUATE
@@ -91,7 +92,9 @@ class JointEvaluator:
 
         def make() -> Json:
             found = expected_difference(self.base(axis), self._variant(heads), self.progress)
-            return found.to_json() | {"stderr": found.stderr}
+            # The interval is made of more than one error: this is what it amounts to.
+            half = (found.interval.high - found.interval.low) / 2
+            return found.to_json() | {"stderr": half / float(stats.norm.ppf(0.975))}
 
         return self._judged("expected", heads, make, self._of(axis))
 
