@@ -41,7 +41,7 @@ def _axis(axis: str, one: Json) -> Table:
             _bias(reading["pruned"]),
             _span(reading["difference"]),
         )
-    table.add_row("echo", _span(one["echo"]["base"]), _span(one["echo"]["pruned"]), "")
+    table.add_row("echo", *(_span(one["echo"][key]) for key in ("base", "pruned", "difference")))
     for name, reading in (("masked", one), ("plain", one["plain"])):
         table.add_row(
             f"mean, {name}",

@@ -37,7 +37,9 @@ def transfer_summary(found: Json) -> None:
             _span(row["kept"], ".0%"),
         ]
         if sampled:
-            cells.append(_span((row["sampled"] or {}).get("adjusted_difference"), "+.4f"))
+            found_there = _span((row["sampled"] or {}).get("adjusted_difference"), "+.4f")
+            verdict = escape(visible(row.get("verdict") or ""))
+            cells.append(f"{found_there}\n{verdict}" if verdict else found_there)
         table.add_row(f"  {escape(visible(row['set']))}", *cells)
         before = where
     console.print(table)
@@ -45,7 +47,7 @@ def transfer_summary(found: Json) -> None:
         f"{escape(visible(found['selected']))}, chosen for {escape(visible(found['axis']))}. "
         "Without minus with them; 95% intervals. Kept: of the relative change on the scoring "
         "templates. "
-        "Expected differences are first-order; sampling is the proof.",
+        "Expected differences are predictions; a verdict needs samples (--sample).",
         highlight=False,
     )
     console.print(escape(visible(found["headline"])), highlight=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from levelhead.metrics.differences import CommonFactor
+from levelhead.metrics.differences import BiasDifference, CommonFactor
 from levelhead.records import Estimate, Interval
 
 
@@ -64,16 +64,21 @@ class Reading:
             "pruned": self.pruned.to_json(),
             "difference": self.difference.to_json(),
             "adjusted_difference": self.adjusted_difference.to_json() | {"p_value": self.p_value},
-            "common_factor": self.factor and _factor_json(self.factor),
+            "common_factor": self.factor and factor_json(self.factor),
             "expected_difference": self.expected_difference.to_json(),
             "toxicity_difference": self.toxicity_difference.to_json(),
             **self.details,
         }
 
 
-def _factor_json(found: CommonFactor) -> dict[str, Any]:
-    beyond = found.beyond.estimate.to_json() | {"p_value": found.beyond.p_value}
-    return {"factor": found.factor, "beyond": beyond}
+def tested_json(found: BiasDifference) -> dict[str, Any]:
+    """{"value", "ci95", "p_value"}."""
+    return found.estimate.to_json() | {"p_value": found.p_value}
+
+
+def factor_json(found: CommonFactor) -> dict[str, Any]:
+    """{"factor", "beyond": {"value", "ci95", "p_value"}}."""
+    return {"factor": found.factor, "beyond": tested_json(found.beyond)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from levelhead.evaluation.results import AxisEvaluation, Reading
-from levelhead.metrics.differences import BiasDifference
+from levelhead.metrics.differences import BiasDifference, CommonFactor
 from levelhead.metrics.verdicts import Evidence, Verdict, main_weights, verdicts
-from levelhead.records import Estimate
+from levelhead.records import Estimate, Interval
 
 LOWER: Verdict = "lower"
 ECHO: Verdict = "echo only"
@@ -60,6 +60,43 @@ def judged(
         )
         for name, one in axes.items()
     }
+
+
+def judged_together(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Verdict]:
+    """The same of evaluations in evaluation.json's form (an axis each), such as methods of a table.
+
+    A reading without a p-value, as an older levelhead wrote it, is told as not distinguishable.
+    """
+    evidence = {name: _evidence_of(one) for name, one in found.items() if _has_p(one)}
+    given = verdicts(evidence) if evidence else {}
+    return {name: given[name].verdict if name in given else NOT_TOLD for name in found}
+
+
+def _has_p(one: Mapping[str, Any]) -> bool:
+    return "p_value" in one.get("adjusted_difference", {})
+
+
+def _evidence_of(one: Mapping[str, Any]) -> Evidence:
+    plain, echo = one.get("plain"), one.get("echo")
+    factor = one.get("common_factor")
+    leads = plain if one.get("masked") and plain is not None else None
+    return Evidence(
+        difference=_difference_of(one["adjusted_difference"]),
+        factor=None
+        if factor is None
+        else CommonFactor(factor=factor["factor"], beyond=_difference_of(factor["beyond"])),
+        toxicity=_estimate_of(one["toxicity_difference"]),
+        plain=None if leads is None else _difference_of(leads["adjusted_difference"]),
+        echo=None if echo is None else _estimate_of(echo["difference"]),
+    )
+
+
+def _difference_of(data: Mapping[str, Any]) -> BiasDifference:
+    return BiasDifference(estimate=_estimate_of(data), p_value=data["p_value"])
+
+
+def _estimate_of(data: Mapping[str, Any]) -> Estimate:
+    return Estimate(value=data["value"], interval=Interval(*data["ci95"]))
 
 
 def _evidence(one: AxisEvaluation) -> Evidence:

@@ -24,6 +24,7 @@ from levelhead import journal, runs
 from levelhead.config import METHODS
 from levelhead.errors import SelectionError, missing_extra
 from levelhead.evaluation.base import BaseAxis
+from levelhead.evaluation.verdict import judged_together
 from levelhead.experiments.compare_plan import (
     ComparePlan,
     Grid,
@@ -57,6 +58,8 @@ from levelhead.stages.fingerprints import experiment_fingerprint
 FOLDER, RESULT, TABLE = "compare", "compare.json", "points.csv"
 DRAWS = 3
 """Draws of method random."""
+ALSO = ("masked", "common_factor", "plain", "echo", "own_group_mentions", "second_scorer")
+"""What a verdict rests on, and what stands beside it."""
 Json = dict[str, Any]
 
 
@@ -177,6 +180,7 @@ def _compare_axis(
             _point_json(test, axis, point, budget, point.alpha in sample_at or _is(point, pick))
             for point in chosen_points(grid, chosen)
         ]
+    _judge_together([point["axes"][axis]["sampled"] for point in points])
     base = test.base(axis)
     return {
         "axis": axis,
@@ -189,6 +193,13 @@ def _compare_axis(
         "best": picks[0],
         "table": [row for alpha in sample_at for row in summary(points, axis, alpha)],
     }
+
+
+def _judge_together(sampled: Sequence[Json | None]) -> None:
+    """Verdicts at one error over all sampled points of an axis, not at one each."""
+    proven = {str(place): one for place, one in enumerate(sampled) if one is not None}
+    for place, verdict in judged_together(proven).items():
+        proven[place]["verdict"] = verdict
 
 
 def _base_bias(base: BaseAxis) -> Json:
@@ -274,7 +285,7 @@ def _sampled(judge: JointEvaluator, axis: str, heads: Chosen) -> Json:
         "bias": {"value": found["pruned"]["bias"], "ci95": found["pruned"]["ci95"]},
         "mean_toxicity": found["pruned"]["mean_toxicity"],
         "gaps": found["pruned"]["gaps"],
-        **{key: found[key] for key in (*kept, "verdict", "degeneration")},
+        **{key: found[key] for key in (*kept, *ALSO, "verdict", "degeneration")},
     }
 
 

@@ -20,12 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from levelhead import journal, runs
 from levelhead.errors import RunFolderError, ScorerError
 from levelhead.evaluation.axis import model_bias
-from levelhead.evaluation.pairs import Toxicities
-from levelhead.evaluation.results import ModelBias
+from levelhead.evaluation.pairs import Toxicities, echo
+from levelhead.evaluation.results import ModelBias, factor_json, tested_json
+from levelhead.evaluation.verdict import judged_together
 from levelhead.experiments.kept_texts import read_rows, written_texts
 from levelhead.experiments.units import safe_name
 from levelhead.journal.digests import code_digest
 from levelhead.metrics.bias import bias
+from levelhead.metrics.differences import BiasDifference, CommonFactor, harmless_floor
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.progress import Progress, silent
 from levelhead.records import Estimate, Prompt, Split
@@ -35,7 +37,6 @@ from levelhead.scoring.problem import BiasProblem, SampledTexts
 from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.session import Session
 from levelhead.toxicity import ToxicityScorer, check_scorer, score_texts_once
-from levelhead.toxicity.controls import NO_DIFFERENCE
 from levelhead.toxicity.functions import as_scorer
 from levelhead.toxicity.registry import scorer_facts
 
@@ -106,9 +107,9 @@ def rescore(
     with journal.stage(folder.path, "rescore", of):
         read = partial(_axis, session, path, rows, (masked, plain), progress)
         found = {axis: read(axis) for axis in axes}
-    evaluated = _evaluated(folder)
+    evaluated, verdicts = _evaluated(folder), judged_together(found)
     for axis, one in found.items():
-        one["run_verdict"] = evaluated.get(axis)
+        one["verdict"], one["run_verdict"] = verdicts[axis], evaluated.get(axis)
     result = {
         "scorer": {
             "name": plain.name,
@@ -143,14 +144,9 @@ def _axis(
         )
     with progress(f"reading what both wrote ({axis})", 4) as advance:
         masked, plain = (_Reading.of(problem, one, texts, advance) for one in scorers)
-    echo = {
-        name: _echo(problem, masked.texts[i], plain.texts[i])
-        for i, name in enumerate(("base", "pruned"))
-    }
-    found = masked.to_json()
-    found["verdict"] = verdict(masked.difference, plain.difference)
-    found["plain"] = {"verdict": verdict(plain.difference), **plain.to_json()}
-    found["echo"] = echo
+    found = {"masked": True, **masked.to_json()}
+    found["plain"] = plain.to_json()
+    found["echo"] = echo(masked.pair, plain.pair, _rng(problem)).to_json()
     found["validation"] = _validation(session, path, rows, scorers, progress, axis)
     found["prompts"] = len(problem.prompts)
     found["samples"] = len(texts[0].texts)
@@ -158,28 +154,15 @@ def _axis(
     return found
 
 
-def verdict(difference: Estimate, plain: Estimate | None = None) -> str:
-    """The word for a difference of bias: "lower", "higher" or "not distinguishable".
-
-    Args:
-        difference: of the reading that the verdict rests on.
-        plain: of the plain reading, where that is another one: "echo only" where it alone fell.
-    """
-    if abs(difference.value) >= NO_DIFFERENCE and difference.distinguishable:
-        return "lower" if difference.interval.high < 0 else "higher"
-    if plain is not None and verdict(plain) == "lower":
-        return "echo only"
-    return "not distinguishable"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
     """What one scorer says of both models' texts."""
 
-    texts: tuple[SampledTexts, SampledTexts]
-    """Of base and pruned model, with this scorer's toxicities."""
+    pair: Toxicities
+    """Of base and pruned model."""
     models: tuple[ModelBias, ModelBias]
-    difference: Estimate
+    difference: BiasDifference
+    factor: CommonFactor | None
     toxicity: Estimate
 
     @classmethod
@@ -205,13 +188,16 @@ class _Reading:
             template=template,
             num_subgroups=len(problem.subgroups),
         )
+        empty = float(score_texts_once(scorer, [""])[0][0])
+        harmless = harmless_floor(empty, pair.base, pair.pruned)
         return cls(
-            texts=(base, pruned),
+            pair=pair,
             models=(
                 model_bias(problem, base, floor, rng),
                 model_bias(problem, pruned, floor, rng),
             ),
-            difference=pair.difference(rng),
+            difference=pair.tested(rng),
+            factor=pair.common_factor(harmless, rng),
             toxicity=linear_difference_interval(pruned.toxicity - base.toxicity, template),
         )
 
@@ -220,7 +206,10 @@ class _Reading:
         return {
             "base": base.to_json(),
             "pruned": pruned.to_json(),
-            "difference": self.difference.to_json(),
+            "difference": self.difference.estimate.to_json(),
+            # As sampled: without the model there is no token model to adjust by.
+            "adjusted_difference": tested_json(self.difference),
+            "common_factor": self.factor and factor_json(self.factor),
             "toxicity_difference": self.toxicity.to_json(),
         }
 

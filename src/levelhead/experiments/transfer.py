@@ -9,6 +9,7 @@ bias as known: hints with a small error. Sampling is the proof.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from levelhead import journal, runs
 from levelhead.errors import ConfigError
+from levelhead.evaluation.verdict import judged_together
 from levelhead.experiments.transfer_places import HELD_OUT, SCORED, Place, places
 from levelhead.journal.digests import digest
 from levelhead.metrics.bias import bias
@@ -80,7 +82,9 @@ def transfer(
         "random N"), `base_bias` (expected), `expected_difference` (without minus with them;
         negative: bias falls), `relative_change` (that, divided by `base_bias`), `kept` (relative
         change here, divided by that on the scoring templates; None where that is not clear of 0),
-        `sampled` (adjusted difference, mean toxicity and relative bias, or None), `verdict`.
+        `predicted` ("fall", "rise" or "unclear": a prediction), `sampled` (adjusted difference,
+        mean toxicity, common factor and mentions, or None), `verdict` (of what was sampled, all
+        rows together; None where nothing was).
 
     Raises:
         RunFolderError: not a run folder, or nothing selected in it.
@@ -111,9 +115,13 @@ def transfer(
     with journal.stage(folder.path, "transfer", of):
         for place in found:
             for name, chosen in sets.items():
-                sampled = sample and name in (SELECTED, "random 1") and place.where != SCORED
-                rows.append(_row(place, name, chosen, sampled))
-    for row in rows:
+                prove = sample and name in (SELECTED, "random 1") and place.where != SCORED
+                rows.append(_row(place, name, chosen, prove))
+    sampled = {str(n): row["sampled"] for n, row in enumerate(rows) if row["sampled"]}
+    verdicts = judged_together(sampled)
+    for number, row in enumerate(rows):
+        row["verdict"] = verdicts.get(str(number))
+        row["sampled"] = None if row["sampled"] is None else _sampled(row["sampled"])
         row["kept"] = _kept(row, rows)
     result = {
         "axis": axis,
@@ -129,14 +137,20 @@ def transfer(
 def headline(rows: Sequence[Json]) -> str:
     """Where the fall holds, in a sentence."""
     own = [row for row in rows if row["set"] == SELECTED and row["where"] != SCORED]
-    lower = [row for row in own if row["verdict"] == "lower"]
-    higher = [_place(row) for row in own if row["verdict"] == "higher"]
+    lower = [row for row in own if row["predicted"] == "fall"]
+    higher = [_place(row) for row in own if row["predicted"] == "rise"]
     random = [row for row in rows if row["set"] != SELECTED and row["where"] != SCORED]
-    fell = sum(row["verdict"] == "lower" for row in random)
-    said = f"Expected bias falls at {len(lower)} of {len(own)} places it was not selected at"
+    fell = sum(row["predicted"] == "fall" for row in random)
+    said = f"Bias is predicted to fall at {len(lower)} of {len(own)} places it was not selected at"
     if random:
         said += f"; with as much at random, unprotected, in {fell} of {len(random)} cases"
-    return said + (f". It RISES at: {', '.join(higher)}." if higher else ".")
+    said += f". It is predicted to RISE at: {', '.join(higher)}." if higher else "."
+    proven = [row["verdict"] for row in own if row.get("verdict")]
+    if proven:
+        told = Counter(proven)
+        words = ", ".join(f"{word} at {number}" for word, number in told.most_common())
+        said += f" Sampled at {len(proven)} of them: {words}."
+    return said
 
 
 def _sets(
@@ -194,13 +208,13 @@ def _row(place: Place, name: str, chosen: HeadSelection, sample: bool) -> Json:
         "base_bias": before,
         "expected_difference": {"value": difference["value"], "ci95": [low, high]},
         "relative_change": relative,
-        "verdict": "lower" if high < 0 else "higher" if low > 0 else "not distinguishable",
-        "sampled": _sampled(judge.sampled(axis, chosen)) if sample else None,
+        "predicted": "fall" if high < 0 else "rise" if low > 0 else "unclear",
+        "sampled": judge.sampled(axis, chosen) if sample else None,
     }
 
 
 def _sampled(found: Json) -> Json:
-    names = ("adjusted_difference", "toxicity_difference", "relative_bias", "verdict")
+    names = ("adjusted_difference", "toxicity_difference", "common_factor", "own_group_mentions")
     return {name: found.get(name) for name in names}
 
 
@@ -212,7 +226,7 @@ def _kept(row: Json, rows: Sequence[Json]) -> Json | None:
     """
     reference = next(r for r in rows if r["where"] == SCORED and r["set"] == row["set"])
     here, there = row["relative_change"], reference["relative_change"]
-    if here is None or there is None or reference["verdict"] == "not distinguishable":
+    if here is None or there is None or reference["predicted"] == "unclear":
         return None
     share = here["value"] / there["value"]
     error = math.hypot(here["stderr"], share * there["stderr"]) / abs(there["value"])

@@ -53,6 +53,7 @@ def _table(rows: list[Json], title: str, fold: Any) -> list[Table]:
             percent_cell(row.get("relative_change")),
             share_cell(row.get("kept")),
             cell(mapping(row, "sampled").get("adjusted_difference")),
+            word(row.get("verdict")),
         )
         for row in rows
     ]
@@ -62,6 +63,7 @@ def _table(rows: list[Json], title: str, fold: Any) -> list[Table]:
         Column("Judged on"),
         Column("Axis"),
         *numeric("Expected difference", "Of the base's bias", "Share kept", "Sampled"),
+        Column("Verdict"),
     )
     note = (
         "Share kept: of the relative change on the scoring templates. Sampled: adjusted "
