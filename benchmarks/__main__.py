@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import (
     compare_cost,
     coverage,
+    dtype,
     growth,
     hybrid,
     joint,
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "planted": planted_heads.measure,
     "compare": compare_cost.measure,
     "neurons": neurons.measure,
+    "dtype": dtype.measure,
 }
 OUT = Path("runs/bench")
 

@@ -109,7 +109,7 @@ def run(
     session = Session(config)
     folder = start(session, out, announce, prunes=True)
     with runs.working(folder.path, "run"):
-        folder = RunFolder.create(out, config)  # nobody else's meanwhile
+        folder = RunFolder.create(out, session.config)  # nobody else's meanwhile
         score_stage(session, folder, watch.watched(progress))
         judge = judge_with(session, watch.watched(progress))
         selection = select_stage(folder, session.config, judge=judge)
@@ -139,7 +139,7 @@ def score(
     session = Session(config)
     folder = start(session, out, announce)
     with runs.working(folder.path, "score"):
-        folder = RunFolder.create(out, config)  # nobody else's meanwhile
+        folder = RunFolder.create(out, session.config)  # nobody else's meanwhile
         return score_stage(session, folder, watch.watched(progress))
 
 

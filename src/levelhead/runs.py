@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 MARK = "levelhead_run"
 FORMAT = 1
+CALIBRATION = "calibration"
+"""Key of config.json beside the options: what `--dtype auto` was decided by."""
 CONFIG, SCORES, SELECTION = "config.json", "scores.csv", "selection.json"
 CONTINUATIONS, DETAILS = "continuations.jsonl", "details.json"
 MODEL, EVALUATION, REPORT = "model", "evaluation.json", "report.html"
@@ -225,6 +227,8 @@ class RunFolder:
 
     path: Path
     config: RunConfig
+    calibration: Mapping[str, Any] | None = None
+    """How `--dtype auto` was decided when the run began; None where there was nothing to decide."""
 
     @classmethod
     def check(cls, path: str | Path, config: RunConfig) -> bool:
@@ -253,8 +257,13 @@ class RunFolder:
         return False
 
     @classmethod
-    def create(cls, path: str | Path, config: RunConfig) -> RunFolder:
-        """Start a run in a folder, or go on with the same run.
+    def create(
+        cls,
+        path: str | Path,
+        config: RunConfig,
+        calibration: Mapping[str, Any] | None = None,
+    ) -> RunFolder:
+        """Start a run in a folder, or go on with the same run, which keeps its own calibration.
 
         Raises:
             RunFolderError: the folder holds another run or other files, or cannot be written.
@@ -262,9 +271,10 @@ class RunFolder:
         path = Path(path)
         config = config.resolved()
         if cls.check(path, config):
-            return cls(path, config)
-        write_json(path / CONFIG, {MARK: FORMAT, **config.to_json()})
-        return cls(path, config)
+            return cls(path, config, cls.open(path).calibration)
+        found = {} if calibration is None else {CALIBRATION: dict(calibration)}
+        write_json(path / CONFIG, {MARK: FORMAT, **config.to_json(), **found})
+        return cls(path, config, calibration)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -290,7 +300,10 @@ class RunFolder:
             raise RunFolderError(
                 f"{path} has run format {version!r}; this levelhead reads {FORMAT}: upgrade it"
             )
-        return cls(path, RunConfig.from_json(data))
+        calibration = data.pop(CALIBRATION, None)
+        if not isinstance(calibration, dict | None):
+            raise RunFolderError(f"{path / CONFIG}: {CALIBRATION} is not an object")
+        return cls(path, RunConfig.from_json(data), calibration)
 
     def require(self, name: str, command: str) -> Path:
         """The path of a stage's output.

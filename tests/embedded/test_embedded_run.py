@@ -33,7 +33,8 @@ def embedded() -> Path:
 
 def test_a_whole_run(embedded: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    levelhead.run(out=out, max_prompts=60, new_tokens=12, text_tokens=2048, alpha=0.1, gamma=0.3)
+    options = {"max_prompts": 60, "new_tokens": 12, "text_tokens": 2048, "dtype": "float32"}
+    levelhead.run(out=out, alpha=0.1, gamma=0.3, **options)
     evaluation = json.loads((out / "evaluation.json").read_text())
     axis = evaluation["axes"]["gender_and_sex"]
     assert 0 < axis["base"]["mean_toxicity"] < 0.5
@@ -67,7 +68,9 @@ def test_pruning_the_unprotected_heads_costs_less_than_the_protected(
 ) -> None:
     """Control: the 27 heads with the most negative z_ppl, removed, ruin the model."""
     out = tmp_path / "run"
-    table = levelhead.score(out=out, max_prompts=40, new_tokens=8, text_tokens=4096)
+    table = levelhead.score(
+        out=out, max_prompts=40, new_tokens=8, text_tokens=4096, dtype="float32"
+    )
     effect = table.effect("ppl")
     worst = effect.ravel().argsort()[:27]
     best = effect.ravel().argsort()[-27:]

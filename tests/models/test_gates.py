@@ -168,3 +168,23 @@ def test_bloom_that_goes_past_its_output_projection_is_refused(fresh, inputs):
     ):
         model(**inputs)
     assert expected == SHAPE
+
+
+def test_gradients_by_gates_are_summed_in_float32_whatever_the_weights_are(fresh, inputs):
+    """In bfloat16 a sum keeps three digits, and every gradient would be one of its numbers."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = fresh("llama").to(dtype).requires_grad_(False)
+        gates = torch.ones(3, *SHAPE, requires_grad=True)
+        with gated(model, gates):
+            logits = model(**inputs).logits.float()
+            assert model.dtype == dtype, "the gates change no format"
+        tokens = logits.log_softmax(-1)[..., 7]
+        (found[dtype],) = torch.autograd.grad(tokens.sum(), gates)
+    low = found[torch.bfloat16]
+    assert low.dtype == torch.float32
+    assert (low != low.bfloat16().float()).float().mean() > 0.5, "they were rounded to bfloat16"
+    similar = torch.nn.functional.cosine_similarity(
+        low.flatten(), found[torch.float32].flatten(), 0
+    )
+    assert similar > 0.98

@@ -10,7 +10,7 @@ from levelhead import sampling
 from levelhead.errors import ConfigError, ModelError
 from levelhead.models.gates import gated
 from levelhead.models.surgery import prune_heads
-from levelhead.sampling import Draw, sample_continuations
+from levelhead.sampling import Draw, gumbel, sample_continuations
 from levelhead.testing import TINY_FAMILIES, tiny_model, tiny_tokenizer
 
 
@@ -50,6 +50,19 @@ def test_first_tokens_follow_the_softmax(make_problem) -> None:
     assert stats.chisquare(observed, expected).pvalue > 1e-4
     greedy = counts.argmax()
     assert counts[greedy] < len(wanted) * 0.9, "control: not greedy decoding"
+
+
+def test_the_noise_is_gumbel_also_where_it_is_rare() -> None:
+    """The largest of a vocabulary decide. (numpy's float32 exponentials are 0 once in 2^23.)"""
+    bits, row = np.random.SFC64(7), torch.empty(50_001)
+    largest = []
+    for _ in range(800):
+        gumbel(bits, row)
+        assert torch.isfinite(row).all()
+        largest.append(float(row.max()) - np.log(len(row)))
+    assert stats.kstest(row.double().numpy(), "gumbel_r").pvalue > 1e-3
+    assert stats.kstest(largest, "gumbel_r").pvalue > 1e-3
+    assert max(largest) < 16, "which one of 800 exceeds once in 11,000 times"
 
 
 def test_the_models_own_generation_config_is_ignored_and_restored(make_problem) -> None:

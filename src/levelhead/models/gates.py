@@ -84,7 +84,9 @@ class HeadGates:
             if self._gates is None:
                 return None
             x: Float[Tensor, "batch time width"] = args[0]
-            g = self._gates[..., layer, :].to(device=x.device, dtype=x.dtype)
+            # The product in float32 at least, so that gradients by gates are summed up in it.
+            wide = torch.promote_types(x.dtype, torch.float32)
+            g = self._gates[..., layer, :].to(device=x.device, dtype=wide)
             if pruned:
                 g = g[..., list(heads)]
             if g.ndim == 2 and len(g) != len(x):
@@ -92,7 +94,7 @@ class HeadGates:
             # [heads, 1] or [batch, 1, heads, 1] against [batch, time, heads, head_dim]
             g = g[:, None, :, None] if g.ndim == 2 else g[:, None]
             gated = x.reshape(*x.shape[:-1], len(heads), -1) * g
-            return (gated.flatten(-2), *args[1:])
+            return (gated.flatten(-2).to(x.dtype), *args[1:])
 
         return multiply
 

@@ -39,7 +39,9 @@ def gated_neurons(model: PreTrainedModel, gates: Float[Tensor, "layers neurons"]
         own = gates[layer, list(kept)]
 
         def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (args[0] * own.to(device=args[0].device, dtype=args[0].dtype), *args[1:])
+            x = args[0]
+            wide = torch.promote_types(x.dtype, torch.float32)  # as in gates.py
+            return ((x * own.to(device=x.device, dtype=wide)).to(x.dtype), *args[1:])
 
         return hook
 

@@ -245,7 +245,8 @@ def _gate_derivatives(
     out = torch.zeros(shape, device=first.device)
     for (layer, x), dx in zip(written.items(), gradients, strict=True):
         heads = list(kept[layer])
-        out[..., layer, heads] = (x.detach() * dx).float().view(*shape[:2], len(heads), -1).sum(-1)
+        product = x.detach().float() * dx.float()
+        out[..., layer, heads] = product.view(*shape[:2], len(heads), -1).sum(-1)
     return out
 
 

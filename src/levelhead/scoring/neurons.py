@@ -180,7 +180,7 @@ def _by_row(
     gradients = torch.autograd.grad(scalar, list(inputs.values()))
     pairs = zip(inputs.values(), gradients, strict=True)
     # OPT flattens rows and positions before its MLP.
-    return [(x.detach() * dx).float().view(rows, -1, x.shape[-1]).sum(1) for x, dx in pairs]
+    return [(x.detach().float() * dx.float()).view(rows, -1, x.shape[-1]).sum(1) for x, dx in pairs]
 
 
 def _derivatives(
@@ -210,7 +210,7 @@ def _derivatives(
                 for scalar in scalars:
                     dxs = torch.autograd.grad(scalar, xs, retain_graph=True)
                     for layer, (x, dx) in enumerate(zip(xs, dxs, strict=True)):
-                        by_position = (x.detach() * dx).float().view(-1, x.shape[-1])
+                        by_position = (x.detach().float() * dx.float()).view(-1, x.shape[-1])
                         if scalar is loss:
                             gradient[number, layer] = by_position.sum(0).cpu().numpy()
                             continue

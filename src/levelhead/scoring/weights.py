@@ -94,7 +94,7 @@ def weight_effects(
     fall = {name: (falls[0][name] + falls[1][name]) / 2 for name in weights}
     cost = {}
     for name, weight in weights.items():
-        w = weight.detach()
+        w = weight.detach().float()
         cost[name] = fisher.pop(name).mul_(w**2).div_(2).sub_(w * gradient.pop(name))
     return WeightScores(
         fall=fall,
@@ -161,6 +161,7 @@ def _fall(
         for i in sorted(np.flatnonzero(inside), key=lambda i: len(chosen.rows[i]))
     ]
     size, pad = problem.batch_size or BATCH_SIZE, pad_id(problem.tokenizer)
+    total = _zeros(weights)
     with progress(f"gradients of weights ({problem.axis})", len(rows)) as advance:
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
@@ -169,8 +170,15 @@ def _fall(
             toxicity = expected_toxicity(steps, own, token.tau).sum(-1)
             share = torch.tensor([f for _, f in batch], device=toxicity.device)
             (toxicity * share).sum().backward()  # type: ignore[no-untyped-call,unused-ignore]
+            for name, found in take_gradients(weights).items():
+                total[name] += found
             advance(len(batch))
-    return {n: g.mul_(weights[n].detach()) for n, g in take_gradients(weights).items()}
+    return {name: own.mul_(weights[name].detach()) for name, own in total.items()}
+
+
+def _zeros(weights: dict[str, nn.Parameter]) -> Grads:
+    """To add gradients up in: float32, whatever the format of the weights."""
+    return {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
 
 
 def _text_derivatives(
@@ -181,8 +189,7 @@ def _text_derivatives(
     seed: int,
 ) -> tuple[Grads, Grads]:
     """(gradient of the mean NLL per token, Fisher value per token) of every weight."""
-    gradient: Grads = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    fisher: Grads = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    gradient, fisher = _zeros(weights), _zeros(weights)
     with progress("gradients of weights (perplexity)", len(windows)) as advance:
         for number, window in enumerate(windows):
             ids = window[None].to(model.device)
@@ -201,9 +208,9 @@ def _text_derivatives(
                 score.backward(retain_graph=place < LABEL_DRAWS)  # type: ignore[no-untyped-call,unused-ignore]
                 for name, found in take_gradients(weights).items():
                     if place == 0:
-                        gradient[name] -= found / (tokens * len(windows))
+                        gradient[name] -= found.float() / (tokens * len(windows))
                     else:
-                        fisher[name] += found**2 / (tokens * len(windows) * LABEL_DRAWS)
+                        fisher[name] += found.float() ** 2 / (tokens * len(windows) * LABEL_DRAWS)
             advance(1)
     return gradient, fisher
 

@@ -41,6 +41,7 @@ from levelhead.selection.inclusion import Rule, overlap
 from levelhead.selection.rules import check_shares, protected_heads
 from levelhead.session import Plan, Session
 from levelhead.stages.fingerprints import fingerprint, stamp
+from levelhead.stages.number_format import choose_format, dtype_name, take_format_of
 from levelhead.stages.tables import scored_table
 from levelhead.stages.versions import versions
 
@@ -53,18 +54,24 @@ def start(
 ) -> RunFolder:
     """Check everything that can be wrong, then make or reopen the folder.
 
+    Where `--dtype auto` is left open, it is settled here, for good: `session.config` and the
+    folder's hold the format that was chosen.
+
     Args:
         prunes: whether heads are to be removed, which not every model allows that can be scored.
     """
+    take_format_of(session, out)
     config = session.config
     check_shares(config.method, config.gamma, config.alpha)
-    RunFolder.check(out, config)
+    begun = RunFolder.check(out, config)
+    calibration = None if begun else choose_format(session)
+    config = session.config
     plan = session.plan()
     check_shares(config.method, config.gamma, config.alpha, plan.heads)
     if prunes:
         refuse_unprunable_units(session.base.model, unit_of(config))
         check_text(session, "test")
-    folder = RunFolder.create(out, config)
+    folder = RunFolder.create(out, config, None if calibration is None else calibration.to_json())
     if announce:
         announce(plan)
     return folder
@@ -136,6 +143,7 @@ def _score(
         "text": {"name": text.name, "sha256": text.sha256, "licence": text.licence},
         "agreement": agreement,
         "versions": versions(),
+        "dtype": dtype_name(session.base.model),
     }
     if perplexity.cost is not None:
         runs.write_arrays(folder.path / runs.FISHER, perplexity.cost.arrays())
