@@ -234,8 +234,9 @@ def variance_components(
 
     def inside(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """Deviations from the mean of the cell."""
-        of_cell: Float[np.ndarray, n] = (np.bincount(cell, values) / np.maximum(counts, 1))[cell]
-        return values - of_cell
+        of_cell = (np.bincount(cell, values) / np.maximum(counts, 1))[cell]
+        out: Float[np.ndarray, " n"] = values - of_cell
+        return out
 
     within = inside(toxicity)
     text = float((within**2).sum()) / freedom
