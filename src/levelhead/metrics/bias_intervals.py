@@ -128,7 +128,7 @@ def _upper_end(
 
     def ends(signs: Float[np.ndarray, "patterns subgroups"]) -> Float[np.ndarray, "patterns"]:
         variance = np.maximum(((signs @ covariance) * signs).sum(axis=1), 0)
-        out: Float[np.ndarray, patterns] = signs @ gap + reach * np.sqrt(variance)
+        out: Float[np.ndarray, " patterns"] = signs @ gap + reach * np.sqrt(variance)
         return out
 
     if count <= _ALL_SIGNS:
