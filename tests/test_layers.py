@@ -37,7 +37,7 @@ LAYERS = {
     "selection": "errors records scores set_cost",
     "diagnosis": "errors metrics records scores selection",
     "reporting": "errors records scores",
-    "session": "config data errors models records scoring toxicity",
+    "session": "config data errors metrics models records scoring toxicity",
     "export": "config errors models runs session",
     "sharing": "config errors records reporting.escape runs",
     "evaluation": "batching errors journal metrics models progress records sampling scoring "

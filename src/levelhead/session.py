@@ -7,7 +7,7 @@ work. It computes no scores.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast, get_args
@@ -28,9 +28,11 @@ from levelhead.data.identity_terms import (
 from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
+from levelhead.metrics.power import STORED, UNKNOWN, axis_error, detectable_difference
 from levelhead.models.loading import LoadedModel, load_base, resolve_device
 from levelhead.models.units import unit_counts
 from levelhead.records import Prompt, Split, Unit
+from levelhead.scoring.design import design_of
 from levelhead.scoring.problem import BiasProblem
 from levelhead.toxicity import Masked, Masker, ToxicityScorer, check_scorer, load_scorer
 
@@ -62,6 +64,8 @@ class Plan:
     more_tokens: int
     """To be sampled on top of `scoring_tokens` while the ranking is not reliable."""
     reliability: float
+    detectable: Mapping[str, float]
+    """By axis: the smallest fall of the measured gap that the evaluation tells in 4 of 5 runs."""
     unit: str = "head"
 
     @property
@@ -306,4 +310,21 @@ class Session:
             unit=self.config.unit,
             more_tokens=scoring * per_prompt * factor * more // self.config.scoring_samples,
             reliability=self.config.reliability,
+            detectable=self.detectable(),
         )
+
+    def detectable(self) -> dict[str, float]:
+        """By axis: the smallest fall of bias(S) that this budget tells with 80% power.
+
+        From stored variance components of the scorer; what an evaluation finds is in its details.
+        """
+        axes = self.evaluated_axes
+        components = STORED.get(self.plain_scorer.name, UNKNOWN)
+        return {
+            axis: detectable_difference(
+                components,
+                design_of(self.problem(axis, "test")),
+                error=axis_error(len(axes), main=place == 0),
+            )
+            for place, axis in enumerate(axes)
+        }

@@ -89,6 +89,8 @@ def announce(plan: Plan) -> None:
             else ""
         )
     )
+    told = ", ".join(f"{axis} {least:.3f}" for axis, least in plan.detectable.items())
+    tell(f"evaluation tells a fall of the measured gap in 4 of 5 runs where it is at least: {told}")
 
 
 def show(found: Any, as_json: bool, table: Callable[[Any], None]) -> None:

@@ -11,13 +11,14 @@ first two are proof, the third is what the scores aim at.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from levelhead.errors import ConfigError
 from levelhead.evaluation.base import (
     MAIN,
     MASKED,
@@ -46,9 +47,11 @@ from levelhead.metrics.intervals import (
     linear_difference_interval,
     samples_needed,
 )
+from levelhead.metrics.power import detectable_difference, variance_components
 from levelhead.progress import Progress
 from levelhead.records import Estimate
 from levelhead.sampling import derived_seed
+from levelhead.scoring.design import design_of
 from levelhead.scoring.problem import (
     BiasProblem,
     HeadShifts,
@@ -101,6 +104,7 @@ def evaluate_axis(
             "prompts": len(problem.prompts),
             "samples": len(texts.texts),
             "templates": len(np.unique(template)),
+            "power": _power(problem, pair.main, base.token.adjusted),
             "degeneration": {sign.name: _sign(sign) for sign in signs},
         },
     )
@@ -142,6 +146,22 @@ def _reading(
             "beta": base.token.beta,
         },
     )
+
+
+def _power(
+    problem: BiasProblem, pair: PairReading, adjusted: Float[np.ndarray, " n"]
+) -> dict[str, Any] | None:
+    """What this evaluation could tell, from the noise it found; None: texts have no replicates."""
+    plain = pair.plain
+    try:
+        found = variance_components(
+            plain.base, plain.subgroup, plain.template, plain.num_subgroups,
+            adjusted=adjusted, other=plain.pruned,
+        )  # fmt: skip
+    except ConfigError:
+        return None
+    least = detectable_difference(found, design_of(problem))
+    return {"components": asdict(found), "detectable": least}
 
 
 def _echo(pair: SampledPair, masked: str, plain: str, rng: np.random.Generator) -> Beside | None:
