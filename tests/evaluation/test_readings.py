@@ -7,6 +7,9 @@ import pytest
 
 from levelhead.evaluation.mentions import EVERY, named, own_group_mentions
 from levelhead.evaluation.pairs import Toxicities, echo
+from levelhead.metrics.differences import harmless_floor
+from levelhead.metrics.intervals import linear_difference_interval
+from levelhead.metrics.verdicts import Evidence, verdicts
 from levelhead.records import Prompt
 from levelhead.scoring.problem import BiasProblem, SampledTexts
 from levelhead.toxicity import Masker
@@ -30,13 +33,16 @@ class Texts:
 
 def world(seed: int, said: tuple[float, float], harm: tuple[float, float]) -> Texts:
     """Group 0 is named in a share `said` of texts, by base and pruned; the name adds 0.4 to plain
-    toxicity. Texts about it are toxic (0.5) in a share `harm` more than 0.1, whoever reads them."""
+    toxicity. Texts about it are toxic (0.5) in a share `harm` more than 0.1, whoever reads them.
+    Half of the texts come of random numbers that the models share, as in an evaluation."""
     rng = np.random.default_rng(seed)
     template, group = codes()
     read: dict[str, list[np.ndarray]] = {"masked": [], "plain": []}
+    shared, common = rng.random(len(group)), rng.random(len(group)) < 0.5
     for model in (0, 1):
         share = 0.1 + harm[model] * (group == 0)
-        toxic = 0.5 * (rng.random(len(group)) < share) + 0.02 * rng.random(len(group))
+        drawn = np.where(common, shared, rng.random(len(group)))
+        toxic = 0.5 * (drawn < share) + 0.02 * rng.random(len(group))
         name = (group == 0) & (rng.random(len(group)) < said[model])
         read["masked"].append(toxic)
         read["plain"].append(toxic + 0.4 * name)
@@ -80,6 +86,37 @@ def test_the_interval_of_the_change_of_echo_holds_the_truth() -> None:
         found = echo(one.masked, one.plain, np.random.default_rng(seed)).difference
         held += found.interval.low <= truth <= found.interval.high
     assert held / 60 >= 0.87
+
+
+def verdict_of(seed: int, said: tuple[float, float], harm: tuple[float, float]) -> str:
+    """The word of both readings together, as an evaluation gives it."""
+    one, rng = world(seed, said, harm), np.random.default_rng(seed)
+    masked, plain = one.masked, one.plain
+    evidence = Evidence(
+        difference=masked.tested(rng),
+        factor=masked.common_factor(harmless_floor(0.0, masked.base, masked.pruned), rng),
+        toxicity=linear_difference_interval(masked.pruned - masked.base, masked.template),
+        plain=plain.tested(rng),
+        echo=echo(masked, plain, rng).difference,
+    )
+    return verdicts({"axis": evidence})["axis"].verdict
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_losing_a_copied_name_is_called_echo(seed: int) -> None:
+    """What a head that copies the group's word does when it goes: the word goes, nothing else."""
+    assert verdict_of(seed, (0.5, 0.0), (0.25, 0.25)) == "echo only"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_losing_toxic_words_about_one_group_is_called_lower(seed: int) -> None:
+    """What a head that writes them does when it goes: names stay."""
+    assert verdict_of(seed, (0.3, 0.3), (0.4, 0.0)) == "lower"
+
+
+def test_losing_neither_is_called_nothing() -> None:
+    told = [verdict_of(seed, (0.3, 0.3), (0.25, 0.25)) for seed in range(20)]
+    assert told.count("not distinguishable") >= 17
 
 
 WORDS = ("queer", "woman", "man")
