@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import (
     compare_cost,
+    conclusions,
     coverage,
     dtype,
     growth,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "plain": plain_perplexity.measure,
     "protect": protect.measure,
     "growth": growth.measure,
+    "conclusions": conclusions.measure,
     "coverage": coverage.measure,
     "joint": joint.measure,
     "joint_fresh": joint_fresh.measure,

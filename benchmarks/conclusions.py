@@ -1,0 +1,75 @@
+"""Does the conclusion repeat? The default run of the embedded model, over five seeds.
+
+Each seed draws its own continuations, contexts and labels; the prompts are the same. Printed per
+seed: the verdict, the noise-adjusted difference by the masked and the plain reading and by the
+second scorer, the echo, own-group mentions, perplexity and time. Over seeds: the range of verdicts,
+and how many heads two seeds' sets share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import levelhead
+
+SEEDS = 5
+OUT = Path("runs/bench/conclusions")
+AXIS = "gender_and_sex"
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """All seeds, one after the other; a finished one is not run again."""
+    options: dict[str, Any] = {}
+    if quick:
+        options = {"max_prompts": 40, "new_tokens": 12, "text_tokens": 4096}
+    rows = []
+    for seed in range(2 if quick else SEEDS):
+        out = OUT / ("quick" if quick else "full") / str(seed)
+        begun, used = time.monotonic(), os.times()
+        whole = (out / "evaluation.json").exists()
+        found = levelhead.run(out=out, seed=seed, **options)
+        spent = os.times()
+        row = _row(found, out) | {"seed": seed}
+        if not whole:
+            row["minutes"] = (time.monotonic() - begun) / 60
+            row["cpu_minutes"] = (spent.user - used.user + spent.system - used.system) / 60
+        rows.append(row)
+        shutil.rmtree(out / "model", ignore_errors=True)  # half a gigabyte a seed
+    shared = [
+        len(a & b) / max(1, len(a))
+        for a, b in combinations([set(map(tuple, row["heads"])) for row in rows], 2)
+    ]
+    return {
+        "verdicts": dict(Counter(row["verdict"] for row in rows)),
+        "shared_heads": {"mean": float(np.mean(shared)), "least": float(np.min(shared))},
+        "seeds": [{k: v for k, v in row.items() if k != "heads"} for row in rows],
+    }
+
+
+def _row(found: dict[str, Any], out: Path) -> dict[str, Any]:
+    axis = found["axes"][AXIS]
+    mentions, second = axis["own_group_mentions"], axis["second_scorer"]
+    text = found["perplexity"]
+    return {
+        "verdict": axis["verdict"],
+        "masked": axis["adjusted_difference"],
+        "plain": axis["plain"]["adjusted_difference"],
+        "second": None if second is None else second["adjusted_difference"],
+        "echo": axis["echo"]["difference"],
+        "mentions": mentions and mentions["difference"],
+        "base_bias_corrected": axis["base"]["bias_corrected"],
+        "perplexity_increase": text["pruned"] / text["base"] - 1,
+        "power": axis["power"],
+        "r_squared": axis["token_toxicity_r2"],
+        "reliability": json.loads((out / "details.json").read_text())["axes"][AXIS]["reliability"],
+        "heads": json.loads((out / "selection.json").read_text())["heads"],
+    }
