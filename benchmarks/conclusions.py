@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from itertools import combinations
@@ -43,7 +42,6 @@ def measure(quick: bool) -> dict[str, Any]:
             row["minutes"] = (time.monotonic() - begun) / 60
             row["cpu_minutes"] = (spent.user - used.user + spent.system - used.system) / 60
         rows.append(row)
-        shutil.rmtree(out / "model", ignore_errors=True)  # half a gigabyte a seed
     shared = [
         len(a & b) / max(1, len(a))
         for a, b in combinations([set(map(tuple, row["heads"])) for row in rows], 2)
