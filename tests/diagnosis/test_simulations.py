@@ -20,7 +20,7 @@ Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
 
 def table(bias: np.ndarray, mean_toxicity: np.ndarray) -> SeedScores:
-    """All seeds protect the same heads: the perplexity is of the first seed's rank of nothing."""
+    """A table of them; the perplexity is the same in all seeds and has to do with nothing."""
     seeds, heads = bias.shape
     return SeedScores(
         axis="gender",
@@ -116,7 +116,6 @@ def test_intervals_cover_the_truth() -> None:
 
 WORLDS = [
     {},
-    {"echo": 0.5},
     {"echo": 0.5, "own": 0.5},
     {"echo": 0.8, "toxicity": 0.5},
 ]
@@ -126,7 +125,7 @@ WORLDS = [
 @pytest.mark.parametrize("heads", [72, 144, 384, 1024])
 @pytest.mark.parametrize("reliability", [0.0, 0.3, 0.5, 0.8, 0.9])
 def test_intervals_cover_at_their_level(heads: int, reliability: float) -> None:
-    tables = {72: 1000, 144: 1000, 384: 500, 1024: 200}[heads]
+    tables = {72: 600, 144: 400, 384: 120, 1024: 60}[heads]
     for number, world in enumerate(WORLDS):
         found = covered(heads, reliability, tables, 10 + number, **world)
         print(heads, reliability, world, found.round(3))
@@ -183,7 +182,9 @@ def verdicts(draw: Draw, heads: int, tables: int, key: str = "verdict") -> Count
     rng = np.random.default_rng(heads)
     found: Counter[str] = Counter()
     for _ in range(tables):
-        found[diagnose_axes([table(*draw(rng, heads))])["axes"]["gender"][key]] += 1
+        # So small an alpha prunes nothing: the overlap is no part of the verdict, and takes time.
+        diagnosis = diagnose_axes([table(*draw(rng, heads))], alpha=0.001)
+        found[diagnosis["axes"]["gender"][key]] += 1
     return found
 
 
@@ -200,7 +201,7 @@ def test_a_few_tables_of_each_kind(kind: str) -> None:
 @pytest.mark.parametrize("heads", [24, 72, 144, 384])
 @pytest.mark.parametrize("name", [*NOISE, *ECHOES])
 def test_noise_and_echoes_are_hardly_ever_more_than_noise(name: str, heads: int) -> None:
-    tables = 300
+    tables = 300 if heads < 384 else 200
     found = verdicts((NOISE | ECHOES)[name], heads, tables)
     print(name, heads, found)
     assert found["more than noise"] <= 0.05 * tables
