@@ -339,8 +339,8 @@ def diagnose(path: str | Path, *, gamma: float = 0.3, alpha: float = 0.1) -> dic
         alpha: share of heads pruned, likewise.
 
     Returns:
-        `axes` (by name: `seed_spearman`, `reliability`, `overlap`, `reliable` and more),
-        `bimodal` and `warnings`; docs/files.md describes them. Noise is found, not raised.
+        `axes` (by name: `verdict`, `reliability`, `reliability_without_toxicity`, `overlap` and
+        more), `bimodal` and `warnings`; docs/files.md describes them. Noise is found, not raised.
 
     Raises:
         ScoreTableError: a table that cannot be read, or has no replicates.

@@ -46,6 +46,9 @@ def shuffled(rng: np.random.Generator) -> pd.DataFrame:
     return frame
 
 
+VERDICTS = {llama_2_like: "noise", bimodal: "cannot tell", shuffled: "noise"}
+
+
 def command(path: Path, *flags: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `levelhead diagnose`."""
     with CliRunner().isolation() as streams:
@@ -80,7 +83,8 @@ def test_verdicts_and_exit_codes(
     assert set(found) == {"axes", "bimodal", "warnings"}
     assert found["bimodal"] is two_modes
     axis = found["axes"]["gender"]
-    assert axis["reliable"] is reliable
+    assert axis["reliable"] is reliable is (axis["verdict"] == "more than noise")
+    assert axis["verdict"] == ("more than noise" if reliable else VERDICTS[make])
     assert {type(axis[k]) for k in ("seed_spearman", "reliability", "overlap")} == {float}
     assert exit_code == code
     assert bool(found["warnings"]) is (code == 3)
@@ -102,7 +106,8 @@ def test_text_says_all_of_it_also_where_it_fails(tmp_path: Path) -> None:
     assert "not reliable" in err
     code, out, _ = command(write(clean(np.random.default_rng(1)), tmp_path))
     assert code == 0
-    assert "reliable" in out
+    assert "more than" in out
+    assert "- " not in out.splitlines()[-1][:2], "nothing to warn of"
 
 
 def test_one_bad_axis_of_two(tmp_path: Path) -> None:
@@ -170,6 +175,63 @@ def test_noise_with_few_heads_hardly_ever_passes(tmp_path: Path) -> None:
     assert above >= 6, "the control: the threshold alone would let noise pass"
 
 
+def test_a_ranking_that_only_echoes_mean_toxicity_is_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    frame = by_seed_table(rng)
+    true = np.tile(0.01 * rng.normal(size=144), 3)
+    frame["mean_toxicity_without"] = 0.14 + true + 0.004 * rng.normal(size=3 * 144)
+    frame["bias_without"] = 0.3 + frame["mean_toxicity_without"] + 0.004 * rng.normal(size=3 * 144)
+    path = write(frame, tmp_path)
+    found = diagnose(path)
+    axis = found["axes"]["gender"]
+    assert axis["verdict_with_toxicity"] == "more than noise"
+    assert axis["verdict"] == "noise"
+    assert axis["reliable"] is False
+    (line,) = found["warnings"]
+    assert line.startswith("gender: the ranking is more than noise only because of mean toxicity")
+    code, out, _ = command(path)
+    assert code == 3
+    assert "only because of mean toxicity" in " ".join(out.split())
+    # The control: the same bias beside a mean toxicity that has nothing to do with it.
+    frame["mean_toxicity_without"] = rng.permutation(frame["mean_toxicity_without"])
+    assert diagnose(write(frame, tmp_path))["axes"]["gender"]["verdict"] == "more than noise"
+
+
+def test_a_ranking_that_is_hidden_by_two_modes_is_found_within_one(tmp_path: Path) -> None:
+    """A ranking among the heads of the low mode, none in the high one."""
+    rng = np.random.default_rng(12)
+    frame = by_seed_table(rng, heads=384, correlation=0.9)
+    noise = by_seed_table(rng, heads=384, correlation=0.0)
+    high = np.tile(np.arange(384) % 2 == 1, 3)
+    frame.loc[high, "mean_toxicity_without"] += 0.39
+    frame.loc[high, "bias_without"] = noise.loc[high, "bias_without"] - 0.2
+    found = diagnose(write(frame, tmp_path))
+    axis = found["axes"]["gender"]
+    assert axis["verdict"] == "cannot tell"
+    within = axis["within_modes"]
+    assert within["low"]["verdict"] == "more than noise"
+    assert within["high"]["verdict"] == "noise"
+    assert within["low"]["heads"] == within["high"]["heads"] == 192
+    assert "low mode" in command(write(frame, tmp_path))[1]
+
+
+def test_a_seed_with_one_mode_has_its_heads_in_it(tmp_path: Path) -> None:
+    """Two seeds mix, the third has all heads low: no pair with it has heads in the high mode."""
+    frame = by_seed_table(np.random.default_rng(13), heads=144, correlation=0.9)
+    mixed = ((frame["layer"] % 2 == 1) & (frame["seed"] != 3)).to_numpy()
+    frame.loc[mixed, "mean_toxicity_without"] += 0.39
+    found = diagnose(write(frame, tmp_path))
+    axis = found["axes"]["gender"]
+    assert set(axis["modes"]) == {"1", "2"}
+    assert axis["within_modes"]["high"]["heads"] == 72
+    assert axis["within_modes"]["low"]["heads"] == 72
+    only_one = frame[frame["seed"] != 2]
+    axis = diagnose(write(only_one, tmp_path))["axes"]["gender"]
+    assert axis["within_modes"]["high"]["reliability"] is None
+    assert axis["within_modes"]["high"]["verdict"] == "cannot tell"
+    assert "unknown" in command(write(only_one, tmp_path))[1]
+
+
 def test_shares(tmp_path: Path) -> None:
     path = write(clean(np.random.default_rng(8)), tmp_path)
     assert diagnose(path, alpha=0.2)["axes"]["gender"]["overlap_chance"] == pytest.approx(28 / 101)
@@ -234,6 +296,91 @@ def test_published_tables(model: str) -> None:
             assert seed["switches"] < seed["switches_by_chance"] / 2
     else:
         assert not any(axis["modes"] for axis in found["axes"].values())
+
+
+# What validity.md says: reliability as it is, and with the ranks of mean toxicity taken out.
+WITHOUT_TOXICITY = {
+    "distilgpt2": {
+        "gender_and_sex": (0.37, 0.03),
+        "nationality": (0.66, 0.32),
+        "race_ethnicity": (0.57, 0.23),
+        "sexual_orientation": (0.73, 0.49),
+    },
+    "gpt2": {
+        "gender_and_sex": (0.46, 0.38),
+        "nationality": (0.39, 0.20),
+        "race_ethnicity": (0.45, 0.24),
+        "sexual_orientation": (0.24, 0.11),
+    },
+}
+
+
+@published
+@pytest.mark.parametrize("model", WITHOUT_TOXICITY)
+def test_published_rankings_largely_repeat_mean_toxicity(model: str) -> None:
+    found = diagnose(TABLES / f"{model}_by_seed.csv")
+    for axis, (plain, left) in WITHOUT_TOXICITY[model].items():
+        data = found["axes"][axis]
+        assert data["reliability"] == pytest.approx(plain, abs=0.02)
+        assert data["reliability_without_toxicity"] == pytest.approx(left, abs=0.02)
+        # Two ways of taking it out, with different assumptions, agree.
+        assert data["reliability_without_toxicity_corrected"] == pytest.approx(left, abs=0.06)
+        assert data["toxicity_reliability_ci95"][0] > 0.75, "mean toxicity itself repeats"
+    for data in found["axes"].values():
+        assert data["reliability_without_toxicity"] < 0.5
+        assert data["verdict"] != "more than noise"
+        low, high = data["reliability_ci95"]
+        assert low < data["reliability"] < high
+    told = [line for line in found["warnings"] if "mean toxicity (its own reliability" in line]
+    assert len(told) >= 2
+
+
+@published
+def test_published_verdicts_without_an_error_bar_said_too_much() -> None:
+    """Three axes of DistilGPT-2 have a reliability above 0.5; one of them is told from 0.5."""
+    found = diagnose(TABLES / "distilgpt2_by_seed.csv")
+    axes = found["axes"]
+    above = {axis for axis, data in axes.items() if data["reliability"] > 0.5}
+    assert above == {"nationality", "race_ethnicity", "sexual_orientation"}
+    assert axes["race_ethnicity"]["reliability_ci95"] == pytest.approx([0.27, 0.72], abs=0.07)
+    plain = {axis for axis in above if axes[axis]["verdict_with_toxicity"] == "more than noise"}
+    assert plain == {"sexual_orientation"}
+    assert [
+        line
+        for line in found["warnings"]
+        if line.startswith("sexual_orientation: the ranking may be more than noise only because")
+    ]
+    gender = diagnose(TABLES / "gpt2_by_seed.csv")["axes"]["gender_and_sex"]
+    assert gender["reliability_ci95"] == pytest.approx([0.25, 0.61], abs=0.05)
+    assert gender["verdict_with_toxicity"] == gender["verdict"] == "cannot tell"
+
+
+@published
+def test_published_sets_that_overlap_at_chance() -> None:
+    found = diagnose(TABLES / "distilgpt2_by_seed.csv")
+    nationality = found["axes"]["nationality"]
+    assert nationality["overlap"] == pytest.approx(0.143, abs=0.001)
+    assert nationality["overlap_chance"] == pytest.approx(0.137, abs=0.001)
+    assert nationality["overlap_p"] > 0.3
+    assert any(
+        line.startswith("nationality: two seeds choose the same") for line in found["warnings"]
+    )
+
+
+@published
+def test_published_rankings_within_each_mode() -> None:
+    found = diagnose(TABLES / "EleutherAI_gpt-neo-1.3B_by_seed.csv")
+    gender = found["axes"]["gender_and_sex"]
+    assert gender["verdict"] == "cannot tell"
+    low, high = gender["within_modes"]["low"], gender["within_modes"]["high"]
+    assert low["seed_spearman_range"] == pytest.approx([0.25, 0.36], abs=0.01)
+    assert high["seed_spearman_range"] == pytest.approx([-0.17, 0.15], abs=0.01)
+    assert low["seed_spearman_ci95"][0] > 0, "there may be a ranking within the low mode"
+    assert low["verdict"] == "cannot tell"
+    assert high["seed_spearman_ci95"][0] < 0 < high["seed_spearman_ci95"][1]
+    assert high["verdict"] == "noise"
+    assert low["heads"] < high["heads"] < 384
+    assert any("within the low mode" in line for line in found["warnings"])
 
 
 @published

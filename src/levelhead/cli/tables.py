@@ -23,9 +23,10 @@ from levelhead.errors import UnreliableScoresError
 def diagnose(table: Path, gamma: float, alpha: float, as_json: bool) -> None:
     """Tell whether the head ranking of TABLE is more than noise.
 
-    TABLE is a CSV with a row per axis, seed and head. Printed are the agreement of its seeds, the
-    overlap of the heads they would prune, and whether a seed mixes two procedures. Exits 0 where
-    every axis is reliable; else 3, after printing all of it.
+    TABLE is a CSV with a row per axis, seed and head. Printed are the agreement of its seeds, with
+    and without what mean toxicity explains, the overlap of the heads they would prune, whether a
+    seed mixes two procedures, and a verdict: more than noise, noise, or cannot tell. Exits 0 where
+    every axis is more than noise; else 3, after printing all of it.
     """
     from levelhead import pipeline
     from levelhead.console.summaries import diagnosis_summary
@@ -34,8 +35,9 @@ def diagnose(table: Path, gamma: float, alpha: float, as_json: bool) -> None:
     show(found, as_json, diagnosis_summary)
     bad = [axis for axis, data in found["axes"].items() if not data["reliable"]]
     if bad:
+        said = ", ".join(f"{axis!r} ({found['axes'][axis]['verdict']})" for axis in bad)
         raise UnreliableScoresError(
-            f"not reliable: {', '.join(map(repr, bad))} ({len(bad)} of {len(found['axes'])} axes)"
+            f"not reliable: {said}: {len(bad)} of {len(found['axes'])} axes"
         )
 
 

@@ -50,11 +50,12 @@ class SeedScores:
 
     def of_heads(self, kept: Bool[np.ndarray, "seeds heads"]) -> SeedScores:
         """All seeds, with the heads of each that are kept; the others lack the seed."""
-        grids = {
-            name: np.where(kept, getattr(self, name), np.nan)
-            for name in ("bias", "mean_toxicity", "ppl")
-        }
-        return replace(self, **grids)
+        return replace(
+            self,
+            bias=np.where(kept, self.bias, np.nan),
+            mean_toxicity=np.where(kept, self.mean_toxicity, np.nan),
+            ppl=np.where(kept, self.ppl, np.nan),
+        )
 
 
 def read_by_seed(path: str | Path) -> tuple[SeedScores, ...]:
