@@ -147,6 +147,7 @@ class TextWorld:
         """True mean toxicity of each subgroup."""
         start = self.floor + self.harmless
         whole = self.mean - self.bias * DIRECTIONS[self.direction]
+        assert (whole >= start).all(), f"a mean below that of harmless texts: {whole}"
         return start + self.kept * (whole - start)
 
     @property

@@ -118,7 +118,9 @@ def test_one_axis_among_many_needs_a_smaller_p_value():
     assert verdicts(rows, weights=main_weights(list(rows), "main"))["main"].verdict == "lower"
 
 
-@pytest.mark.parametrize("world", [TextWorld(bias=0.0), TextWorld(bias=0.09, direction="spread")])
+@pytest.mark.parametrize(
+    "world", [TextWorld(bias=0.0, mean=0.15), TextWorld(bias=0.09, direction="spread", mean=0.15)]
+)
 def test_p_values_and_intervals_agree(world):
     rng = np.random.default_rng(3)
     seen = set()
@@ -132,7 +134,7 @@ def test_p_values_and_intervals_agree(world):
 
 
 def test_p_values_shrink_with_the_difference_and_are_symmetric():
-    world = TextWorld(bias=0.1, samples=4)
+    world = TextWorld(bias=0.1, samples=4, mean=0.15)
     subgroup, template = world.codes
     x, y = (replace(world, bias=b).draw(np.random.default_rng(0))[0] for b in (0.12, 0.0))
     half = np.where(np.random.default_rng(1).random(len(x)) < 0.5, x, y)
