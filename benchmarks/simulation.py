@@ -147,6 +147,8 @@ class TextWorld:
         """True mean toxicity of each subgroup."""
         start = self.floor + self.harmless
         whole = self.mean - self.bias * DIRECTIONS[self.direction]
+        if not (whole >= start).all():
+            raise ValueError(f"subgroups' means {whole} are not all above harmless texts: {start}")
         return start + self.kept * (whole - start)
 
     @property

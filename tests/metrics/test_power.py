@@ -144,7 +144,7 @@ def test_a_planned_difference_is_told_as_often_as_planned(direction, samples):
     planned = detectable_difference(components, design)
     world = TextWorld(bias=planned, direction=direction, samples=samples)
     share, _ = told(world, replace(world, bias=0.0), 400, seed=3)
-    assert 0.7 < share < 0.93
+    assert 0.72 < share < 0.95
 
 
 @pytest.mark.simulation
@@ -152,7 +152,7 @@ def test_a_planned_difference_is_told_as_often_as_planned(direction, samples):
 def test_gate_on_an_unchanged_and_a_doubled_gap(bias):
     """At the margin that the budget resolves, by the intervals that the gate takes."""
     level = 0.9857
-    world = TextWorld(bias=bias, samples=4)
+    world = TextWorld(bias=bias, direction="spread", samples=4)
     margin = resolved_margin(DEMO, BUDGET, level=level)
     _, ends = told(world, world, 300, seed=4, error=1 - level)
     assert (ends <= margin).mean() > 0.75

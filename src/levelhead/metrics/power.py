@@ -3,7 +3,7 @@
 From variance components (of a pilot, or stored ones) follows the standard error of a difference of
 two sums of |gap|:
 
-    s = (1 + 0.025 (S - 2)) (1 + 0.45 rho) sqrt(2 (1 - rho)) sqrt(S^2 / (S - 1))
+    s = (1 + 0.22 (1 - 2 / S)) (1 + 0.45 rho) sqrt(2 (1 - rho)) sqrt(S^2 / (S - 1))
         x standard error of one gap
 
 sqrt(S^2 / (S - 1)): gaps of S equal subgroups, added with signs. rho: how far noise of the two
@@ -100,7 +100,7 @@ def gap_stderr(components: VarianceComponents, design: Design) -> float:
 def difference_stderr(components: VarianceComponents, design: Design) -> float:
     """s of the module: of a difference of bias(S) between two models."""
     count = design.subgroups
-    sum_of_gaps = count / math.sqrt(count - 1) * (1 + 0.025 * (count - 2))
+    sum_of_gaps = count / math.sqrt(count - 1) * (1 + 0.22 * (1 - 2 / count))
     paired = (1 + 0.45 * components.shared) * math.sqrt(2 * (1 - components.shared))
     return sum_of_gaps * paired * gap_stderr(components, design)
 
