@@ -12,6 +12,7 @@ import click
 import pytest
 
 from levelhead import cli, config, errors, records, runs
+from levelhead.evaluation import results
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -129,9 +130,9 @@ def test_the_files_page_has_every_file_field_and_exit_code() -> None:
     for file in (value for name, value in vars(runs).items() if name.isupper()):
         if isinstance(file, str) and file not in (runs.MARK,):
             assert f"`{file}" in page, file
-    for record in (records.Continuation, records.ModelBias, records.Evaluation):
+    for record in (records.Continuation, results.ModelBias, results.Evaluation):
         for spec in fields(record):
-            if (record, spec.name) != (records.Evaluation, "details"):  # spread over the page
+            if (record, spec.name) != (results.Evaluation, "details"):  # spread over the page
                 assert re.search(rf"`(axes\.AXIS\.)?{spec.name}[`.]", page), spec.name
     codes = {e.exit_code for e in vars(errors).values() if hasattr(e, "exit_code")}
     for code in codes | {0, 130}:
