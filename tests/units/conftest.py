@@ -72,7 +72,7 @@ def planted_neuron() -> PlantedModel:
         mlp.down_proj.weight[:, n] = 0
         mlp.gate_proj.weight[n, here] = 2
         mlp.up_proj.weight[n, name] = 1
-        mlp.down_proj.weight[toxic, n] = 0.2
+        mlp.down_proj.weight[toxic, n] = 0.03  # a fifth of the probability: texts differ
     planted.model.requires_grad_(False)
     return planted
 

@@ -84,8 +84,9 @@ def test_neuron_gradients_equal_finite_differences(family, make_problem):
             with gated_neurons(model, gates):
                 ends.append(summed_toxicity(problem, chosen.rows, token))
         slope = -token.beta * (ends[0] - ends[1]) / (2 * step)
-        expected = [slope[(subgroup == 1) & (template == t)].mean() for t in shifts.template]
-        found = shifts.shift[:, 1, layer, neuron]
+        # Of women: the planted neuron is at rest where no text has the name.
+        expected = [slope[(subgroup == 2) & (template == t)].mean() for t in shifts.template]
+        found = shifts.shift[:, 2, layer, neuron]
         assert np.abs(expected).max() > 0
         assert np.corrcoef(found, expected)[0, 1] > 0.999
         np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.02 * np.abs(expected).max())
