@@ -3,9 +3,11 @@
 Temperature 1, no top-k, no top-p, whatever the model's generation_config says (method: prompts in,
 `new_tokens` out, positions after the first end-of-text token count nothing). Each row draws its
 own Gumbel noise from a seed made of (run seed, its name, sample), so a continuation depends neither
-on its batch nor on the order of work, and rows of one name use common random numbers: two models
-asked for the same rows, or one model asked for versions of a prompt, differ by less noise. A prompt
-is read once, however many draws of it are in a batch. It does not know what the texts are for.
+on its batch nor on the order of work, but for the rare draw that noise puts closer than rounding:
+another machine or batch size may draw the other token there, and the text goes on differently. Rows
+of one name use common random numbers: two models asked for the same rows, or one model asked for
+versions of a prompt, differ by less noise. A prompt is read once, however many draws of it are in a
+batch. It does not know what the texts are for.
 """
 
 from __future__ import annotations
