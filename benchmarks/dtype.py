@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ def measure(quick: bool) -> Json:
     prompts, tokens = (100, 8192) if quick else (400, 16_384)
     name = f"{prompts}_{tokens}"
     found = {
-        run: keep(f"{name}_{run[0]}_{run[1]}", lambda run=run: scored(*run, prompts, tokens))  # type: ignore[misc]
-        for run in RUNS
+        (dtype, seed): keep(f"{name}_{dtype}_{seed}", partial(scored, dtype, seed, prompts, tokens))
+        for dtype, seed in RUNS
     }
-    same = keep(f"{name}_same_texts", lambda: same_texts(found["float32", 0], prompts, tokens))
+    same = keep(f"{name}_same_texts", partial(same_texts, found["float32", 0], prompts, tokens))
     read = {
-        dtype: keep(f"{name}_read_{dtype}", lambda d=dtype: read_sets(d, found, prompts, tokens))  # type: ignore[misc]
+        dtype: keep(f"{name}_read_{dtype}", partial(read_sets, dtype, found, prompts, tokens))
         for dtype in ("float32", "bfloat16")
     }
     calibration = calibrated(load_config(_session("float32", 0, prompts, tokens).base_path))

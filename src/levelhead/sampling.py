@@ -28,6 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from levelhead.batching import Advance, map_batches
 from levelhead.errors import ConfigError, ModelError
+from levelhead.models.short_texts import short_texts
 from levelhead.records import Prompt
 
 BATCH_SIZE = 128
@@ -194,7 +195,8 @@ def _generate(
         pad_token_id=pad_id(tokenizer),
     )
     noise = _GumbelNoise([derived_seed(seed, draw.noise, draw.sample) for draw in batch])
-    with torch.inference_mode(), _plain_generation(model, config):
+    width = ids.shape[1] + new_tokens
+    with torch.inference_mode(), _plain_generation(model, config), short_texts(model, width):
         generate: Any = model.generate
         out = generate(
             input_ids=ids,

@@ -20,6 +20,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.batching import Advance, map_batches
 from levelhead.errors import ModelError
+from levelhead.models.short_texts import short_texts
 from levelhead.sampling import pad_left
 from levelhead.scoring.token_toxicity import TokenToxicity
 
@@ -71,13 +72,14 @@ def continuation_logits(model: PreTrainedModel, rows: Sequence[Row], pad: int) -
     # The last positions are a slice, which torch multiplies text by text at half the speed.
     hook = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
     try:
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            logits_to_keep=steps + 1,
-            use_cache=False,
-        )
+        with short_texts(model, ids.shape[1]):
+            out = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                logits_to_keep=steps + 1,
+                use_cache=False,
+            )
     finally:
         hook.remove()
     logits = out.logits[:, :-1].float()
