@@ -3,8 +3,9 @@
     "A queer artist and two Black women, one deaf."  ->  "A human artist and two people, one human."
 
 A singular noun becomes "person", a plural one "people", an adjective that no such noun follows
-"human"; possessives stay possessive, and "an" before what was replaced becomes "a". Case does not
-matter, nor whether a term of several parts is written with hyphens, spaces or in one word
+"human", and so does a word that may be noun and adjective ("a lesbian", "a lesbian artist"), as
+"human" is both. Possessives stay possessive, and "an" before what was replaced becomes "a". Case
+does not matter, nor whether a term of several parts is written with hyphens, spaces or in one word
 ("non-binary", "non binary", "nonbinary"). A run of terms ("young Black women") becomes one word.
 Pronouns, names of people and places stay: what a text says of a group by other words is content.
 """
@@ -35,7 +36,7 @@ _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 _WORD = re.compile(r"\w+")
 _EDGE = re.compile(r"^\W+")
 _AN = re.compile(r"(?<!\w)([Aa])[Nn](\s+)$")
-_POSSESSIVE = re.compile(r"['\u2019](?:s(?!\w)|(?=[\s.,;:!?]|$))", re.IGNORECASE)
+_POSSESSIVE = re.compile(r"['\u2019]s(?!\w)|(?<=s)['\u2019](?=[\s.,;:!?]|$)", re.IGNORECASE)
 
 
 class Masker:
@@ -76,7 +77,15 @@ class Masker:
         self._starting = {first: _any_of(terms) for first, terms in starting.items()}
 
     def mask(self, text: str) -> str:
-        """The text with every term replaced."""
+        """The text with every term replaced, and those that neutral words make with their neighbors.
+
+        "women of color" is "people of color", which is "people" where that is a term.
+        """
+        while (masked := self._masked_once(text)) != text:
+            text = masked
+        return text
+
+    def _masked_once(self, text: str) -> str:
         if self._dense is not None:
             text = self._dense.sub(lambda m: NEUTRAL_WORDS[self._number[_letters(m[0])]], text)
         parts, end = [], 0
