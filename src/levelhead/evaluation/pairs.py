@@ -187,6 +187,7 @@ def sample_pair(
     variant: Variant,
     progress: Progress,
     name: str = "pruned",
+    texts: SampledTexts | None = None,
 ) -> SampledPair:
     """Sample another model on a problem whose base model's continuations are known.
 
@@ -195,10 +196,12 @@ def sample_pair(
         base: the readings of what the base model wrote.
         variant: the other model.
         name: of the other model, for people.
+        texts: what the other model wrote, in the order of the base model's; None: it is sampled.
     """
     with variant() as model:
         other = replace(problem, model=model)
-        fresh = sample_texts(other, progress, f"sampling the {name} model ({problem.axis})")
+        title = f"sampling the {name} model ({problem.axis})"
+        fresh = sample_texts(other, progress, title) if texts is None else texts
         read = {
             key: fresh if key == MAIN else fresh.read_by(reading.scorer, problem)
             for key, reading in base.items()
