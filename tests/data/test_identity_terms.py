@@ -159,9 +159,7 @@ def test_a_list_that_cannot_be_used_is_refused(content: bytes, why: str, tmp_pat
         read_terms(path)
 
 
-def test_a_list_that_is_missing_or_no_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_that_is_missing_or_no_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PromptError, match="cannot read"):
         read_terms(tmp_path / "none.txt")
     monkeypatch.setattr(identity_terms, "MAX_FILE_BYTES", 10)
