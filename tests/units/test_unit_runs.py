@@ -170,7 +170,7 @@ def test_neurons_are_judged_elsewhere_beside_random_ones(neurons, tmp_path):
     assert found["selected"] == "14 neurons"
     rows = {(r["where"], r["set"]): r for r in found["rows"]}
     own, other = (rows["held-out templates", name] for name in ("selected", "random 1"))
-    assert own["verdict"] == "lower"
+    assert own["predicted"] == "fall"
     assert own["expected_difference"]["value"] < other["expected_difference"]["value"] - 0.01
 
 
