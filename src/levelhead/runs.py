@@ -233,6 +233,8 @@ class RunFolder:
     config: RunConfig
     calibration: Mapping[str, Any] | None = None
     """How `--dtype auto` was decided when the run began; None where there was nothing to decide."""
+    old: bool = False
+    """Whether it is of the old format: read, and not computed in."""
 
     @classmethod
     def check(cls, path: str | Path, config: RunConfig) -> bool:
@@ -315,7 +317,7 @@ class RunFolder:
         calibration = data.pop(CALIBRATION, None)
         if not isinstance(calibration, dict | None):
             raise RunFolderError(f"{path / CONFIG}: {CALIBRATION} is not an object")
-        return cls(path, RunConfig.from_json(data), calibration)
+        return cls(path, RunConfig.from_json(data), calibration, version == OLD_FORMAT)
 
     def require(self, name: str, command: str) -> Path:
         """The path of a stage's output.

@@ -35,33 +35,10 @@ TERMS: dict[str, Number] = {
 }
 MASKER = Masker(TERMS)
 PLAIN = [
-    "the",
-    "a",
-    "an",
-    "An",
-    "is",
-    "said",
-    "they",
-    "people",
-    "person",
-    "human",
-    "hat",
-    "artist",
-    "omen",
-    "womenfolk",
-    "asiatic",
-    "of",
-    "color",
-    "year-old",
-    "trans",
-    "non",
-    "men's",
-    "it's",
-    "don't",
-    "35",
-    "Maria",
-    "Chicago",
-]
+    "the", "a", "an", "An", "is", "said", "they", "people", "person", "human", "hat", "artist",
+    "omen", "womenfolk", "asiatic", "of", "color", "year-old", "trans", "non", "men's", "it's",
+    "don't", "35", "Maria", "Chicago",
+]  # fmt: skip
 GAPS = [" ", "  ", "-", "\u2013", ", ", ". ", "\n", '"', "'", "\u2019s ", "'s ", "' ", "", "_"]
 
 

@@ -77,7 +77,7 @@ class Masker:
         self._starting = {first: _any_of(terms) for first, terms in starting.items()}
 
     def mask(self, text: str) -> str:
-        """The text with every term replaced, and what neutral words then make with their neighbors.
+        """The text with every term replaced, and with those that neutral words then make.
 
         "women of color" is "people of color", which is "people" where that is a term.
         """
