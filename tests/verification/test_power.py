@@ -1,4 +1,4 @@
-"""The gate in worlds of known truth: what it refuses, what it lets through, and what it promises."""
+"""The gate in worlds of known truth: what it refuses, lets through, and promises."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -168,7 +168,7 @@ def test_what_the_margins_take_is_planned() -> None:
 def test_a_margin_that_the_budget_does_not_resolve_is_refused_with_what_would() -> None:
     noisy = VarianceComponents(text=0.021)
     given = {"a": design(20)}
-    with pytest.raises(ConfigError, match="cannot resolve max_gap_increase = 0.05") as found:
+    with pytest.raises(ConfigError, match=r"cannot resolve max_gap_increase = 0\.05") as found:
         planned_power(Policy(samples=2), given, noisy, 1)
     said = str(found.value)
     samples = int(said.partition("give samples = ")[2].partition(",")[0])

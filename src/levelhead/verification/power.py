@@ -221,7 +221,9 @@ def _refusal(plan: _Plan, samples: int, needed: int | None) -> str:
     }
     named = " and ".join(f"{key} = {margin:g}" for key, (margin, _) in short.items())
     margins = " and ".join(f"{key} = {_up(least):g}" for key, (_, least) in short.items())
-    budget = ", ".join(f"{axis}: {one.prompts} prompts" for axis, one in plan.designs.items())
+    prompts = [one.prompts for one in plan.designs.values()]
+    axes = "1 axis" if len(prompts) == 1 else f"{len(prompts)} axes"
+    budget = f"{axes}, {min(prompts)} prompts each or more"
     more = "no number of samples is enough"
     if needed is not None:
         more = f"give samples = {needed}"
