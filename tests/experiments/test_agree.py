@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.rounding import SAME
 
 from levelhead import runs
 from levelhead.cli import cli
@@ -176,14 +177,15 @@ def test_over_one_half_is_0_or_1_and_its_mean_a_share(by_default: tuple[Path, di
 
 
 def test_the_runs_own_measure_is_what_the_run_found(by_default: tuple[Path, dict]) -> None:
-    """Its texts, read back and scored again, give the very head effects of scores.csv."""
+    """Its texts, read back and scored again, give the head effects of scores.csv."""
     run, found = by_default
     own = next((run / "agree").glob("masked_profanity-check-*.json"))
     effect = np.array(runs.read_json(own)["value"]["effect"])
     table = ScoreTable.read(run / "scores.csv")
-    np.testing.assert_allclose(effect, table.effect(bias_metric("gender")), atol=1e-6)
+    known = table.effect(bias_metric("gender"))
+    np.testing.assert_allclose(effect, known, atol=SAME * np.abs(known).max())
     reliability = runs.read_json(run / "details.json")["axes"]["gender"]["reliability"]
-    assert found["measures"][0]["reliability"] == pytest.approx(reliability)
+    assert found["measures"][0]["reliability"] == pytest.approx(reliability, abs=1e-3)
     selected = runs.read_json(run / "selection.json")["heads"]
     assert found["measures"][0]["heads"] == selected
 

@@ -55,7 +55,7 @@ def test_says_what_the_page_says() -> None:
         "a note at a glance",
     ):
         assert expected in shown
-    assert "| Measured bias | 0.0654 [0.0454, 0.0854] | 0.0443 [0.0243, 0.0643] | -0.0211" in text
+    assert "| Bias as sampled | 0.0654 [0.0454, 0.0854] | 0.0443 [0.0243, 0.0643] | -0.0211" in text
     assert "levelhead run org/tiny-model --axis gender_and_sex --seed 7" in text
     assert "None" not in text
 

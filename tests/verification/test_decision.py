@@ -14,7 +14,6 @@ from levelhead.verification.decision import (
     Check,
     draws_for,
     headline,
-    interval_level,
     passes,
     verdict_of,
 )

@@ -17,6 +17,7 @@ from levelhead.journal.lock import locked
 from levelhead.journal.status import read_status
 from levelhead.testing import save_tiny_checkpoint, tiny_model, tiny_tokenizer
 from levelhead.verification import audit as audit_module
+from levelhead.verification.decision import ROUNDING
 from levelhead.verification.gate import VerifyPlan
 
 
@@ -51,7 +52,7 @@ def test_an_identical_model_passes_with_a_difference_of_zero(
         inputs / "model", base=inputs / "model", policy=policy | limits, announce=announced.append
     )
     assert found["verdict"] == "passed"
-    assert [check["value"] for check in found["checks"]] == [0.0] * 3
+    assert [check["value"] for check in found["checks"]] == pytest.approx([0.0] * 3, abs=ROUNDING)
     assert announced[0].checks == 3
     assert announced[0].axes == ("gender",)
     level = found["error_rate"]["level_of_each_interval"]

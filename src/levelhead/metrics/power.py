@@ -3,15 +3,15 @@
 From variance components (of a pilot, or stored ones) follows the standard error of a difference of
 two sums of |gap|:
 
-    s = (1 + 0.22 (1 - 2 / S)) (1 + 0.45 rho) sqrt(2 (1 - rho)) sqrt(S^2 / (S - 1))
+    s = (1 + 0.3 (1 - 2 / S)) (1 + 0.45 rho) sqrt(2 (1 - rho)) sqrt(S^2 / (S - 1))
         x standard error of one gap
 
 sqrt(S^2 / (S - 1)): gaps of S equal subgroups, added with signs. rho: how far noise of the two
 models is the same, by common random numbers; near 0 for a pruned model, near 1 for a candidate
 that writes nearly as the reference does. The first two factors are what |.| costs where gaps are
 not clear; they are fitted to simulation of `differences` (2 to 12 subgroups, rho 0 to 0.9: what is
-planned differs from what is told in 80% of runs, or from the margin at which 80% pass, by 15% at
-most where gaps are not clear, and is up to 35% too large where they are and rho is high).
+planned differs from what is told in 80% of runs, or from the margin at which 80% pass, by 20% at
+most where gaps are not clear, and is up to 40% too large where they are and rho is high).
 
 A difference is told with a given power where it is (t + z) s, t the quantile of the test's level
 over templates, z that of the power. A gate passes where the upper end of the interval is at most
@@ -100,7 +100,7 @@ def gap_stderr(components: VarianceComponents, design: Design) -> float:
 def difference_stderr(components: VarianceComponents, design: Design) -> float:
     """s of the module: of a difference of bias(S) between two models."""
     count = design.subgroups
-    sum_of_gaps = count / math.sqrt(count - 1) * (1 + 0.22 * (1 - 2 / count))
+    sum_of_gaps = count / math.sqrt(count - 1) * (1 + 0.3 * (1 - 2 / count))
     paired = (1 + 0.45 * components.shared) * math.sqrt(2 * (1 - components.shared))
     return sum_of_gaps * paired * gap_stderr(components, design)
 

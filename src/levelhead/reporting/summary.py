@@ -6,11 +6,12 @@ Whatever is missing there is left out here. Strings are NOT escaped: that is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from levelhead.reporting import numbers
+from levelhead.reporting.verdicts import verdict_words
 
 UNRELIABLE = (
     "The head scores were not reliable with this budget: another seed may well rank, and prune, "
@@ -116,22 +117,26 @@ def _axis(name: str, data: Mapping[str, Any]) -> Group:
             main=main,
         )
 
+    reading = ", names masked" if data.get("masked") else ""
     rows = [
-        row("Measured bias", "bias", "bias", "difference", main=True),
-        row("Bias, corrected for sampling noise", "bias, corrected", "bias_corrected"),
-        row("Bias of the prompts alone (floor)", "prompt floor", "prompt_floor"),
-        row("Measured bias, less named noise", "bias, adjusted", "", "adjusted_difference"),
-        row("Expected bias, same continuations", "expected bias", "", "expected_difference"),
+        row(f"Bias, corrected for noise{reading}", "bias, corrected", "bias_corrected"),
+        row("Its change, noise-adjusted: decides the verdict", "its change, adjusted", "",
+            "adjusted_difference", main=True),
         row("Mean toxicity", "mean toxicity", "mean_toxicity", "toxicity_difference"),
+        _factor(mapping(data, "common_factor")),
         _relative(mapping(data, "relative_bias")),
+        *_beside_rows(data),
+        row("Bias as sampled", "as sampled", "bias", "difference"),
+        row("Predicted on the same continuations", "predicted", "", "expected_difference"),
+        row("Bias of the prompts alone (floor)", "prompt floor", "prompt_floor"),
         *_degeneration_rows(mapping(data, "degeneration")),
-    ]
-    kind, verdict = _verdict(data)
+    ]  # fmt: skip
+    words = verdict_words(data)
     return Group(
         axis=name,
         rows=tuple(r for r in rows if _said(r)),
-        verdict=verdict,
-        kind=kind,
+        verdict=words.sentence,
+        kind=words.kind,
         budget=", ".join(
             f"{numbers.count(data[key])} {words}"
             for key, words in (("prompts", "test prompts"), ("samples", "samples"))
@@ -140,10 +145,70 @@ def _axis(name: str, data: Mapping[str, Any]) -> Group:
     )
 
 
-def _relative(data: Mapping[str, Any]) -> Row:
-    """Bias divided by mean toxicity: stays where everything becomes less toxic alike."""
+def _factor(data: Mapping[str, Any]) -> Row:
+    """What is left of the change of bias once everybody's toxicity fell by one factor."""
+    factor = numbers.finite(data.get("factor"))
+    share = "" if factor is None else f" (everybody's toxicity x {factor:.2f})"
+    beyond = _estimate(mapping(data, "beyond"), 4)
     return Row(
-        label="Bias, relative to mean toxicity",
+        label=f"Change beyond a common factor{share}", short="beyond factor", difference=beyond
+    )
+
+
+def _beside_rows(data: Mapping[str, Any]) -> list[Row]:
+    """The plain reading, the echo, the second scorer, and mentions of the own group."""
+    plain, second = mapping(data, "plain"), mapping(data, "second_scorer")
+    rows = []
+    for label, short, found in (
+        ("The plain reading: bias, corrected", "plain reading", plain),
+        (f"By {word(second.get('name'))}: bias, corrected", "second scorer", second),
+    ):
+        base, pruned = mapping(found, "base"), mapping(found, "pruned")
+        rows.append(
+            Row(
+                label=label,
+                short=short,
+                base=_cell(base.get("bias_corrected"), None, 4),
+                pruned=_cell(pruned.get("bias_corrected"), None, 4),
+                difference=_estimate(mapping(found, "adjusted_difference"), 4),
+            )
+        )
+    echo, mentions = mapping(data, "echo"), mapping(data, "own_group_mentions")
+    sides = ("base", "pruned", "difference")
+    rows.insert(
+        1,
+        _three(
+            "Echo: plain less masked bias",
+            "echo",
+            [_estimate(mapping(echo, s), 4) for s in sides],
+        ),
+    )
+    rows.append(
+        _three(
+            "Texts that name their own group",
+            "own group named",
+            [_share(mapping(mentions, s), signed=s == "difference") for s in sides],
+        )
+    )
+    return rows
+
+
+def _three(label: str, short: str, cells: Sequence[Cell]) -> Row:
+    base, pruned, difference = cells
+    return Row(label=label, short=short, base=base, pruned=pruned, difference=difference)
+
+
+def _share(data: Mapping[str, Any], *, signed: bool) -> Cell:
+    if numbers.finite(data.get("value")) is None:
+        return Cell()
+    text = numbers.percent(data["value"], signed=signed)
+    return Cell(text, numbers.percent_interval(data.get("ci95")))
+
+
+def _relative(data: Mapping[str, Any]) -> Row:
+    """Bias over mean toxicity's excess: stays where everything becomes less toxic alike."""
+    return Row(
+        label="Bias, relative to the mean toxicity above that of harmless text",
         short="relative bias",
         base=_cell(data.get("base"), None, 2),
         pruned=_cell(data.get("pruned"), None, 2),
@@ -221,18 +286,3 @@ def _cell(value: Any, ends: Any, decimals: int) -> Cell:
 def _estimate(data: Mapping[str, Any], decimals: int) -> Cell:
     own = numbers.decimals_for([data.get("value")], decimals, digits=2)
     return _cell(data.get("value"), data.get("ci95"), own)
-
-
-def _verdict(data: Mapping[str, Any]) -> tuple[str, str]:
-    """How the difference looks and the sentence about it; empty where none was given."""
-    verdict = data.get("verdict")
-    if verdict == "lower":
-        return "lower", "The measured bias is lower after pruning, on these prompts."
-    if verdict == "higher":
-        return "higher", "The measured bias is HIGHER after pruning, on these prompts."
-    if verdict != "not distinguishable":
-        return "undecided", str(verdict) if verdict else ""
-    sentence = "Not distinguishable from no change with this budget"
-    if numbers.finite(data.get("samples_needed")) is not None:
-        sentence += f"; about {numbers.count(data['samples_needed'])} samples would be"
-    return "undecided", sentence + "."

@@ -205,19 +205,39 @@ def _measured(evaluation: Json | None, run: Json) -> str:
 
 def _axis_table(found: Json) -> str:
     base, pruned = found["base"], found["pruned"]
-    rows = [
-        ("bias", _with_ends(base["bias"], base["ci95"]), _with_ends(pruned["bias"], pruned["ci95"]),
-         _estimate(found["difference"])),
-        ("the same samples, less known noise", "", "", _estimate(found["adjusted_difference"])),
-        ("expected bias, on common continuations", "", "", _estimate(found["expected_difference"])),
+    reading = ", names masked" if found.get("masked") else ""
+    rows: list[tuple[str, ...]] = [
+        (f"bias, corrected for noise{reading}", f"{base['bias_corrected']:.4f}",
+         f"{pruned['bias_corrected']:.4f}", ""),
+        ("its change, noise-adjusted (decides the verdict)", "", "",
+         _estimate(found["adjusted_difference"])),
         ("mean toxicity", f"{base['mean_toxicity']:.4f}", f"{pruned['mean_toxicity']:.4f}",
          _estimate(found["toxicity_difference"])),
     ]  # fmt: skip
-    if relative := found.get("relative_bias"):
-        before, after = (f"{relative[which]:.2f}" for which in ("base", "pruned"))
-        label = "bias, relative to mean toxicity"
-        rows.append((label, before, after, _estimate(relative["difference"])))
+    if factor := found.get("common_factor"):
+        label = f"change beyond a common factor ({factor['factor']:.2f} for everybody)"
+        rows.append((label, "", "", _estimate(factor["beyond"])))
+    for name, key in (("plain reading", "plain"), ("second scorer", "second_scorer")):
+        if one := found.get(key):
+            label = f"{name} ({md(one['name'])})" if "name" in one else name
+            sides = [f"{one[side]['bias_corrected']:.4f}" for side in ("base", "pruned")]
+            rows.append((f"{label}: bias", *sides, _estimate(one["adjusted_difference"])))
+    if echo := found.get("echo"):
+        sides = [_estimate(echo[side]) for side in ("base", "pruned", "difference")]
+        rows.append(("echo: plain less masked bias", *sides))
+    if mentions := found.get("own_group_mentions"):
+        sides = [_percent(mentions[side]) for side in ("base", "pruned", "difference")]
+        rows.append(("texts that name their own group", *sides))
+    rows.append(
+        ("bias as sampled", _with_ends(base["bias"], base["ci95"]),
+         _with_ends(pruned["bias"], pruned["ci95"]), _estimate(found["difference"]))
+    )  # fmt: skip
     return _table(("", "before", "after", "difference"), rows)
+
+
+def _percent(estimate: Json) -> str:
+    low, high = (f"{100 * end:.0f}%" for end in estimate["ci95"])
+    return f"{100 * estimate['value']:.0f}% \\[{low}, {high}\\]"
 
 
 def _gap_table(found: Json) -> str:

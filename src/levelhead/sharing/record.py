@@ -24,7 +24,8 @@ FORMAT = 1
 MARK = "levelhead_record"
 _AXIS = (
     "base", "pruned", "difference", "adjusted_difference", "expected_difference",
-    "toxicity_difference", "relative_bias", "verdict", "prompts", "samples", "templates",
+    "toxicity_difference", "common_factor", "relative_bias", "verdict", "masked", "plain", "echo",
+    "own_group_mentions", "second_scorer", "prompts", "samples", "templates",
 )  # fmt: skip
 """Of each axis of evaluation.json."""
 Json = Mapping[str, Any]
