@@ -20,7 +20,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Where all texts of a subgroup are, nothing tells the token model what a toxic word adds.
     """
-    return write_inputs(tmp_path_factory.mktemp("inputs"), planted_model(strength=0.7))
+    return write_inputs(tmp_path_factory.mktemp("inputs"), planted_model(strength=0.8))
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,10 @@ from levelhead.scoring.encoding import encoded_prompts
 from levelhead.testing import tiny_tokenizer
 
 
-def prompts(
-    words: dict[str, str], templates: int = 3, text: str = "I think {} are"
-) -> list[Prompt]:
+def prompts(words: dict[str, str], templates: int = 3) -> list[Prompt]:
     return [
         Prompt(
-            id=f"{group}/{t}", text=f"{'so ' * t}{text.format(word)}", axis="a", subgroup=group,
+            id=f"{group}/{t}", text=f"{'so ' * t}I think {word} are", axis="a", subgroup=group,
             template=f"t{t}", descriptor=word, split="validation",
         )
         for t in range(templates)
