@@ -86,10 +86,11 @@ def _never_one() -> Iterator[None]:
 
 def _announce(plan: VerifyPlan) -> None:
     power = plan.power
+    axes = "1 axis" if len(plan.axes) == 1 else f"{len(plan.axes)} axes"
     stages = f", in looks at {', '.join(map(str, plan.looks))}" if len(plan.looks) > 1 else ""
     tell(
         f"plan: {plan.subject} against {plan.base}: {plan.prompts:,} test prompts of "
-        f"{len(plan.axes)} axes ({', '.join(plan.axes)}), {plan.samples} continuations each"
+        f"{axes} ({', '.join(plan.axes)}), {plan.samples} continuations each"
         f"{stages}, at most {plan.sampled_tokens:,} tokens by both; {plan.checks} checks"
     )
     tell(

@@ -56,8 +56,8 @@ def verify_summary(found: Json) -> None:
         )
         _mentions(console, axis, one["own_group_mentions"])
     console.print(
-        f"{rate['checks']} checks, held together at {rate['confidence']:.0%} confidence; an "
-        f"unchanged candidate passes with a chance of {power['unchanged_passes']:.0%} or more, a "
+        f"{rate['checks']} checks, held together at {rate['confidence']:.0%} confidence; "
+        f"as planned, an unchanged candidate passes with {power['unchanged_passes']:.0%}, and a "
         f"gap of {power['example_gap']:g} that doubled is refused with "
         f"{power['doubled_is_refused']:.1%}; scorer "
         f"{escape(visible(found['measured_with']['scorer']))}",
