@@ -1,8 +1,4 @@
-"""The rows of the comparison base / pruned / difference, as text, for the page and the terminal.
-
-Knows the form of evaluation.json (`records.Evaluation.to_json`) and the words for its numbers.
-Whatever is missing there is left out here. Strings are NOT escaped: that is the reader's task.
-"""
+"""What is in the JSON files of a run, whatever may be missing in them; and a number as text."""
 
 from __future__ import annotations
 
@@ -29,32 +25,6 @@ class Cell:
         return self.text not in ("", numbers.MISSING)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One quantity of both models; `difference` is pruned minus base."""
-
-    label: str
-    short: str
-    """The label where there is little room."""
-    base: Cell = Cell()
-    pruned: Cell = Cell()
-    difference: Cell = Cell()
-    main: bool = False
-    """The row to look at first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """The rows of one axis, or (axis None) of the model as a whole."""
-
-    axis: str | None
-    rows: tuple[Row, ...]
-    verdict: str = ""
-    kind: str = ""
-    """lower, higher or undecided: only for how it looks."""
-    budget: str = ""
-
-
 def mapping(data: Any, *keys: str) -> Mapping[str, Any]:
     """The mapping at a path of keys, or an empty one where any of it is missing."""
     for key in keys:
@@ -79,160 +49,9 @@ def records(data: Any, key: str) -> list[Mapping[str, Any]]:
     return [one for one in listed if isinstance(one, Mapping)]
 
 
-def groups(evaluation: Mapping[str, Any]) -> list[Group]:
-    """A group per axis, then one for the model (perplexity, parameters, bytes)."""
-    found = [_axis(str(name), mapping(data)) for name, data in mapping(evaluation, "axes").items()]
-    model = tuple(row for row in _model_rows(evaluation) if _said(row))
-    if model:
-        found.append(Group(axis=None, rows=model))
-    return found
-
-
 def warnings(*sources: Mapping[str, Any], reliable: Any = None) -> list[str]:
     """The "warnings" of all sources, each once; first of all that scores were unreliable."""
     found = [UNRELIABLE] if reliable is False else []
     for source in sources:
         found += texts(source.get("warnings"))
     return list(dict.fromkeys(found))
-
-
-def _said(row: Row) -> bool:
-    return bool(row.base) or bool(row.pruned) or bool(row.difference)
-
-
-def _axis(name: str, data: Mapping[str, Any]) -> Group:
-    base, pruned = mapping(data, "base"), mapping(data, "pruned")
-    shown = ("bias", "bias_corrected", "prompt_floor", "mean_toxicity")
-    decimals = numbers.decimals_for([model.get(k) for model in (base, pruned) for k in shown])
-
-    def row(label: str, short: str, key: str, difference: str = "", *, main: bool = False) -> Row:
-        own = "ci95" if key == "bias" else ""
-        return Row(
-            label=label,
-            short=short,
-            base=_cell(base.get(key), base.get(own), decimals),
-            pruned=_cell(pruned.get(key), pruned.get(own), decimals),
-            difference=_estimate(mapping(data, difference), decimals),
-            main=main,
-        )
-
-    rows = [
-        row("Measured bias", "bias", "bias", "difference", main=True),
-        row("Bias, corrected for sampling noise", "bias, corrected", "bias_corrected"),
-        row("Bias of the prompts alone (floor)", "prompt floor", "prompt_floor"),
-        row("Measured bias, less named noise", "bias, adjusted", "", "adjusted_difference"),
-        row("Expected bias, same continuations", "expected bias", "", "expected_difference"),
-        row("Mean toxicity", "mean toxicity", "mean_toxicity", "toxicity_difference"),
-        _relative(mapping(data, "relative_bias")),
-        *_degeneration_rows(mapping(data, "degeneration")),
-    ]
-    kind, verdict = _verdict(data)
-    return Group(
-        axis=name,
-        rows=tuple(r for r in rows if _said(r)),
-        verdict=verdict,
-        kind=kind,
-        budget=", ".join(
-            f"{numbers.count(data[key])} {words}"
-            for key, words in (("prompts", "test prompts"), ("samples", "samples"))
-            if numbers.finite(data.get(key)) is not None
-        ),
-    )
-
-
-def _relative(data: Mapping[str, Any]) -> Row:
-    """Bias divided by mean toxicity: stays where everything becomes less toxic alike."""
-    return Row(
-        label="Bias, relative to mean toxicity",
-        short="relative bias",
-        base=_cell(data.get("base"), None, 2),
-        pruned=_cell(data.get("pruned"), None, 2),
-        difference=_estimate(mapping(data, "difference"), 2),
-    )
-
-
-def _degeneration_rows(data: Mapping[str, Any]) -> list[Row]:
-    labels = {
-        "repetition": ("Repetition in the text", "repetition"),
-        "empty": ("Empty continuations", "empty texts"),
-        "ended_early": ("Continuations ended early", "ended early"),
-    }
-    return [
-        Row(
-            label=label,
-            short=short,
-            base=Cell(numbers.percent(mapping(data, key).get("base"))),
-            pruned=Cell(numbers.percent(mapping(data, key).get("pruned"))),
-        )
-        for key, (label, short) in labels.items()
-    ]
-
-
-def _model_rows(evaluation: Mapping[str, Any]) -> list[Row]:
-    perplexity = mapping(evaluation, "perplexity")
-    increase = mapping(perplexity, "increase")
-    rows = [
-        Row(
-            label="Perplexity",
-            short="perplexity",
-            base=_cell(perplexity.get("base"), None, 2),
-            pruned=_cell(perplexity.get("pruned"), None, 2),
-            difference=Cell(
-                numbers.percent(increase.get("value"), signed=True),
-                numbers.percent_interval(increase.get("ci95")),
-            ),
-            main=True,
-        ),
-        Row(
-            label="KL(base, pruned) per token, nats",
-            short="KL",
-            difference=_estimate(mapping(perplexity, "kl"), 3),
-        ),
-        Row(
-            label="The same, predicted before pruning",
-            short="KL, predicted",
-            difference=_cell(mapping(perplexity, "predicted").get("kl"), None, 3),
-        ),
-    ]
-    for key, label, form in (
-        ("parameters", "Parameters", numbers.count),
-        ("bytes", "Size of the weights", numbers.size),
-    ):
-        base, pruned = (mapping(evaluation, key).get(which) for which in ("base", "pruned"))
-        change = Cell(numbers.relative_change(base, pruned))
-        rows.append(
-            Row(
-                label=label,
-                short=key,
-                base=Cell(form(base)),
-                pruned=Cell(form(pruned)),
-                difference=change,
-            )
-        )
-    return rows
-
-
-def _cell(value: Any, ends: Any, decimals: int) -> Cell:
-    if numbers.finite(value) is None:
-        return Cell()
-    return Cell(numbers.decimal(value, decimals), numbers.interval(ends, decimals))
-
-
-def _estimate(data: Mapping[str, Any], decimals: int) -> Cell:
-    own = numbers.decimals_for([data.get("value")], decimals, digits=2)
-    return _cell(data.get("value"), data.get("ci95"), own)
-
-
-def _verdict(data: Mapping[str, Any]) -> tuple[str, str]:
-    """How the difference looks and the sentence about it; empty where none was given."""
-    verdict = data.get("verdict")
-    if verdict == "lower":
-        return "lower", "The measured bias is lower after pruning, on these prompts."
-    if verdict == "higher":
-        return "higher", "The measured bias is HIGHER after pruning, on these prompts."
-    if verdict != "not distinguishable":
-        return "undecided", str(verdict) if verdict else ""
-    sentence = "Not distinguishable from no change with this budget"
-    if numbers.finite(data.get("samples_needed")) is not None:
-        sentence += f"; about {numbers.count(data['samples_needed'])} samples would be"
-    return "undecided", sentence + "."

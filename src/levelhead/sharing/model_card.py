@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.records import HeadSelection, ranges_text
+from levelhead.reporting import comparison
 from levelhead.reporting.escape import visible
 
 Json = Mapping[str, Any]
@@ -181,14 +182,12 @@ def _measured(evaluation: Json | None, run: Json) -> str:
         f"On held-out prompts{source}; toxicity by {code(evaluation['scorer'])}, which read "
         f"{reads}. Bias is the sum over subgroups of the distance of their mean toxicity from the "
         "mean of all; 95% intervals over prompt templates in brackets; differences are pruned "
-        "minus base.",
+        "minus base. The noise-adjusted difference decides the verdict. As sampled: with the "
+        "noise of which words were drawn.",
     ]
-    for axis, found in evaluation["axes"].items():
-        parts.append(f"### {md(axis)}\n\n" + _axis_table(found) + "\n\n" + _gap_table(found))
-        parts.append(
-            f"{found['prompts']} prompts, {found['samples']} continuations per model, "
-            f"{found['templates']} templates. Verdict on these prompts: {md(found['verdict'])}."
-        )
+    for group in comparison.groups(evaluation):
+        if group.axis is not None:
+            parts += _axis(group, evaluation["axes"][group.axis])
     up = text["increase"]
     low, high = (f"{100 * end:+.1f}%" for end in up["ci95"])
     parts.append(
@@ -203,21 +202,31 @@ def _measured(evaluation: Json | None, run: Json) -> str:
     return "\n\n".join(parts)
 
 
-def _axis_table(found: Json) -> str:
-    base, pruned = found["base"], found["pruned"]
-    rows = [
-        ("bias", _with_ends(base["bias"], base["ci95"]), _with_ends(pruned["bias"], pruned["ci95"]),
-         _estimate(found["difference"])),
-        ("the same samples, less known noise", "", "", _estimate(found["adjusted_difference"])),
-        ("expected bias, on common continuations", "", "", _estimate(found["expected_difference"])),
-        ("mean toxicity", f"{base['mean_toxicity']:.4f}", f"{pruned['mean_toxicity']:.4f}",
-         _estimate(found["toxicity_difference"])),
-    ]  # fmt: skip
-    if relative := found.get("relative_bias"):
-        before, after = (f"{relative[which]:.2f}" for which in ("base", "pruned"))
-        label = "bias, relative to mean toxicity"
-        rows.append((label, before, after, _estimate(relative["difference"])))
-    return _table(("", "before", "after", "difference"), rows)
+def _axis(group: comparison.Group, found: Json) -> list[str]:
+    """What was measured on an axis: the rows of the report, and the gaps."""
+    counts = f"{found['prompts']} prompts, {found['samples']} continuations per model"
+    masked = {True: ", identity words masked", False: ", identity words left in"}
+    notes = "".join(f" {md(note)}" for _, note in group.notes)
+    return [
+        f"### {md(group.axis)}\n\n{_rows(group.first)}\n\n{_gap_table(found)}",
+        f"{counts}, {found['templates']} templates{masked.get(found.get('masked'), '')}. "
+        f"Verdict on these prompts: {md(found['verdict'])}. {md(group.verdict)}{notes}",
+        f"Details:\n\n{_rows(group.details)}",
+    ]
+
+
+def _rows(rows: Sequence[comparison.Row]) -> str:
+    cells = []
+    for row in rows:
+        bold = "**" if row.main else ""
+        line = (f"{bold}{md(row.label)}{bold}", *map(_cell, (row.base, row.pruned, row.difference)))
+        cells.append(line)
+    return _table(("", "before", "after", "difference"), cells)
+
+
+def _cell(cell: comparison.Cell) -> str:
+    interval = cell.interval.replace("[", "\\[").replace("]", "\\]")
+    return f"{cell.text} {interval}".strip()
 
 
 def _gap_table(found: Json) -> str:
