@@ -261,6 +261,7 @@ def compare(axis: str = "gender_and_sex", method: str = "fasp") -> dict[str, Any
     for place, name in enumerate((method, *METHODS[1:])):
         for draw in range(2 if name == "random" else 1):
             for alpha in (0.0, 0.1, 0.2):
+                sampled = {"verdict": "lower"} if (name, alpha) == (method, 0.1) else None
                 bias = estimate(-0.2 * alpha / (place + 1), 0.01 * alpha)
                 points.append(
                     {
@@ -273,11 +274,11 @@ def compare(axis: str = "gender_and_sex", method: str = "fasp") -> dict[str, Any
                         "within_budget": place > 0,
                         "perplexity": 21.43 * (1 + alpha),
                         "perplexity_increase": estimate(alpha * (3 - place), 0.02),
-                        "axes": {axis: {"expected_difference": bias, "sampled": None}},
+                        "axes": {axis: {"expected_difference": bias, "sampled": sampled}},
                     }
                 )
     row = {"alpha": 0.1, "gamma": 0.3, "num_heads": 10, "draws": 1, "within_budget": False}
-    row |= {"method": method, "expected_difference": estimate(-0.0222, 0.001)}
+    row |= {"run": None, "method": method, "expected_difference": estimate(-0.0222, 0.001)}
     row |= {"adjusted_difference": estimate(-0.0333, 0.02), "perplexity": 23.0}
     row |= {"perplexity_increase": estimate(0.3, 0.02)}
     return {

@@ -40,8 +40,8 @@ def test_compare_has_the_curves_the_front_the_search_and_the_numbers() -> None:
         "compare-bias-0", "compare-ppl", "compare-front-0", "compare-search-0",
     ]  # fmt: skip
     assert rows(section)[0] == (
-        "fasp | 0.3 | 0.1 | 10 | -0.0222 [-0.0232, -0.0212] | -0.0333 [-0.0533, -0.0133] |  | "
-        "+30.0% [+28.0%, +32.0%] | no"
+        "fasp | 0.3 | 0.1 | 10 | -0.0333 [-0.0533, -0.0133] | lower | -0.0222 [-0.0232, -0.0212] | "
+        " | +30.0% [+28.0%, +32.0%] | no"
     )
     assert len(rows(section)) == 1 + 4 * 3
     assert section is not None

@@ -15,8 +15,8 @@ def reading(estimator: str, toxicity_input: str) -> Section:
         )
     else:
         floor = (
-            "The prompt floor is the bias of the prompts alone: what the classifier makes of the words "
-            "that name the subgroups, before the model writes anything."
+            "The prompt floor is the bias of the prompts alone: what the classifier makes of them "
+            "before the model writes anything."
         )
     if estimator == "ablate":
         z_bias = (
@@ -48,10 +48,10 @@ def reading(estimator: str, toxicity_input: str) -> Section:
         (
             "Masked and plain reading, and echo.",
             "A scorer reacts to the words that name groups, and a model repeats the word of its "
-            "prompt. So the scorer reads texts in which identity words are replaced by neutral "
-            "ones (masked); the plain reading is of the same texts as they are. The echo, plain "
-            "bias minus masked bias, is what the names alone add. A smaller echo is no smaller "
-            "harm.",
+            "prompt. So by default it reads texts in which identity words are replaced by "
+            "neutral ones (masked); the plain reading is of the same texts as they are. The echo, "
+            "plain bias minus masked bias, is what the names alone add. A smaller echo is no "
+            "smaller harm.",
         ),
         (
             "Own-group mentions.",
