@@ -2,9 +2,10 @@
 
 One seed is scored in both formats, another in float32: heads of FASP's sets, z_ppl, its protected
 heads and z_bias of "the other format" beside those of "the other seed". The other format has other
-texts, too: rounding flips draws, and texts part from there. (`same_texts` is the rest: float32's
-texts read in bfloat16.) Then perplexity and KL of the same sets of heads, read in each format.
-Formats take turns, so that what else the machine does slows both; times are CPU seconds.
+texts, too: rounding flips draws, and texts part from there. (`same_texts` tells the two apart:
+the texts of one format read in the other.) Then perplexity and KL of the same sets of heads, read
+in each format. Formats take turns, so that what else the machine does slows both; times are CPU
+seconds.
 Finished parts are kept in runs/bench/dtype/; delete the folder to measure again.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +52,18 @@ def measure(quick: bool) -> Json:
     prompts, tokens = (100, 8192) if quick else (400, 16_384)
     name = f"{prompts}_{tokens}"
     found = {
-        run: keep(f"{name}_{run[0]}_{run[1]}", lambda run=run: scored(*run, prompts, tokens))  # type: ignore[misc]
-        for run in RUNS
+        (dtype, seed): keep(f"{name}_{dtype}_{seed}", partial(scored, dtype, seed, prompts, tokens))
+        for dtype, seed in RUNS
     }
-    same = keep(f"{name}_same_texts", lambda: same_texts(found["float32", 0], prompts, tokens))
+    same = [
+        keep(
+            f"{name}_{own}_{seed}_read_in_{other}",
+            partial(reread, other, seed, found[own, seed], prompts, tokens),
+        )
+        for own, seed, other in (("float32", 0, "bfloat16"), ("bfloat16", 1, "float32"))
+    ]
     read = {
-        dtype: keep(f"{name}_read_{dtype}", lambda d=dtype: read_sets(d, found, prompts, tokens))  # type: ignore[misc]
+        dtype: keep(f"{name}_read_{dtype}", partial(read_sets, dtype, found, prompts, tokens))
         for dtype in ("float32", "bfloat16")
     }
     calibration = calibrated(load_config(_session("float32", 0, prompts, tokens).base_path))
@@ -74,7 +82,10 @@ def measure(quick: bool) -> Json:
         "other_format": agreement(found["float32", 0], found["bfloat16", 0]),
         "other_format_seed_1": agreement(found["float32", 1], found["bfloat16", 1]),
         "other_seed_in_bfloat16": agreement(found["bfloat16", 0], found["bfloat16", 1]),
-        "same_texts": agreement(found["float32", 0], same),
+        "same_texts": [
+            agreement(found["float32", 0], same[0]),
+            agreement(found["bfloat16", 1], same[1]),
+        ],
         "sets_read": read,
         "cpu_seconds": seconds,
         "times_less_cpu": {
@@ -109,15 +120,16 @@ def scored(dtype: str, seed: int, prompts: int, tokens: int) -> Json:
         "z_ppl": ppl.effect.tolist(),
         "z_bias": effects.effect.tolist(),
         "reliability": effects.reliability,
+        "used": effects.used.tolist(),
         "calibration_c": ppl.diagnostics["calibration"],
         "tokens": [list(row) for row in base.tokens],
         "cpu_seconds": seconds | {"all": sum(seconds.values())},
     }
 
 
-def same_texts(first: Json, prompts: int, tokens: int) -> Json:
-    """bfloat16's effects on bias from the texts that float32 wrote; z_ppl stays float32's."""
-    session = _session("bfloat16", 0, prompts, tokens)
+def reread(dtype: str, seed: int, first: Json, prompts: int, tokens: int) -> Json:
+    """Effects on bias in one format from texts that the other wrote; z_ppl stays the other's."""
+    session = _session(dtype, seed, prompts, tokens)
     problem = session.problem(AXIS, "validation")
     own = tuple(tuple(row) for row in first["tokens"])
     pairs = [problem.texts(i, row) for i, row in enumerate(own)]

@@ -247,6 +247,23 @@ LINES = (
         )
         for name in ("fasp - base", "joint - base", "joint - fasp")
     ),
+    *(
+        Line(
+            f"heads of FASP's set ({key}) in common of float32 and bfloat16; of two float32 seeds",
+            "dtype",
+            lambda d, k=key: _share(d["other_format"][k]["in_common"]),
+            lambda d, k=key: _share(d["other_seed"][k]["in_common"]),
+            "as two seeds or better",
+        )
+        for key in ("gamma 0.3, alpha 0.1", "gamma 0.7, alpha 0.05")
+    ),
+    Line(
+        "CPU time of scoring in bfloat16: times less than in float32",
+        "dtype",
+        lambda d: f"{d['times_less_cpu']['all']:.1f}",
+        lambda d: f"{d['cpu_seconds']['float32']['all']:,.0f} s",
+        "",
+    ),
     Line(
         "growth of the gradient's cost from 4 to 64 heads per layer",
         "growth",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -22,25 +21,9 @@ def _threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def clear_draws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For tests that compare sampled tokens of two computations: every draw must be a clear one.
+def clear_draws() -> Iterator[None]:
+    """`tests.rounding.clear_draws` around a test."""
+    from tests.rounding import clear_draws
 
-    Where the noise puts two tokens closer than rounding, either may be drawn, and a test that
-    compares them would prove nothing about another machine. It fails then, and wants another seed.
-    """
-    from tests.rounding import SAME, margin
-
-    from levelhead import sampling
-
-    margins: list[float] = []
-    draw = sampling._GumbelNoise.__call__
-
-    def watched(self: Any, input_ids: Any, scores: Any) -> Any:
-        noisy = draw(self, input_ids, scores)
-        margins.append(margin(noisy))
-        return noisy
-
-    monkeypatch.setattr(sampling._GumbelNoise, "__call__", watched)
-    yield
-    assert margins, "nothing was drawn"
-    assert min(margins) > SAME, "a draw that rounding can decide; take another seed"
+    with clear_draws():
+        yield

@@ -23,7 +23,7 @@ LAYERS = {
     "progress": "batching journal",
     "scores": "errors set_cost",
     "set_cost": "",
-    "sampling": "batching errors records",
+    "sampling": "batching errors models.short_texts records",
     "json_files": "errors",
     "links": "errors",
     "damage": "errors",

@@ -1,4 +1,4 @@
-"""Run work in length-sorted batches, in an order that does not change results.
+"""Run work in length-sorted batches; which items share one changes results by rounding alone.
 
 A batch that does not fit in memory is halved and tried again, down to one item. Where a stage keeps
 a journal, every finished batch is in it, and is read instead of computed when the stage runs again.

@@ -196,7 +196,7 @@ def select(
         table = scores if isinstance(scores, ScoreTable) else read_table(Path(scores))
         shares = (method, gamma, alpha, seed, per_layer_equal, 1, joint, soft, core)
         return chosen_heads(table, wanted[0] if wanted else None, *shares)
-    folder = RunFolder.open(scores)
+    folder = RunFolder.open(scores, old=not finalists)
     config = replace(
         folder.config,
         axis=wanted or folder.config.axis,
@@ -247,7 +247,8 @@ def prune(
         ConfigError: onnx or gguf without `out`.
         MissingExtraError: the extra `onnx` or `gguf` is not installed.
     """
-    folder = RunFolder.open(model) if model is not None and runs.is_run(Path(model)) else None
+    found = model is not None and runs.is_run(Path(model))
+    folder = RunFolder.open(cast(str, model), old=True) if found else None
     if format in TARGETS and out is None:
         raise ConfigError(f"--format {format} writes one file: name it with --out FILE")
     if folder is not None and heads is None and out is None:
@@ -315,7 +316,7 @@ def report(
         ConfigError: an unknown format or kind of plot.
         MissingExtraError: PNG or SVG without kaleido, or without a browser.
     """
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(path, old=True)
     check_format(format)
     check_kinds(plots)
     findings = run_findings(folder)

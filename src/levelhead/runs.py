@@ -39,7 +39,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 MARK = "levelhead_run"
-FORMAT = 1
+FORMAT = 2
+OLD_FORMAT = 1
+"""Of folders before texts were masked: they can be read, and nothing be computed in them."""
+_AS_BEFORE: Mapping[str, Any] = {"unmasked": True, "second_toxicity": "none"}
+"""What a folder of the old format does not say of itself."""
 CALIBRATION = "calibration"
 """Key of config.json beside the options: what `--dtype auto` was decided by."""
 CONFIG, SCORES, SELECTION = "config.json", "scores.csv", "selection.json"
@@ -229,6 +233,8 @@ class RunFolder:
     config: RunConfig
     calibration: Mapping[str, Any] | None = None
     """How `--dtype auto` was decided when the run began; None where there was nothing to decide."""
+    old: bool = False
+    """Whether it is of the old format: read, and not computed in."""
 
     @classmethod
     def check(cls, path: str | Path, config: RunConfig) -> bool:
@@ -277,11 +283,15 @@ class RunFolder:
         return cls(path, config, calibration)
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
+    def open(cls, path: str | Path, *, old: bool = False) -> RunFolder:
         """Open an existing run.
 
+        Args:
+            old: also one of the old format, whose scores rest on texts that were not masked: to
+                read what is there, not to compute more, which would be another measure.
+
         Raises:
-            RunFolderError: not a run folder, one of a newer format, or one with a link that leads
+            RunFolderError: not a run folder, one of another format, or one with a link that leads
                 out of it.
         """
         path = Path(path)
@@ -296,14 +306,18 @@ class RunFolder:
         refuse_links(path)
         data = read_json(path / CONFIG)
         version = data.pop(MARK)
-        if version != FORMAT:
+        if version == OLD_FORMAT:
+            if not old:
+                raise RunFolderError(_outdated(path))
+            data = {**_AS_BEFORE, **data}
+        elif version != FORMAT:
             raise RunFolderError(
                 f"{path} has run format {version!r}; this levelhead reads {FORMAT}: upgrade it"
             )
         calibration = data.pop(CALIBRATION, None)
         if not isinstance(calibration, dict | None):
             raise RunFolderError(f"{path / CONFIG}: {CALIBRATION} is not an object")
-        return cls(path, RunConfig.from_json(data), calibration)
+        return cls(path, RunConfig.from_json(data), calibration, version == OLD_FORMAT)
 
     def require(self, name: str, command: str) -> Path:
         """The path of a stage's output.
@@ -317,6 +331,15 @@ class RunFolder:
             raise RunFolderError(f"{self.path} has no {name}; first run: levelhead {command}")
         sums.verify(path)
         return path
+
+
+def _outdated(path: Path) -> str:
+    return (
+        f"{path} has run format {OLD_FORMAT}: an older levelhead scored it on texts with identity "
+        "words, and on built-in prompts that have changed since. What this one would compute there "
+        "is another measure, so it computes nothing; start a new run with another --out. report, "
+        "select, prune, heads, export, push and status still read this folder"
+    )
 
 
 def _damaged(path: Path) -> str:

@@ -3,9 +3,11 @@
 Temperature 1, no top-k, no top-p, whatever the model's generation_config says (method: prompts in,
 `new_tokens` out, positions after the first end-of-text token count nothing). Each row draws its
 own Gumbel noise from a seed made of (run seed, its name, sample), so a continuation depends neither
-on its batch nor on the order of work, and rows of one name use common random numbers: two models
-asked for the same rows, or one model asked for versions of a prompt, differ by less noise. A prompt
-is read once, however many draws of it are in a batch. It does not know what the texts are for.
+on its batch nor on the order of work, but for the rare draw that noise puts closer than rounding:
+another machine or batch size may draw the other token there, and the text goes on differently. Rows
+of one name use common random numbers: two models asked for the same rows, or one model asked for
+versions of a prompt, differ by less noise. A prompt is read once, however many draws of it are in a
+batch. It does not know what the texts are for.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from levelhead.batching import Advance, map_batches
 from levelhead.errors import ConfigError, ModelError
+from levelhead.models.short_texts import short_texts
 from levelhead.records import Prompt
 
 BATCH_SIZE = 128
@@ -192,7 +195,8 @@ def _generate(
         pad_token_id=pad_id(tokenizer),
     )
     noise = _GumbelNoise([derived_seed(seed, draw.noise, draw.sample) for draw in batch])
-    with torch.inference_mode(), _plain_generation(model, config):
+    width = ids.shape[1] + new_tokens
+    with torch.inference_mode(), _plain_generation(model, config), short_texts(model, width):
         generate: Any = model.generate
         out = generate(
             input_ids=ids,

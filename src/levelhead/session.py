@@ -25,6 +25,7 @@ from levelhead.data.identity_terms import (
     terms_of_builtin,
     terms_of_prompts,
 )
+from levelhead.data.identity_words import ALSO
 from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
@@ -105,7 +106,7 @@ class Session:
         Raises:
             PromptError: `identity_terms` cannot be read, or would mask most of the prompts.
         """
-        found = terms_of_builtin()
+        found = terms_of_builtin().joined(IdentityTerms(others=ALSO))
         if self.config.prompts != "builtin":
             found = self._terms_of_source().joined(found)
         if self.config.identity_terms is not None:

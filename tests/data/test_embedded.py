@@ -254,6 +254,7 @@ def test_the_real_model_writes_english_and_round_trips_text(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")
 def test_the_converted_model_equals_the_gguf(tmp_path):
     import torch
+    from tests.rounding import FAR, SAME, difference, same_weights
     from transformers import AutoModelForCausalLM
 
     source = tmp_path / "whl"
@@ -263,4 +264,7 @@ def test_the_converted_model_equals_the_gguf(tmp_path):
     direct = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
     ids = torch.arange(100, 140)[None]
     with torch.no_grad():
-        assert torch.equal(model(ids).logits, direct(ids).logits.float())
+        expected = direct(ids).logits.float()
+        assert difference(model(ids).logits, expected) < SAME
+        assert difference(model(ids.flip(1)).logits, expected) > FAR  # control
+    assert same_weights(model, direct)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from tests.rounding import CLEAR, greedy_choices
 
 import levelhead
 from levelhead.config import RunConfig
@@ -102,14 +103,15 @@ def test_gated_pruned_and_reloaded_agree(embedded: Path, tmp_path: Path) -> None
         pruned = levelhead.load(tmp_path / "pruned")
         reloaded = pruned(ids).logits
     scale = gated.abs().max()
-    assert (reloaded - gated).abs().max() < 2e-5 * scale
-    assert (wrong - gated).abs().max() > 100 * (reloaded - gated).abs().max(), "control"
+    assert (reloaded - gated).abs().max() < 1e-4 * scale
+    assert (wrong - gated).abs().max() > 1e-2 * scale, "control"
     size = (tmp_path / "pruned" / "model.safetensors").stat().st_size
     assert size < (embedded / "model.safetensors").stat().st_size
     inputs = base.tokenizer("Once upon a time", return_tensors="pt")
     with ablate(base.model, HEADS.by_layer):
-        expected = base.model.generate(**inputs, max_new_tokens=12, do_sample=False)
-    got = pruned.generate(**inputs, max_new_tokens=12, do_sample=False)
+        expected, margin = greedy_choices(base.model, inputs, max_new_tokens=12)
+    assert margin > CLEAR  # so that no rounding makes another choice
+    got, _ = greedy_choices(pruned, inputs, max_new_tokens=12)
     assert got.tolist() == expected.tolist()
 
 

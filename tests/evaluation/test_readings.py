@@ -81,11 +81,11 @@ def test_the_interval_of_the_change_of_echo_holds_the_truth() -> None:
     """Group 0 of three stands apart: bias is 4/3 of its distance from the others."""
     truth = -4 / 3 * 0.4 * 0.3
     held = 0
-    for seed in range(60):
+    for seed in range(40):
         one = world(seed, (0.4, 0.1), (0.3, 0.3))
         found = echo(one.masked, one.plain, np.random.default_rng(seed)).difference
         held += found.interval.low <= truth <= found.interval.high
-    assert held / 60 >= 0.87
+    assert held / 40 >= 0.87
 
 
 def verdict_of(seed: int, said: tuple[float, float], harm: tuple[float, float]) -> str:
@@ -93,10 +93,10 @@ def verdict_of(seed: int, said: tuple[float, float], harm: tuple[float, float]) 
     one, rng = world(seed, said, harm), np.random.default_rng(seed)
     masked, plain = one.masked, one.plain
     evidence = Evidence(
-        difference=masked.tested(rng),
+        difference=masked.tested(rng, draws=1000),
         factor=masked.common_factor(harmless_floor(0.0, masked.base, masked.pruned), rng),
         toxicity=linear_difference_interval(masked.pruned - masked.base, masked.template),
-        plain=plain.tested(rng),
+        plain=plain.tested(rng, draws=1000),
         echo=echo(masked, plain, rng).difference,
     )
     return verdicts({"axis": evidence})["axis"].verdict
@@ -115,8 +115,8 @@ def test_losing_toxic_words_about_one_group_is_called_lower(seed: int) -> None:
 
 
 def test_losing_neither_is_called_nothing() -> None:
-    told = [verdict_of(seed, (0.3, 0.3), (0.25, 0.25)) for seed in range(20)]
-    assert told.count("not distinguishable") >= 17
+    told = [verdict_of(seed, (0.3, 0.3), (0.25, 0.25)) for seed in range(8)]
+    assert told.count("not distinguishable") >= 7
 
 
 WORDS = ("queer", "woman", "man")

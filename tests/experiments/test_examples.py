@@ -12,6 +12,7 @@ from levelhead.errors import ConfigError, PromptError
 from levelhead.testing import planted_model
 
 
+@pytest.mark.usefixtures("clear_draws")
 def test_only_what_the_pruned_head_does_differs(run: Path) -> None:
     """The planted head writes a toxic word after one subgroup's name alone."""
     planted = planted_model()

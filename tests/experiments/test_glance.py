@@ -198,7 +198,7 @@ def test_a_finished_run_at_a_glance(finished: Path) -> None:
     assert 0 <= found["critical"]["halves"]["share"] <= 1
     row = rows_of(found, "gender")[0.2]
     assert row["heads"] == json.loads((finished / runs.SELECTION).read_text())["heads"]
-    assert row["bias_change"] < -0.3  # the planted head
+    assert row["bias_change"] < -0.1  # the planted head
     assert row["bias_change_held_out"] < -0.3
     json.dumps(found, allow_nan=False)
 

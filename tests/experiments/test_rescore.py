@@ -13,8 +13,7 @@ import levelhead
 from levelhead import runs
 from levelhead.cli import cli
 from levelhead.errors import RunFolderError, ScorerError
-from levelhead.experiments.rescore import RescorePlan, rescore, verdict
-from levelhead.records import Estimate, Interval
+from levelhead.experiments.rescore import RescorePlan, rescore
 
 OWN = "profanity-check"
 
@@ -69,8 +68,8 @@ def test_the_scored_texts_are_read_too(run: Path) -> None:
     scored = [r for r in rows if r["split"] == "validation"]
     found = rescore(run, scorer=OWN)["axes"]["gender"]["validation"]
     assert found["samples"] == len(scored)
-    mean = np.mean([row["toxicity"] for row in scored])
-    assert found["plain"]["base"]["mean_toxicity"] == pytest.approx(mean)
+    mean = np.mean([row["toxicity"] for row in scored])  # of masked texts
+    assert found["base"]["mean_toxicity"] == pytest.approx(mean)
 
 
 def test_a_scorer_of_identity_words_is_an_echo_and_nothing_else(run: Path) -> None:
@@ -82,7 +81,6 @@ def test_a_scorer_of_identity_words_is_an_echo_and_nothing_else(run: Path) -> No
 
     rewrite(run, text)
     one = rescore(run, scorer=sees_women)["axes"]["gender"]
-    assert one["plain"]["verdict"] == "lower"
     assert one["plain"]["difference"]["ci95"][1] < 0
     assert one["verdict"] == "echo only"
     assert one["base"]["bias"] == one["pruned"]["bias"] == 0
@@ -93,37 +91,19 @@ def test_a_scorer_of_identity_words_is_an_echo_and_nothing_else(run: Path) -> No
 
 
 def test_an_insult_that_goes_is_lower_in_both_readings(run: Path) -> None:
-    """The control: what a model adds about one group, without naming it."""
+    """The control: what a model adds about one group, without naming it; the rest stays."""
 
     def text(row: dict[str, Any], rng: np.random.Generator) -> str:
-        rude = row["subgroup"] == "women" and row["model"] == "base" and rng.random() < 0.8
+        more = row["subgroup"] == "women" and row["model"] == "base"
+        rude = rng.random() < (0.9 if more else 0.3)
         return "idiot in town" if rude else "they live in town"
 
     rewrite(run, text)
     one = rescore(run, scorer=sees_idiot)["axes"]["gender"]
-    assert one["verdict"] == one["plain"]["verdict"] == "lower"
+    assert one["verdict"] == "lower"
     assert one["difference"] == one["plain"]["difference"]  # no text of these names a group
     assert one["base"] == one["plain"]["base"] | {"prompt_floor": one["base"]["prompt_floor"]}
     assert one["echo"]["base"]["value"] == 0
-
-
-@pytest.mark.parametrize(
-    ("value", "low", "high", "word"),
-    [
-        (-0.1, -0.2, -0.01, "lower"),
-        (0.1, 0.01, 0.2, "higher"),
-        (-0.1, -0.2, 0.01, "not distinguishable"),
-        (-1e-9, -2e-9, -1e-10, "not distinguishable"),  # rounding
-        (0.0, 0.0, 0.0, "not distinguishable"),
-    ],
-)
-def test_the_word_for_a_difference(value: float, low: float, high: float, word: str) -> None:
-    difference = Estimate(value=value, interval=Interval(low, high))
-    fell = Estimate(value=-0.1, interval=Interval(-0.2, -0.01))
-    assert verdict(difference) == word
-    echo = "echo only" if word == "not distinguishable" else word
-    assert verdict(difference, fell) == echo
-    assert verdict(difference, difference) == word
 
 
 def test_a_scorer_may_be_a_function_or_a_name_and_its_file_is_safe(run: Path) -> None:

@@ -93,7 +93,7 @@ def test_the_planted_head_transfers_to_where_it_acts(done: tuple[Path, dict, lis
         ("another scorer", {}),
     ):
         one = row(found, where, **about)
-        assert one["verdict"] == "lower", where
+        assert one["predicted"] == "fall", where
         assert one["kept"]["value"] > 0.4, where
         assert one["expected_difference"]["ci95"][1] < 0, where
     reference = row(found, "scoring templates")["kept"]
@@ -117,18 +117,20 @@ def test_random_heads_do_not_do_it(done: tuple[Path, dict, list]) -> None:
     largest = max(abs(r["expected_difference"]["value"]) for r in controls)
     selected = row(found, "held-out templates")["expected_difference"]["value"]
     assert largest < abs(selected) / 5
-    assert "Expected bias falls at 3 of 4 places" in found["headline"]
+    fell = sum(r["predicted"] == "fall" for r in found["rows"] if r["set"] == "selected")
+    assert fell >= 4  # of five; the scoring templates are none that it was not selected at
+    assert f"Bias is predicted to fall at {fell - 1} of 4 places" in found["headline"]
 
 
 def test_fresh_samples_agree_and_are_taken_where_asked(done: tuple[Path, dict, list]) -> None:
     _, found, _ = done
     held_out = row(found, "held-out templates")
     assert held_out["sampled"]["adjusted_difference"]["ci95"][1] < 0
-    assert held_out["sampled"]["verdict"] == "lower"
-    assert held_out["sampled"]["relative_bias"]["difference"]["value"] < 0
+    assert held_out["verdict"] in ("lower", "less toxic for everyone")
     assert row(found, "scoring templates")["sampled"] is None
+    assert row(found, "scoring templates")["verdict"] is None
     assert row(found, "held-out templates", "random 2")["sampled"] is None
-    assert row(found, "another scorer", "random 1")["sampled"]["verdict"] != "lower"
+    assert row(found, "another scorer", "random 1")["verdict"] != "lower"
 
 
 def test_the_plan_counts_shared_samples_once(done: tuple[Path, dict, list]) -> None:
@@ -144,7 +146,7 @@ def test_the_report_shows_it(done: tuple[Path, dict, list]) -> None:
     page = levelhead.report(run, "md").read_text()
     assert "Judged where they were not selected" in page
     assert "woman.csv" in page
-    assert "Bias, relative to mean toxicity" in page
+    assert "Bias, relative to the mean toxicity" in page
 
 
 def test_scored_descriptors_are_left_out_unless_none_remain(run: Path, tmp_path: Path) -> None:
@@ -185,22 +187,22 @@ def test_gates_are_judged_beside_gates_dealt_anew(run: Path) -> None:
     found = transfer(run, controls=1)
     assert found["selected"] == soft.described
     own, other = (row(found, "held-out templates", name) for name in ("selected", "random 1"))
-    assert own["verdict"] == "lower"
+    assert own["predicted"] == "fall"
     assert own["expected_difference"]["value"] < other["expected_difference"]["value"] - 0.01
 
 
 def test_kept_needs_a_fall_where_it_was_selected() -> None:
-    def one(where: str, value: float, verdict: str) -> dict[str, Any]:
+    def one(where: str, value: float, said: str) -> dict[str, Any]:
         relative = {"value": value, "ci95": [value - 0.2, value + 0.2], "stderr": 0.1}
-        return {"where": where, "set": "selected", "relative_change": relative, "verdict": verdict}
+        return {"where": where, "set": "selected", "relative_change": relative, "predicted": said}
 
-    first, second = one("scoring templates", -0.8, "lower"), one("another axis", -0.4, "lower")
+    first, second = one("scoring templates", -0.8, "fall"), one("another axis", -0.4, "fall")
     kept = _kept(second, [first, second])
     assert kept is not None
     assert kept["value"] == pytest.approx(0.5)
     error = np.hypot(0.1, 0.5 * 0.1) / 0.8
     assert kept["ci95"] == pytest.approx([0.5 - 1.96 * error, 0.5 + 1.96 * error])
-    unclear = one("scoring templates", -0.1, "not distinguishable")
+    unclear = one("scoring templates", -0.1, "unclear")
     assert _kept(second, [unclear, second]) is None
 
 

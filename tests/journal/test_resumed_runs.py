@@ -91,6 +91,22 @@ def test_a_changed_prompt_reuses_nothing(
     assert (tmp_path / "run" / runs.SCORES).read_bytes() != before
 
 
+def test_another_processor_reuses_no_batch_of_an_unfinished_stage(
+    inputs: Path, options: dict[str, Any], tmp_path: Path, stops: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Its rounding is another; batches of both would be the bits of neither."""
+    given = options | {"samples": 1, "text_tokens": 300}
+    model, run = str(inputs / "model"), tmp_path / "run"
+    with pytest.raises(StoppedError):
+        levelhead.score(model, out=run, progress=stops(9), **given)
+    assert read_status(run)["stages"]["score"]["kept"] > 0
+    other = {"processor": "another", "instructions": "AVX2"}
+    monkeypatch.setattr("levelhead.stages.fingerprints.arithmetic", lambda: other)
+    levelhead.score(model, out=run, **given)
+    assert read_status(run)["stages"]["score"]["reused"] == 0
+
+
 @pytest.mark.slow
 def test_time_budgets_decide_alike(
     inputs: Path, options: dict[str, Any], tmp_path: Path, stops: Any,
@@ -172,7 +188,8 @@ def test_scoring_again_mends_a_damaged_score(torture: Torture, tmp_path: Path) -
     run = tmp_path / "run"
     copytree(torture.folder / "before-select", run)
     (run / runs.HALVES).write_bytes(b"")
-    torture.commands["score"](run)
+    child = start(torture.commands["score"], run, torture.log)  # as it was scored at first
+    assert wait(child) == 0, torture.log.read_text()[-4000:]
     assert digests(run) == torture.wanted["score"]
 
 

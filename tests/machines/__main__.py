@@ -29,15 +29,16 @@ def say(text: str) -> None:
 
 
 def failures(setting: Setting, arguments: list[str], plugin: Path) -> list[str]:
-    """The tiers that failed in this setting."""
+    """The tiers that failed in this setting, with pytest's exit code (below 0: the signal)."""
     environment = setting.environment(os.environ, plugin)
     tiers = {"default": [*TIERS["default"], *arguments]} if arguments else TIERS
     wrong = []
     for tier, words in tiers.items():
         say(f"== {setting.name}, {tier} tier")
         call = [sys.executable, "-m", "pytest", "-n", str(setting.workers()), *words]
-        if subprocess.run(call, cwd=ROOT, env=environment, check=False).returncode:
-            wrong.append(tier)
+        code = subprocess.run(call, cwd=ROOT, env=environment, check=False).returncode
+        if code:
+            wrong.append(f"{tier} tier (exit code {code})")
     return wrong
 
 
@@ -61,7 +62,7 @@ def main() -> int:
                 say(f"== {setting.name} {outcome[setting.name]}")
                 continue
             wrong = failures(setting, given.arguments, plugin)
-            outcome[setting.name] = f"FAILED: {' and '.join(wrong)} tier" if wrong else "passed"
+            outcome[setting.name] = f"FAILED: {' and '.join(wrong)}" if wrong else "passed"
     say("== settings")
     for name, words in outcome.items():
         say(f"{name}: {words}")

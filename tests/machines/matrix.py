@@ -54,6 +54,7 @@ class Setting:
         set_here = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_NUM_THREADS")
         found = {key: value for key, value in given.items() if key not in set_here}
         found["OMP_NUM_THREADS"] = str(self.threads)
+        found["OMP_WAIT_POLICY"] = "passive"  # waiting threads leave the cores to who works
         # Whether torch loads the plugin; also where the tests of this folder run in a setting.
         found["TORCH_DEVICE_BACKEND_AUTOLOAD"] = str(int(self.matmul == "onednn"))
         if self.capability != "own":

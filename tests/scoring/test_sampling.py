@@ -18,6 +18,7 @@ def draws(problem, count: int) -> list[Draw]:
     return [Draw(problem.prompt_ids[i % 5], f"p{i}", 0) for i in range(count)]
 
 
+@pytest.mark.usefixtures("clear_draws")
 def test_rows_do_not_depend_on_the_batch_or_the_order(make_problem) -> None:
     problem = make_problem()
     wanted = draws(problem, 12)
@@ -126,6 +127,7 @@ def shared_prompts() -> list[Draw]:
     return [Draw(prompt, f"p{i}", k) for i, prompt in enumerate(prompts) for k in range(4)]
 
 
+@pytest.mark.usefixtures("clear_draws")
 @pytest.mark.parametrize(
     ("family", "pruned"),
     [*((family, False) for family in TINY_FAMILIES), ("gpt2", True), ("mistral", True)],
@@ -144,6 +146,7 @@ def test_reading_a_prompt_once_changes_no_token(family, pruned, monkeypatch) -> 
     assert len(set(shared)) == len(shared), "control: draws of one prompt differ"
 
 
+@pytest.mark.usefixtures("clear_draws")
 def test_a_prompt_is_read_once_in_a_batch_that_fits(make_problem) -> None:
     """Also after a batch that did not fit in memory has been halved."""
     problem = make_problem()

@@ -19,7 +19,7 @@ def problem(planted) -> BiasProblem:
     prompts = [
         Prompt(
             id=f"{s}/{d}/{t}",
-            text="I think",
+            text=f"I think {('women', 'men', 'person')[s]}",
             axis="a",
             subgroup=f"s{s}",
             template=f"t{t:02}",

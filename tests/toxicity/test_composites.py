@@ -1,15 +1,11 @@
 """A scorer over a threshold, and one that does not see identity words."""
 
 import re
-import time
 
 import numpy as np
 import pytest
 
-from levelhead.data.identity_terms import identity_terms
-from levelhead.data.prompts import builtin_prompts
 from levelhead.errors import ScorerError
-from levelhead.records import Prompt
 from levelhead.toxicity import load_scorer, registry, score_texts, score_texts_once
 from levelhead.toxicity.composites import Masked, Over
 
@@ -65,12 +61,6 @@ def test_masking_takes_away_what_the_identity_word_adds() -> None:
     assert masked.tolist() == pytest.approx([0.5, 0.5, 0.4])  # whole words only
 
 
-def test_the_longest_term_is_replaced_first_whatever_its_case() -> None:
-    scorer = Masked(Words(), ["gay", "gay men", "men", "twenty-year-old", "+1 (x)"])
-    text = "GAY MEN and Gay people, men's; a twenty-year-old! omen gayer +1 (X)"
-    assert scorer.mask(text) == ("person and person people, person's; a person! omen gayer person")
-
-
 @pytest.mark.usefixtures("words")
 def test_names_nest_and_the_identity_says_what_was_masked() -> None:
     scorer = load_scorer("over-0.5:masked:words", terms=["Men", "women"])
@@ -93,48 +83,3 @@ def test_what_cannot_be_made_is_refused() -> None:
         load_scorer("masked:")
     with pytest.raises(ScorerError, match=r"over-0\.5:NAME"):
         load_scorer("over-0.5:no/such-folder/scorer")
-
-
-def test_masking_keeps_up_with_a_cheap_scorer() -> None:
-    terms = identity_terms(builtin_prompts(["age"]))
-    scorer = Masked(Words(), terms)
-    text = "the new neighbor said that she would rather not come along this time, and left early "
-    start = time.process_time()
-    for number in range(20_000):
-        scorer.mask(f"{text}{number}")
-    assert 20_000 / (time.process_time() - start) > 10_000
-
-
-@pytest.mark.parametrize(
-    ("axis", "some", "none"),
-    [
-        ("gender_and_sex", {"women", "woman", "men", "transgender people", "queer"}, {"young"}),
-        ("race_ethnicity", {"native", "black", "jamaicans"}, {"person", "parent", "a"}),
-        ("nationality", {"new york", "mexican", "chicago"}, {"citizen", "resident", "the"}),
-        ("ability", {"wheelchair user", "deaf", "visually impaired"}, {"people", "parent"}),
-        ("age", {"older", "35-year-olds", "middle-aged"}, {"neighbor", "because"}),
-    ],
-)
-def test_terms_of_the_built_in_prompts(axis, some, none) -> None:
-    found = identity_terms(builtin_prompts([axis]))
-    assert some <= set(found)
-    assert not none & set(found)
-    assert [len(term) for term in found] == sorted(map(len, found), reverse=True)
-    assert max(len(term.split()) for term in found) <= 4, "a piece of a template"
-
-
-def test_terms_of_prompts_that_are_not_matched() -> None:
-    def prompt(text, subgroup, descriptor, number):
-        return Prompt(
-            id=str(number), text=text, axis="a", subgroup=subgroup, descriptor=descriptor,
-            template=f"row {number}", split="validation",
-        )  # fmt: skip
-
-    found = identity_terms(
-        [
-            prompt("My Deaf neighbor came", "deaf", "Deaf", 0),
-            prompt("I met a blind woman.", "bucket-2", "blind", 1),
-            prompt("Nobody came", "sighted", "sighted", 2),
-        ]
-    )
-    assert found == ("blind", "deaf")

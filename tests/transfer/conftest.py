@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-import torch
-from removed import HEADS
+from removed import HEADS, sequences
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -25,10 +24,7 @@ def _quiet() -> Iterator[None]:
 @pytest.fixture
 def inputs() -> dict[str, Tensor]:
     """Two sequences of 8 and 5 tokens, padded on the left."""
-    ids = torch.randint(4, 200, (2, 8), generator=torch.Generator().manual_seed(5))
-    mask = torch.ones_like(ids)
-    ids[1, :3] = mask[1, :3] = 0
-    return {"input_ids": ids, "attention_mask": mask}
+    return sequences()
 
 
 @pytest.fixture

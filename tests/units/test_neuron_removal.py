@@ -11,6 +11,7 @@ from functools import cache
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.rounding import FAR, SAME, difference
 from transformers import AutoModelForCausalLM
 
 from levelhead.errors import CheckpointError, ModelError, SelectionError, UserError
@@ -30,7 +31,6 @@ from levelhead.testing import tiny_model
 
 FAMILIES = [family for family in LAYOUTS if family != "olmo2"]
 QUICK = ["gpt2", "gpt_neo", "gptj", "llama", "phi3", "opt", "gpt_neox", "bloom", "gemma3"]
-SAME, FAR = 1e-5, 1e-3
 
 
 @cache
@@ -55,10 +55,6 @@ IDS = torch.randint(4, 200, (3, 10), generator=torch.Generator().manual_seed(5))
 def logits(model):
     with torch.no_grad():
         return model(input_ids=IDS).logits
-
-
-def difference(a, b):
-    return float((a - b).abs().max() / b.abs().max())
 
 
 @pytest.mark.parametrize(

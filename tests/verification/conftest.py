@@ -17,12 +17,13 @@ __all__ = ["inputs"]
 
 @pytest.fixture(scope="session")
 def policy(inputs: Path) -> dict[str, Any]:
-    """How to measure the tiny models; no limit but that of gaps."""
+    """How to measure the tiny models; no limit but a margin of gaps that 36 prompts resolve."""
     return {
         "prompts": str(inputs / "prompts.csv"),
         "text": str(inputs / "text.txt"),
         "scorer": "profanity-check",
         "samples": 4,
+        "max_gap_increase": 0.15,
         "new_tokens": 6,
         "text_tokens": 600,
         "seed": 3,

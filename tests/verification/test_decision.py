@@ -4,22 +4,28 @@ import numpy as np
 import pytest
 from benchmarks.simulation import SUBGROUPS, World
 
+from levelhead.errors import ConfigError
 from levelhead.evaluation.pairs import Toxicities
-from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.records import Estimate, Interval
 from levelhead.verification.decision import (
     GAP,
     PERPLEXITY,
-    TOXICITY,
     Check,
+    Errors,
     draws_for,
+    exit_code,
     headline,
-    interval_level,
+    look_errors,
+    one_sided,
     passes,
     verdict_of,
 )
+from levelhead.verification.measure import axis_checks
+from levelhead.verification.policy import Policy
 
 AXES = 3
+ERRORS = Errors(passing=0.05, failing=0.01)
+NO_GROWTH = Policy(max_gap_increase=0.0, max_mean_toxicity_increase=0.0)
 SMALL = World("small", "zero-inflated", templates=25)
 NONE = World("none", "zero-inflated", templates=25)
 LARGE = World("large", "zero-inflated", templates=25)
@@ -28,14 +34,12 @@ LARGE = World("large", "zero-inflated", templates=25)
 def check(low: float, high: float, limit: float = 0.0, quantity: str = GAP) -> Check:
     interval = Interval(low, high, 0.98)
     estimate = Estimate(value=(low + high) / 2, interval=interval)
-    return Check(quantity=quantity, axis="gender", difference=estimate, limit=limit)
+    return Check(quantity=quantity, axis="gender", difference=estimate, limit=limit, errors=ERRORS)
 
 
-def verified(
-    base: World, candidate: World, rng: np.random.Generator, confidence: float, draws: int | None
-) -> str:
+def verified(base: World, candidate: World, rng: np.random.Generator, confidence: float) -> str:
     """The verdict over three axes: gaps and mean toxicity, independent draws of each model."""
-    level = interval_level(confidence, 2 * AXES)
+    errors = look_errors(confidence, 2 * AXES, 1, (1,))
     checks = []
     for _ in range(AXES):
         effects = base.effects(rng)
@@ -44,13 +48,7 @@ def verified(
             base=base.draw(rng, effects), pruned=candidate.draw(rng, effects),
             subgroup=subgroup, template=template, num_subgroups=SUBGROUPS,
         )  # fmt: skip
-        gap = pair.difference(rng, level=level, draws=draws or draws_for(level))
-        rise = linear_difference_interval(pair.pruned - pair.base, template, level=level)
-        swaps = pair.swapped(rng, 2 * (draws or draws_for(level)))
-        checks += [
-            Check(quantity=GAP, axis="a", difference=gap, limit=0.0, swaps=swaps[0]),
-            Check(quantity=TOXICITY, axis="a", difference=rise, limit=0.0, swaps=swaps[1]),
-        ]
+        checks += axis_checks("a", pair, NO_GROWTH, errors, rng)
     return verdict_of(checks)
 
 
@@ -60,21 +58,20 @@ def share_failed(
     replications: int,
     confidence: float = 0.95,
     seed: int = 0,
-    draws: int | None = None,
 ) -> float:
     rng = np.random.default_rng(seed)
-    found = [verified(base, candidate, rng, confidence, draws) for _ in range(replications)]
+    found = [verified(base, candidate, rng, confidence) for _ in range(replications)]
     return found.count("failed") / replications
 
 
 def test_equal_models_fail_no_oftener_than_stated() -> None:
-    """Short: of 16 runs at 80% confidence, more than 8 fail with a probability of 0.7%."""
-    assert share_failed(SMALL, SMALL, 16, confidence=0.8, draws=200) <= 8 / 16
+    """Short: of 8 runs at 80% confidence, more than 5 fail with a probability of 0.1%."""
+    assert share_failed(SMALL, SMALL, 8, confidence=0.8) <= 5 / 8
 
 
 def test_planted_growth_is_flagged() -> None:
     """Control: the same decision on a candidate whose gaps are far larger."""
-    assert share_failed(NONE, LARGE, 3, draws=200) == 1
+    assert share_failed(NONE, LARGE, 3) == 1
 
 
 @pytest.mark.simulation
@@ -114,7 +111,9 @@ def test_what_swaps_give_as_often_is_no_proof() -> None:
     interval = Interval(0.01, 0.02, 0.98)
     estimate = Estimate(value=0.015, interval=interval)
     for swaps, status in ((0.009, "failed"), (0.02, "cannot tell")):
-        one = Check(quantity=GAP, axis="a", difference=estimate, limit=0.0, swaps=swaps)
+        one = Check(
+            quantity=GAP, axis="a", difference=estimate, limit=0.0, swaps=swaps, errors=ERRORS
+        )
         assert one.status == status
 
 
@@ -152,8 +151,43 @@ def test_words_carry_the_unit() -> None:
     assert "rose by more than the policy allows (+10.0%): +30.0% [+20.0%, +40.0%]" in risen
 
 
-def test_more_checks_need_wider_intervals() -> None:
-    assert interval_level(0.95, 1) == pytest.approx(0.9)
-    assert interval_level(0.95, 5) == pytest.approx(0.98)
-    assert draws_for(0.9) == 1000
+def test_more_checks_cost_the_lower_ends_alone() -> None:
+    one, five = (look_errors(0.95, checks, 4, (4,)) for checks in (1, 5))
+    assert one.passing == one.failing == five.passing == pytest.approx(0.05)
+    assert five.failing == pytest.approx(0.01)
+    assert one.passing_level == pytest.approx(0.9)
+    assert five.failing_level == pytest.approx(0.98)
+    assert draws_for(0.9) == 2000
     assert draws_for(0.996) == 10_000
+    assert draws_for(1 - 1e-9) == 50_000
+
+
+def test_planned_looks_share_the_errors() -> None:
+    looks = (1, 2, 4)
+    spent = [look_errors(0.95, 2, samples, looks) for samples in looks]
+    assert sum(one.passing for one in spent) == pytest.approx(0.05)
+    assert sum(one.failing for one in spent) == pytest.approx(0.025)
+    assert spent[-1].passing > 0.035, "the last look keeps most"
+    assert spent[0].failing > 0.005, "and a broken limit can be told early"
+    with pytest.raises(ConfigError, match="not among the planned"):
+        look_errors(0.95, 2, 3, looks)
+
+
+def test_each_end_is_of_its_own_interval() -> None:
+    narrow = Estimate(value=0.1, interval=Interval(0.0, 0.2, 0.9))
+    wide = Estimate(value=0.1, interval=Interval(-0.1, 0.3, 0.98))
+    found = one_sided(narrow, wide).interval
+    assert (found.low, found.high) == (-0.1, 0.2)
+    assert found.level == pytest.approx(0.94)
+
+
+def test_exit_codes() -> None:
+    for policy in ("fail", "pass"):
+        assert exit_code("passed", policy) == 0
+        assert exit_code("failed", policy) == 1
+    assert exit_code("cannot tell", "fail") == 3
+    assert exit_code("cannot tell", "pass") == 0
+
+
+def test_warnings_stand_in_the_headline() -> None:
+    assert headline([check(-2, -1)], "m", "fail", ["gender: erased."]).endswith(" gender: erased.")

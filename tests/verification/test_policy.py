@@ -17,6 +17,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
 def test_the_example_is_a_policy_that_names_every_key() -> None:
     policy = read_policy(EXAMPLE)
     assert policy.on_inconclusive == "fail"
+    assert policy.max_gap_increase == Policy().max_gap_increase == 0.05
     text = EXAMPLE.read_text()
     assert [f.name for f in fields(Policy) if f"{f.name} = " not in text] == []
 
@@ -35,6 +36,17 @@ def test_a_file_its_keys_and_the_object_are_one_policy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
+        ({"looks": [4, 1]}, "ascending"),
+        ({"looks": []}, "ascending"),
+        ({"looks": [1.5]}, "ascending"),
+        ({"looks": 4}, "ascending"),
+        ({"looks": [1, 4], "samples": 8}, "the last look"),
+        ({"shared_noise": 1.5}, "a correlation"),
+        ({"shared_noise": None}, "not a number"),
+        ({"text_variance": -1}, "below 0"),
+        ({"unmasked": 1}, "neither true nor false"),
+        ({"unmasked": True, "scorer": "masked:sentiment"}, "--unmasked"),
+        ({"confidence": 0.5}, "between 0.5 and 1"),
         ({"max_gap_increse": 0.1}, "unknown key 'max_gap_increse'"),
         ({"max_gap_increase": -0.1}, "max_gap_increase = -0.1 is below 0"),
         ({"max_ppl_increase": -1}, "below 0"),
@@ -103,3 +115,17 @@ def test_a_file_that_nests_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "deep.toml").write_text("axes = " + "[" * 50_000)
     with pytest.raises(ConfigError, match=r"deep\.toml"):
         read_policy(tmp_path / "deep.toml")
+
+
+def test_a_policy_of_an_older_levelhead_is_read() -> None:
+    keys = {"max_gap_increase": 0.05, "on_inconclusive": "pass", "samples": 2, "axes": "all"}
+    assert read_policy(keys).on_inconclusive == "pass"
+    assert Policy().on_inconclusive == "fail"
+
+
+def test_looks_end_at_all_samples() -> None:
+    assert Policy().looks_at(4) == (4,)
+    policy = read_policy({"looks": [1, 2, 8]})
+    assert policy.most_samples == 8
+    assert policy.looks_at(8) == (1, 2, 8)
+    assert policy.looks_at(2) == (1, 2)

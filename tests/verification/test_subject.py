@@ -24,7 +24,7 @@ __all__ = ["finished", "options"]
 def test_a_run_knows_its_base_and_how_it_measured(
     part: str, finished: Path, options: dict[str, Any]
 ) -> None:
-    found = verify(finished / part, policy={"max_ppl_increase": 5.0})
+    found = verify(finished / part, policy={"max_ppl_increase": 5.0, "max_gap_increase": 0.15})
     assert found["verdict"] == "passed", found["headline"]
     assert found["subject"]["kind"] == "run"
     layer, head = planted_model().head
@@ -32,7 +32,7 @@ def test_a_run_knows_its_base_and_how_it_measured(
     assert found["subject"]["removed_neurons"] == {}
     assert found["subject"]["objective"]["method"] == "fasp"
     measured = found["measured_with"]
-    assert measured["samples"] == options["samples"]
+    assert measured["samples"] == 4, "as many as the margin takes, at least 4"
     assert measured["prompts"] == "prompts.csv"
     assert measured["seed"] != 0, "fresh samples, not those of the evaluation"
     assert str(finished.parent) not in json.dumps(found)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 @RUN
 @click.option(
     "--measure", "measures", multiple=True,
-    help="A toxicity scorer, over-0.5:SCORER, masked:SCORER, sentiment or likelihood; repeatable "
-    "(default: the run's scorer, these two forms of it, and the others that are installed).",
+    help="A toxicity scorer (of texts as they are), masked:SCORER (without identity words), "
+    "over-0.5:SCORER, sentiment or likelihood; repeatable (default: the run's scorer, masked and "
+    "plain, its share over 0.5, and the others that are installed).",
 )  # fmt: skip
 @click.option("--alpha", type=float, help="Share of heads pruned (default: the run's).")
 @click.option("--gamma", type=float, help="Share protected (default: the run's).")

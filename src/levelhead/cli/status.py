@@ -27,7 +27,7 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
     from levelhead.journal.status import read_status
     from levelhead.runs import RunFolder
 
-    RunFolder.open(folder)
+    RunFolder.open(folder, old=True)
     while True:
         found = read_status(folder)
         if watch and not as_json:

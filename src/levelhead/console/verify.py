@@ -19,10 +19,10 @@ COLOURS = {"passed": "green", "failed": "red", "cannot tell": "yellow"}
 def verify_summary(found: Json) -> None:
     """Checks, what was measured without a limit, and the headline."""
     console = Console()
-    rate = found["error_rate"]
+    rate, power = found["error_rate"], found["power"]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("candidate minus base", overflow="fold")
-    for name in ("difference", f"{rate['level_of_each_interval']:.1%} interval", "limit"):
+    for name in ("difference", "interval", "limit"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for check in found["checks"]:
@@ -47,16 +47,37 @@ def verify_summary(found: Json) -> None:
         low, high = (f"{end:+.4f}" for end in toxicity["ci95"])
         console.print(
             escape(
-                f"{visible(axis)}: mean toxicity {one['base']['mean_toxicity']:.4f}, then "
+                f"{visible(axis)}: {one['verdict']}; mean toxicity "
+                f"{one['base']['mean_toxicity']:.4f}, then "
                 f"{one['candidate']['mean_toxicity']:.4f} ({toxicity['value']:+.4f} "
                 f"[{low}, {high}]); {one['prompts']} prompts"
             ),
             highlight=False,
         )
+        _mentions(console, axis, one["own_group_mentions"])
     console.print(
-        f"{rate['checks']} checks, held together at {rate['confidence']:.0%} confidence "
-        f"({rate['correction']}); scorer {escape(visible(found['measured_with']['scorer']))}",
+        f"{rate['checks']} checks, held together at {rate['confidence']:.0%} confidence; "
+        f"as planned, an unchanged candidate passes with {power['unchanged_passes']:.0%}, and a "
+        f"gap of {power['example_gap']:g} that doubled is refused with "
+        f"{power['doubled_is_refused']:.1%}; scorer "
+        f"{escape(visible(found['measured_with']['scorer']))}",
         highlight=False,
     )
+    for warning in found["warnings"]:
+        console.print(f"[yellow]warning: {escape(visible(warning))}[/]", highlight=False)
     colour = COLOURS[found["verdict"]]
     console.print(f"[{colour}]{escape(visible(found['headline']))}[/]", highlight=False)
+
+
+def _mentions(console: Console, axis: str, found: Json | None) -> None:
+    """How often both models name the prompt's own group."""
+    if found is None:
+        return
+    low, high = (f"{end:+.1%}" for end in found["difference"]["ci95"])
+    console.print(
+        escape(
+            f"{visible(axis)}: texts that name their own group {found['base']['value']:.1%}, then "
+            f"{found['pruned']['value']:.1%} ({found['difference']['value']:+.1%} [{low}, {high}])"
+        ),
+        highlight=False,
+    )

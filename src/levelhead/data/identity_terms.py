@@ -45,10 +45,10 @@ class IdentityTerms:
 
     @property
     def every(self) -> dict[str, Number]:
-        """All terms, with the plurals and singulars of each."""
+        """All terms, with the plurals and singulars of each; of noun and adjective, adjective."""
         found: dict[str, Number] = dict(self.others)
         for terms in self.by_group.values():
-            found |= {term: number for term, number in terms.items() if term not in found}
+            _add(found, terms)
         return with_forms(found)
 
     def of(self, axis: str, subgroup: str) -> dict[str, Number]:
@@ -95,8 +95,8 @@ def terms_of_builtin(axes: Sequence[str] | None = None) -> IdentityTerms:
     for axis, groups in builtin_terms(axes).items():
         for subgroup, terms in groups.items():
             own = found.setdefault((axis, subgroup), {})
-            for one in terms:  # a word that is noun and adjective stands as the adjective
-                own[one.term.lower()] = one.number
+            for one in terms:
+                _add(own, {one.term.lower(): one.number})
     return IdentityTerms(by_group=found)
 
 
@@ -136,6 +136,16 @@ def read_terms(path: str | Path) -> IdentityTerms:
             f"--identity-terms {path} holds no identity words; write one a line, or leave it out"
         )
     return IdentityTerms(others=terms)
+
+
+def _add(found: dict[str, Number], terms: Mapping[str, Number]) -> None:
+    """Terms that are new; what is noun and adjective ("lesbian") stands as the adjective.
+
+    What replaces an adjective ("human") fits where a noun stands, and not the other way round.
+    """
+    for term, number in terms.items():
+        if number == "adjective" or term not in found:
+            found[term] = number
 
 
 def _holds(text: str, term: str) -> bool:

@@ -31,6 +31,11 @@ NEUTRAL: Mapping[str, Number] = {
 """Neutral nouns: they name nobody's group, and end a phrase that does ("queer PEOPLE")."""
 NOUNS = frozenset(NEUTRAL) | _set("man men woman women guy guys lady ladies")
 """Left out where a word that says more is beside them ("gay men" gives "gay" as well)."""
+ALSO: Mapping[str, Number] = {
+    **dict.fromkeys(_set("girl boy lady gentleman guy latino latina immigrant"), "singular"),
+    **dict.fromkeys(_set("elderly disabled homosexual islamic islam judaism"), "adjective"),
+}
+"""Words that name groups in what models write and stand in no built-in prompt: masked, too."""
 _ENDS: tuple[tuple[str, str], ...] = (
     ("woman", "women"), ("man", "men"), ("child", "children"), ("person", "people"),
     ("wife", "wives"), ("life", "lives"),

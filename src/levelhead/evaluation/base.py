@@ -23,8 +23,8 @@ from levelhead.sampling import pad_id
 from levelhead.scoring.matched_rows import MatchedRows, matched_rows
 from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
 from levelhead.scoring.rounds import of_sample
-from levelhead.scoring.teacher_forcing import read_rows
-from levelhead.scoring.token_model import TokenModel, token_model
+from levelhead.scoring.teacher_forcing import read_rows_by
+from levelhead.scoring.token_model import TokenModel, token_models
 from levelhead.toxicity import ToxicityScorer
 
 EXPECTED_GROUPS = 40
@@ -143,11 +143,11 @@ def base_readings(
         name: texts if name == MAIN else texts.read_by(scorer, problem)
         for name, scorer in scorers.items()
     }
-    found = {}
-    for name, scorer in scorers.items():
-        token = token_model(replace(problem, scorer=scorer), read[name], progress)
-        found[name] = BaseReading(scorer=scorer, texts=read[name], token=token)
-    return found
+    tokens = token_models(problem, read, scorers, progress)
+    return {
+        name: BaseReading(scorer=scorer, texts=read[name], token=tokens[name])
+        for name, scorer in scorers.items()
+    }
 
 
 def expected_of_rows(
@@ -159,15 +159,13 @@ def expected_of_rows(
 ) -> dict[str, Float[np.ndarray, " rows"]]:
     """sum_t r_t of each matched row under the problem's model, by reading; `name` is for people."""
     title = f"reading with the {name} model ({problem.axis})"
-    found = {}
-    with progress(title, len(tokens) * len(matched.rows)) as advance:
-        for reading, token in tokens.items():
-            found[reading], _ = read_rows(
-                problem.model,
-                matched.rows,
-                token.tau,
-                pad=pad_id(problem.tokenizer),
-                batch_size=problem.batch_size,
-                advance=advance,
-            )
-    return found
+    with progress(title, len(matched.rows)) as advance:
+        read = read_rows_by(
+            problem.model,
+            matched.rows,
+            [token.tau for token in tokens.values()],
+            pad=pad_id(problem.tokenizer),
+            batch_size=problem.batch_size,
+            advance=advance,
+        )
+    return {reading: toxicity for reading, (toxicity, _) in zip(tokens, read, strict=True)}

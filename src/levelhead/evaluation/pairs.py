@@ -28,11 +28,8 @@ from levelhead.metrics.differences import (
 )
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Interval
-from levelhead.sampling import pad_id
-from levelhead.scoring.matched_rows import own_rows
 from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
-from levelhead.scoring.teacher_forcing import read_rows
-from levelhead.scoring.token_model import TokenModel
+from levelhead.scoring.token_model import adjusted_toxicities
 
 ROUNDING = 1e-9
 DRAWS = 5000
@@ -187,6 +184,7 @@ def sample_pair(
     variant: Variant,
     progress: Progress,
     name: str = "pruned",
+    texts: SampledTexts | None = None,
 ) -> SampledPair:
     """Sample another model on a problem whose base model's continuations are known.
 
@@ -195,16 +193,18 @@ def sample_pair(
         base: the readings of what the base model wrote.
         variant: the other model.
         name: of the other model, for people.
+        texts: what the other model wrote, in the order of the base model's; None: it is sampled.
     """
     with variant() as model:
         other = replace(problem, model=model)
-        fresh = sample_texts(other, progress, f"sampling the {name} model ({problem.axis})")
+        title = f"sampling the {name} model ({problem.axis})"
+        fresh = sample_texts(other, progress, title) if texts is None else texts
         read = {
             key: fresh if key == MAIN else fresh.read_by(reading.scorer, problem)
             for key, reading in base.items()
         }
         tokens = {key: reading.token for key, reading in base.items()}
-        adjusted = _adjusted(other, read, tokens, progress)
+        adjusted = adjusted_toxicities(other, read, tokens, progress)
     codes = {
         "subgroup": problem.subgroup[fresh.prompt],
         "template": problem.template[fresh.prompt],
@@ -220,29 +220,3 @@ def sample_pair(
             for key, reading in base.items()
         }
     )
-
-
-def _adjusted(
-    problem: BiasProblem,
-    read: Mapping[str, SampledTexts],
-    tokens: Mapping[str, TokenModel],
-    progress: Progress,
-) -> dict[str, Float[np.ndarray, " n"]]:
-    """Toxicity of another model's continuations, less the noise the token models can name.
-
-    They are read with the model that wrote them: only there has the noise mean zero.
-    """
-    rows = own_rows(problem, read[MAIN]).rows
-    found = {}
-    with progress(f"reading what it wrote ({problem.axis})", len(tokens) * len(rows)) as advance:
-        for key, token in tokens.items():
-            _, surprise = read_rows(
-                problem.model,
-                rows,
-                token.tau,
-                pad=pad_id(problem.tokenizer),
-                batch_size=problem.batch_size,
-                advance=advance,
-            )
-            found[key] = read[key].toxicity - token.beta * surprise
-    return found

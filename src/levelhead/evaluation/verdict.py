@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from levelhead.evaluation.results import AxisEvaluation, Reading
+from levelhead.evaluation.results import AxisEvaluation, Mentions, Reading
 from levelhead.metrics.differences import BiasDifference, CommonFactor
 from levelhead.metrics.verdicts import Evidence, Verdict, main_weights, verdicts
 from levelhead.records import Estimate, Interval
@@ -120,7 +120,7 @@ def headline(
         f"{_span(reading.adjusted_difference)} (95% interval; base "
         f"{reading.base.bias_corrected:.4f}, corrected for noise), at {share:+.1%} perplexity.",
         *_second(result),
-        *_erased(result),
+        *erased(result.mentions),
         *other_explanations(result, text, max_ppl_increase),
         *([] if reliable else ["The ranking that chose the heads is not reliable."]),
     ]
@@ -149,9 +149,8 @@ def _second(result: AxisEvaluation) -> list[str]:
     return [f"{AGREEMENTS[found]}: the second scorer ({result.second_name}) finds {_span(other)}."]
 
 
-def _erased(result: AxisEvaluation) -> list[str]:
-    """Where the pruned model clearly names the groups less often."""
-    mentions = result.mentions
+def erased(mentions: Mentions | None, model: str = "pruned model") -> list[str]:
+    """A sentence where a model clearly names the groups less often than its base."""
     if mentions is None or not mentions.fell:
         return []
     base, pruned = mentions.every.base.value, mentions.every.pruned.value
@@ -162,7 +161,7 @@ def _erased(result: AxisEvaluation) -> list[str]:
     ]
     which = f" ({'; '.join(falls)})" if falls else ""
     return [
-        f"The pruned model names the prompt's own group less often: in {pruned:.0%} of its texts, "
+        f"The {model} names the prompt's own group less often: in {pruned:.0%} of its texts, "
         f"the base in {base:.0%}{which}. {FELL}"
     ]
 
@@ -229,7 +228,7 @@ def _axis_warnings(name: str, axis: AxisEvaluation) -> list[str]:
         )
     if axis.verdict in (ECHO, COMMON):
         found.append(f"{name}: pruning {_outcome(axis, name)}")
-    found += [f"{name}: {sentence}" for sentence in _erased(axis)]
+    found += [f"{name}: {sentence}" for sentence in erased(axis.mentions)]
     found += [f"{name}: {sentence}" for sentence in _second(axis) if "agrees" not in sentence]
     for signature, values in axis.details["degeneration"].items():
         if values["worse"]:

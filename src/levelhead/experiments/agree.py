@@ -71,8 +71,9 @@ def agree(
     Args:
         run: a run folder with scores.
         measures: names of scorers (`over-0.5:` and `masked:` in front are understood), or
-            "likelihood"; none: the run's own scorer, these two forms of it, the second toxicity
-            scorer and sentiment where they are installed, and likelihood.
+            "likelihood". A name without `masked:` reads texts as they are. None: the run's own
+            scorer, plain and masked, its share over 0.5, the other toxicity scorer and sentiment
+            where they are installed, and likelihood.
         alpha: share of heads pruned; none: the run's.
         gamma: share of heads protected; none: the run's.
         max_prompts: use only so many of the run's validation prompts.

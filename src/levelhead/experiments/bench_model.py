@@ -243,7 +243,7 @@ def _both(
             raise ConfigError(
                 "one model only; name BASE and PRUNED, or a run folder that holds both"
             )
-        folder = RunFolder.open(base)
+        folder = RunFolder.open(base, old=True)
         model = folder.require(runs.MODEL, f"prune {base}")
         return [Session(folder.config).base_path, str(model)]
     found: list[str | PreTrainedModel] = []
@@ -251,7 +251,7 @@ def _both(
         if isinstance(given, PreTrainedModel):
             found.append(given)
         elif runs.is_run(Path(given)):
-            found.append(str(RunFolder.open(given).require(runs.MODEL, f"prune {given}")))
+            found.append(str(RunFolder.open(given, old=True).require(runs.MODEL, f"prune {given}")))
         else:
             found.append(Session(RunConfig(model=str(given))).base_path)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from levelhead import runs
@@ -13,6 +14,12 @@ from levelhead.reporting.findings import EXPERIMENTS, Findings
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
 from levelhead.stages.selecting import read_selection
+
+OF_PLAIN_TEXTS = (
+    "an older levelhead made this run: its scorer read identity words too, so the measured bias "
+    "and its difference hold what the scorer makes of the words themselves; a new run tells the "
+    "two apart"
+)
 
 
 @reads_run("gather the results")
@@ -27,7 +34,7 @@ def run_findings(folder: RunFolder) -> Findings:
     if not found or (path / runs.EVALUATION).exists():
         evaluation = folder.require(runs.EVALUATION, f"evaluate {path}")
         selection = folder.require(runs.SELECTION, f"select {path}")
-        found["evaluation"] = runs.read_json(evaluation)
+        found["evaluation"] = _evaluation(folder, evaluation)
         found["selection"] = read_selection(selection)
     if folder.config.unit == "head":
         with suppress(ScoreTableError, SelectionError):  # scores that it can say nothing about
@@ -38,3 +45,10 @@ def run_findings(folder: RunFolder) -> Findings:
         details=runs.read_json(folder.require(runs.DETAILS, f"score --out {path}")),
         **found,
     )
+
+
+def _evaluation(folder: RunFolder, path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = runs.read_json(path)
+    if not folder.old:
+        return found
+    return found | {"warnings": [OF_PLAIN_TEXTS, *found.get("warnings", ())]}

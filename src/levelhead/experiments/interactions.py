@@ -24,6 +24,7 @@ from levelhead import journal, runs
 from levelhead.batching import map_batches
 from levelhead.errors import ConfigError
 from levelhead.evaluation.axis import expected_shifts, t_reach
+from levelhead.evaluation.base import MAIN
 from levelhead.experiments.joint import TEXT_TOKENS, JointEvaluator, units_of
 from levelhead.experiments.scored import heads_only
 from levelhead.metrics.intervals import linear_difference_interval
@@ -157,7 +158,7 @@ def _joint_readings(judge: JointEvaluator, axis: str, sets: Sequence[Sequence[He
                 base_windows.append(_nll(judge, ()))
         after = judge.read(axis, heads)
         windows = np.subtract(_nll(judge, heads), base_windows[0])
-        return {"rows": (after - base.matched_toxicity).tolist(), "windows": windows.tolist()}
+        return {"rows": (after - base.matched_toxicity[MAIN]).tolist(), "windows": windows.tolist()}
 
     kept = [
         judge.units.get(
@@ -250,7 +251,7 @@ def _bias(
 ) -> tuple[Float[np.ndarray, " sets"], Float[np.ndarray, "templates sets"], float]:
     """(change of bias by each set, the same without each template, half a t interval)."""
     base, problem = judge.base(axis), judge.problem(axis)
-    read = [base.matched_toxicity + column for column in rows.T]
+    read = [base.matched_toxicity[MAIN] + column for column in rows.T]
     shifts = expected_shifts(base, read)
     gap = base_gaps(problem, base.texts, shifts)
     every = np.ones(len(gap), dtype=bool)

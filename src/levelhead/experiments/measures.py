@@ -32,12 +32,14 @@ from levelhead.scoring.template_bootstrap import resampled_effects, template_dra
 from levelhead.scoring.token_gradient import gate_derivatives, token_gradient
 from levelhead.scoring.token_model import CONTEXTS, CONTEXTS_EACH, MASS_ROWS
 from levelhead.scoring.token_toxicity import MAX_CALLS, word_tokens
-from levelhead.session import Session
+from levelhead.session import MASKED_PREFIX, Session
 from levelhead.toxicity import ToxicityScorer, score_texts
+from levelhead.toxicity.composites import THRESHOLD
 
 LIKELIHOOD = "likelihood"
 OTHERS = ("toxicityclassifier", "profanity-check", "sentiment")
 """Scorers compared by default where their extras are installed."""
+OVER_PREFIX = f"over-{THRESHOLD}:"
 DRAWS = 200
 """Bootstrap draws of templates."""
 PROBED_TEXTS = {"cheap": 400, "expensive": 4}
@@ -65,7 +67,10 @@ def load_measures(
 ) -> list[Measure]:
     """The measures of these names; none given: the run's own scorer, its forms, and others.
 
-    Of the default ones, those whose extra is not installed are left out.
+    A name says what is read: NAME reads texts as they are, masked:NAME without identity words. The
+    default ones are the run's own reading, the other one of the same scorer, the share over 0.5 (of
+    a run that rests on such a share: the scorer itself), and other scorers, read as the run does.
+    Of these, those whose extra is not installed are left out.
 
     Args:
         prompts: what is to be measured on. By default, likelihood is among the measures where
@@ -94,10 +99,13 @@ def _measure(session: Session, name: str) -> Measure:
 
 
 def _defaults(session: Session, prompts: Sequence[Prompt]) -> Iterator[Measure]:
-    own = str(session.config.toxicity)
-    yield Measure(name=own, scorer=session.scorer)
-    forms = [f"{prefix}:{own}" for prefix in ("over-0.5", "masked") if f"{prefix}:" not in own]
-    for name in (*forms, *(other for other in OTHERS if other != own)):
+    plain = str(session.config.toxicity).replace(MASKED_PREFIX, "")
+    inner = plain.removeprefix(OVER_PREFIX)
+    first, second = ("", MASKED_PREFIX) if session.config.unmasked else (MASKED_PREFIX, "")
+    yield Measure(name=f"{first}{plain}", scorer=session.scorer)
+    share = f"{OVER_PREFIX}{first}{inner}" if plain == inner else f"{first}{inner}"
+    others = (f"{first}{other}" for other in OTHERS if other != inner)
+    for name in (f"{second}{plain}", share, *others):
         try:
             yield _measure(session, name)
         except (MissingExtraError, ScorerError):

@@ -76,7 +76,7 @@ def read_scored(path: str | Path, *, by_seed: bool = True) -> Scored:
     """
     path = Path(path)
     if runs.is_run(path):
-        return _of_run(RunFolder.open(path))
+        return _of_run(RunFolder.open(path, old=True))
     if path.is_dir():
         raise RunFolderError(f"{path} is neither a run folder nor a score table (CSV)")
     if by_seed and {"axis", "seed"} <= set(read_frame(path).columns):

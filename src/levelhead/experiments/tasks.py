@@ -176,7 +176,7 @@ def _sources(path: str | Path, base: str | Path | None) -> dict[str, str]:
     if runs.is_run(Path(path)):
         if base is not None:
             raise ConfigError(f"{path} is a run folder and has a base of its own; leave out --base")
-        folder = RunFolder.open(path)
+        folder = RunFolder.open(path, old=True)
         pruned = folder.require(runs.MODEL, f"prune {path}")
         return {"base": Session(folder.config).base_path, "pruned": str(pruned)}
     found = {} if base is None else {"base": Session(RunConfig(model=str(base))).base_path}

@@ -176,9 +176,8 @@ def _elsewhere(session: Session, source: str, scored: str, axis: str) -> tuple[S
 
 def _descriptors(prompts: Sequence[Prompt]) -> set[str]:
     """Descriptors, and the words by which prompts name subgroups."""
-    return {_plain(p.descriptor) for p in prompts} | {
-        _plain(t) for t in terms_of_prompts(prompts).every
-    }
+    terms = terms_of_prompts(prompts).by_group.values()
+    return {_plain(p.descriptor) for p in prompts} | {_plain(t) for own in terms for t in own}
 
 
 def _plain(descriptor: str) -> str:

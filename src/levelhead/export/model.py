@@ -53,7 +53,7 @@ def export_model(
     if to == "onnx" and (dtype != "float32" or zero_fill):
         raise ConfigError("--dtype and --zero-fill are for --to gguf; ONNX files are float32")
     if model is not None and runs.is_run(Path(model)):
-        source = str(RunFolder.open(model).require(runs.MODEL, f"prune {model}"))
+        source = str(RunFolder.open(model, old=True).require(runs.MODEL, f"prune {model}"))
     else:
         source = Session(RunConfig(model=None if model is None else str(model))).base_path
     loaded = load_base(source, dtype="float32", device="cpu", need_tokenizer=to == "gguf")

@@ -5,7 +5,8 @@ A stage is a deterministic program whose dear steps go through `batching.map_bat
 program (scope, number of the call, first item). When a killed stage runs again it makes the same
 calls in the same order, and a batch is read instead of computed where all of this agrees:
 
-* the stage's fingerprint: model, options, prompts, scorer, text, threads, versions, code;
+* the stage's fingerprint: model, options, prompts, scorer, text, threads, processor, versions and
+  code;
 * the digest of the batch's items, and of what the call says it works on besides (`of`);
 * the chain: a digest of the results of all calls before it in its scope. So what follows a batch
   that came out otherwise is computed anew.

@@ -46,6 +46,8 @@ from levelhead.records import Interval
 
 TAIL_SHARE = 0.15
 """Of 1 - level, what each end of an interval of bias(S) may miss by: 0.75% at 95%."""
+ROUNDING = 1e-12
+"""Of a template's contribution to a gap, in units of toxicity: below it, texts are all alike."""
 _ALL_SIGNS = 10
 """Subgroups up to which every pattern of signs is looked at."""
 
@@ -84,7 +86,7 @@ def bias_interval(
     tail = TAIL_SHARE * (1 - level)
     inverted = interval_of_sum(gap, contributions, noise_of(contributions, rng, draws), tail)
     high = _upper_end(gap, contributions, tail)
-    if not contributions.any():  # texts all alike show no noise: the rule of three instead
+    if np.abs(contributions).max() < ROUNDING:  # no noise to judge by: the rule of three instead
         counts = np.bincount(subgroup)
         high -= 2 * math.log(tail) / float(counts[counts > 0].min())
     return Interval(low=inverted.low, high=max(inverted.high, high), level=level)

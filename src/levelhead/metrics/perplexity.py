@@ -131,7 +131,7 @@ def perplexity(
         token_ids: the text, without special tokens.
         window: tokens of a window, BOS included; default min(n_ctx, 1024).
         overlap: context-only tokens of each window but the first; default window / 4.
-        batch_size: windows at once; the result does not depend on it.
+        batch_size: windows at once; it changes the last digits of the result, nothing else.
         bos_token_id: the tokenizer's BOS, put before each window; None if it has none.
         advance: called with the number of tokens scored since the last call.
 

@@ -3,15 +3,15 @@
 From variance components (of a pilot, or stored ones) follows the standard error of a difference of
 two sums of |gap|:
 
-    s = (1 + 0.22 (1 - 2 / S)) (1 + 0.45 rho) sqrt(2 (1 - rho)) sqrt(S^2 / (S - 1))
+    s = (1 + 0.3 (1 - 2 / S)) (1 + 0.45 rho) sqrt(2 (1 - rho)) sqrt(S^2 / (S - 1))
         x standard error of one gap
 
 sqrt(S^2 / (S - 1)): gaps of S equal subgroups, added with signs. rho: how far noise of the two
 models is the same, by common random numbers; near 0 for a pruned model, near 1 for a candidate
 that writes nearly as the reference does. The first two factors are what |.| costs where gaps are
 not clear; they are fitted to simulation of `differences` (2 to 12 subgroups, rho 0 to 0.9: what is
-planned differs from what is told in 80% of runs, or from the margin at which 80% pass, by 15% at
-most where gaps are not clear, and is up to 35% too large where they are and rho is high).
+planned differs from what is told in 80% of runs, or from the margin at which 80% pass, by 20% at
+most where gaps are not clear, and is up to 40% too large where they are and rho is high).
 
 A difference is told with a given power where it is (t + z) s, t the quantile of the test's level
 over templates, z that of the power. A gate passes where the upper end of the interval is at most
@@ -61,8 +61,12 @@ class VarianceComponents:
                 raise ConfigError(f"variance component {name} = {value} is not in [0, {most}]")
 
 
-STORED = {"profanity-check": VarianceComponents(text=0.021, r_squared=0.42)}
-"""By scorer: of a pilot with SmolLM2-135M on the built-in prompts; others take `UNKNOWN`."""
+STORED = {
+    "profanity-check": VarianceComponents(text=0.021, r_squared=0.42),
+    "toxicityclassifier": VarianceComponents(text=0.003, r_squared=0.35),
+}
+"""By scorer: of pilots with SmolLM2-135M on the built-in prompts, rounded upwards; others take
+`UNKNOWN`."""
 UNKNOWN = VarianceComponents(text=0.021)
 """Where a scorer has no stored components: those of the demo, no control variate."""
 
@@ -100,7 +104,7 @@ def gap_stderr(components: VarianceComponents, design: Design) -> float:
 def difference_stderr(components: VarianceComponents, design: Design) -> float:
     """s of the module: of a difference of bias(S) between two models."""
     count = design.subgroups
-    sum_of_gaps = count / math.sqrt(count - 1) * (1 + 0.22 * (1 - 2 / count))
+    sum_of_gaps = count / math.sqrt(count - 1) * (1 + 0.3 * (1 - 2 / count))
     paired = (1 + 0.45 * components.shared) * math.sqrt(2 * (1 - components.shared))
     return sum_of_gaps * paired * gap_stderr(components, design)
 

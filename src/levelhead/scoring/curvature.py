@@ -37,6 +37,7 @@ from transformers.modeling_utils import PreTrainedModel
 from levelhead.batching import map_batches
 from levelhead.models.architectures import head_counts, kept_heads, output_projections
 from levelhead.models.gates import gated
+from levelhead.models.short_texts import short_texts
 from levelhead.progress import Progress
 from levelhead.sampling import derived_seed
 from levelhead.scoring.fisher import Stretches, clipped, fisher_matrix
@@ -172,7 +173,8 @@ def derivatives(
         tokens = ids.shape[1] - 1
         gates = torch.ones(size, device=model.device, requires_grad=True)  # the graph's only leaf
         with gated(model, gates), _captured_head_outputs(model) as written:
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+            with short_texts(model, ids.shape[1]):
+                logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
             log_p = logits.log_softmax(-1)
             nll = -log_p.gather(-1, ids[:, 1:, None])[..., 0].mean(1)
             by_position = _gate_derivatives(model, nll.sum(), written)

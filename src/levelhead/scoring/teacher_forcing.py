@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad as pad_last
 from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.batching import Advance, map_batches
 from levelhead.errors import ModelError
+from levelhead.models.short_texts import short_texts
 from levelhead.sampling import pad_left
 from levelhead.scoring.token_toxicity import TokenToxicity
 
@@ -71,13 +73,14 @@ def continuation_logits(model: PreTrainedModel, rows: Sequence[Row], pad: int) -
     # The last positions are a slice, which torch multiplies text by text at half the speed.
     hook = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
     try:
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            logits_to_keep=steps + 1,
-            use_cache=False,
-        )
+        with short_texts(model, ids.shape[1]):
+            out = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                logits_to_keep=steps + 1,
+                use_cache=False,
+            )
     finally:
         hook.remove()
     logits = out.logits[:, :-1].float()
@@ -93,7 +96,7 @@ def expected_toxicity(
     """r_t of each step, 0 after a row's end; differentiable with respect to the logits."""
     # A product over the whole vocabulary is faster than picking the tokens that count.
     p = steps.logits.softmax(-1)
-    r = p @ _table(tau, p.shape[-1], p.device).T
+    r = p @ tau_table(tau, p.shape[-1]).to(p.device).T
     index = _tau_rows(rows, tau, p.device)
     return r.gather(-1, index[:, None, None].expand(-1, r.shape[1], 1))[..., 0] * steps.valid
 
@@ -110,6 +113,34 @@ def row_toxicity(
     return found
 
 
+def read_steps(
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    table: Float[Tensor, "columns vocab"],
+    *,
+    pad: int,
+    batch_size: int | None,
+    advance: Advance | None = None,
+) -> list[Float[np.ndarray, "steps columns"]]:
+    """Expectation of every column over the next token, at each step of each row's continuation.
+
+    One pass of the model serves any number of columns, which cost a small part of it. Tokens past
+    the table's width count 0.
+    """
+
+    def work(batch: list[Row]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            steps = continuation_logits(model, batch, pad)
+            p = steps.logits.softmax(-1)
+            known = pad_last(columns, (0, p.shape[-1] - columns.shape[-1]))
+            expected = (p @ known.T).cpu().numpy()
+        return [e[: len(row.continuation)] for row, e in zip(batch, expected, strict=True)]
+
+    columns = table.to(model.device)
+    size = batch_size or BATCH_SIZE
+    return map_batches(rows, work, batch_size=size, length=len, advance=advance)
+
+
 def read_rows(
     model: PreTrainedModel,
     rows: Sequence[Row],
@@ -123,31 +154,43 @@ def read_rows(
 
     M has mean zero over continuations that the same model wrote after the same prompt.
     """
-
-    def work(batch: list[Row]) -> list[tuple[float, float]]:
-        with torch.inference_mode():
-            steps = continuation_logits(model, batch, pad)
-            r = expected_toxicity(steps, batch, tau).sum(-1)
-            written = written_toxicity(steps, batch, tau).sum(-1)
-        return list(zip(r.tolist(), (written - r).tolist(), strict=True))
-
-    done = map_batches(rows, work, batch_size=batch_size or BATCH_SIZE, length=len, advance=advance)
-    return np.array([r for r, _ in done]), np.array([m for _, m in done])
+    return read_rows_by(model, rows, [tau], pad=pad, batch_size=batch_size, advance=advance)[0]
 
 
-def written_toxicity(
-    steps: Steps, rows: Sequence[Row], tau: TokenToxicity
-) -> Float[Tensor, "rows steps"]:
-    """tau(y_t) of the tokens that were written, 0 after a row's end."""
-    device = steps.tokens.device
-    table = _table(tau, steps.logits.shape[-1], device)
-    return table[_tau_rows(rows, tau, device)[:, None], steps.tokens] * steps.valid
+def read_rows_by(
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    taus: Sequence[TokenToxicity],
+    *,
+    pad: int,
+    batch_size: int | None,
+    advance: Advance | None = None,
+) -> list[tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]]:
+    """`read_rows` by several scorers' tau, in one pass of the model."""
+    vocab = 1 + max(
+        *(int(tau.token_ids.max(initial=0)) for tau in taus),
+        *(max(row.continuation, default=0) for row in rows),
+    )
+    tables = [tau_table(tau, vocab) for tau in taus]
+    table = torch.cat(tables)
+    read = read_steps(model, rows, table, pad=pad, batch_size=batch_size, advance=advance)
+    found, first = [], 0
+    for tau, own in zip(taus, tables, strict=True):
+        r, written = np.zeros(len(rows)), np.zeros(len(rows))
+        for i, (row, expected) in enumerate(zip(rows, read, strict=True)):
+            column = tau.row(row.subgroup)
+            r[i] = expected[:, first + column].sum(dtype=np.float64)
+            written[i] = own[column, list(row.continuation)].sum(dtype=torch.float64)
+        found.append((r, written - r))
+        first += len(own)
+    return found
 
 
-def _table(tau: TokenToxicity, vocab: int, device: torch.device) -> Float[Tensor, "taus vocab"]:
+def tau_table(tau: TokenToxicity, vocab: int) -> Float[Tensor, "taus vocab"]:
+    """tau of every token of a vocabulary, a row as in `tau.tau`."""
     table = torch.zeros(len(tau.tau), vocab)
     table[:, torch.from_numpy(tau.token_ids)] = torch.from_numpy(tau.tau).float()
-    return table.to(device)
+    return table
 
 
 def _tau_rows(

@@ -2,7 +2,9 @@
 
     tau_s(v) = mean over contexts c of  tox(c + v) - tox(c)
 
-Only word-initial tokens (" word") count: tau ignores words of several tokens and negation. It is
+Only word-initial tokens (" word") count: tau ignores words of several tokens and negation. The
+same answers also give how far a word moves the logit of toxicity, which adds up over the words of
+a text far better than toxicity does (`WordLevels`; the control variate rests on it). tau is
 restricted to tokens that carry nearly all of the next-token probability on the base model's own
 continuations, so that its cost stays bounded for an expensive scorer, whose answers are kept on
 disk besides: a context that was ever asked about with the same words costs nothing.
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from levelhead import journal
@@ -30,6 +32,23 @@ MAX_CALLS = {"cheap": 1_500_000, "expensive": 20_000}
 """Classifier calls that tau may cost, by the scorer's own hint."""
 
 
+SMALLEST = 1e-3
+"""Toxicities are kept this far from 0 and 1 where a logit of them is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordLevels:
+    """How far a word moves the logit of a text's toxicity, mean over all contexts.
+
+    Tokens that spell the same word share it: " word", and "word" where nothing stands before it.
+    """
+
+    token_ids: Int[np.ndarray, " tokens"]
+    rise: Float[np.ndarray, " tokens"]
+    spaced: Bool[np.ndarray, " tokens"]
+    """The token begins a word wherever it stands (" word"); else only after no letter ("word")."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenToxicity:
     """tau for the tokens where it is not 0.
@@ -43,6 +62,8 @@ class TokenToxicity:
     """Texts whose score went into this tau; a context drawn twice counts once."""
     classifier_calls_cached: int = 0
     """How many of them were answered from disk, by an earlier run or an earlier round of this."""
+    levels: WordLevels | None = None
+    """None: nothing is known but tau."""
 
     def row(self, subgroup: int) -> int:
         """The row of `tau` that a subgroup uses."""
@@ -58,6 +79,13 @@ def toxicity_text(prompt: str, continuation: str, toxicity_input: ToxicityInput 
     if toxicity_input == "full":
         return (prompt + continuation).lower().replace("\n", " ")
     return continuation.replace("\n", " ").strip()
+
+
+def logit(toxicity: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """log(p / (1 - p)), finite."""
+    kept = np.clip(toxicity, SMALLEST, 1 - SMALLEST)
+    out: Float[np.ndarray, "*n"] = np.log(kept / (1 - kept))
+    return out
 
 
 def word_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
@@ -95,7 +123,8 @@ def measure_token_toxicity(
     ids = np.array([i for word in chosen for i in words[word]], dtype=np.int64)
     repeat = np.array([len(words[word]) for word in chosen])
     tau = np.zeros((len(contexts), len(chosen)))
-    rises: dict[str, Float[np.ndarray, " words"]] = {}
+    level = np.zeros(len(chosen))
+    rises: dict[str, Float[np.ndarray, "2 words"]] = {}
     calls = cached = 0
     for row, texts in enumerate(contexts):
         for text in texts:
@@ -103,10 +132,12 @@ def measure_token_toxicity(
                 # One question per context, so that an interrupted run keeps what it has paid for.
                 question = [text, *(f"{text} {word}" for word in chosen)]
                 scores, kept = _asked(scorer, question)
-                rises[text] = scores[1:] - scores[0]
+                moved = logit(scores)
+                rises[text] = np.stack([scores[1:] - scores[0], moved[1:] - moved[0]])
                 calls += len(question)
                 cached += len(question) * kept
-            tau[row] += rises[text]
+            tau[row] += rises[text][0]
+            level += rises[text][1] / max(1, spread)
             if advance:
                 advance(1)
         tau[row] /= max(1, len(texts))
@@ -117,7 +148,21 @@ def measure_token_toxicity(
         )
     expanded = np.repeat(tau, repeat, axis=1)
     used = np.flatnonzero(np.any(expanded != 0, axis=0))
-    return TokenToxicity(ids[used], expanded[:, used], calls, cached)
+    levels = _levels(tokenizer, words, dict(zip(chosen, level, strict=True)))
+    return TokenToxicity(ids[used], expanded[:, used], calls, cached, levels)
+
+
+def _levels(
+    tokenizer: PreTrainedTokenizerBase, words: dict[str, list[int]], rise: dict[str, float]
+) -> WordLevels:
+    spaced = [(i, word) for word in rise for i in words[word]]
+    names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    bare = [(i, name.lower()) for i, name in enumerate(names) if name and name.lower() in rise]
+    return WordLevels(
+        token_ids=np.array([i for i, _ in (*spaced, *bare)], dtype=np.int64),
+        rise=np.array([rise[word] for _, word in (*spaced, *bare)]),
+        spaced=np.arange(len(spaced) + len(bare)) < len(spaced),
+    )
 
 
 def _asked(scorer: ToxicityScorer, question: list[str]) -> tuple[Float[np.ndarray, " texts"], bool]:

@@ -62,7 +62,7 @@ def push(
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise ConfigError(f"{repo_id!r} is not the name of a repository: {error}") from error
-    folder = RunFolder.open(run)
+    folder = RunFolder.open(run, old=True)
     model = folder.require(runs.MODEL, f"prune {folder.path}")
     if get_token() is None:
         raise ModelError(

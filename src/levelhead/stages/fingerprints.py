@@ -1,8 +1,9 @@
 """What the results of a stage depend on: what of an earlier process may be used again.
 
 `stamp` is kept with finished results: the same stamp, and the stage is not repeated. `fingerprint`
-is stricter, for batches of a stage that was interrupted: also the threads, the device, the versions
-and the very code must be the same, since a part computed otherwise could differ in its last bits.
+is stricter, for batches of a stage that was interrupted: also the threads, the device, the
+processor, the versions and the very code must be the same, since a part computed otherwise could
+differ in its last bits, and a continuation in its words.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from levelhead.journal.digests import code_digest, digest
 from levelhead.models.loading import resolve_device
 from levelhead.records import Split
 from levelhead.session import Session
-from levelhead.stages.versions import versions
+from levelhead.stages.versions import arithmetic, versions
 
 
 def stamp(session: Session, split: Split, axes: Sequence[str], *of_config: str) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def fingerprint(
         "weights": [weights_digest(model) for model in (session.base.model, *models)],
         "threads": torch.get_num_threads(),
         "device": str(resolve_device(session.config.device)),
+        "arithmetic": arithmetic(),
         "versions": versions(),
         "code": code_digest(),
     }

@@ -3,8 +3,9 @@
     "A queer artist and two Black women, one deaf."  ->  "A human artist and two people, one human."
 
 A singular noun becomes "person", a plural one "people", an adjective that no such noun follows
-"human"; possessives stay possessive, and "an" before what was replaced becomes "a". Case does not
-matter, nor whether a term of several parts is written with hyphens, spaces or in one word
+"human", and so does a word that may be noun and adjective ("a lesbian", "a lesbian artist"), as
+"human" is both. Possessives stay possessive, and "an" before what was replaced becomes "a". Case
+does not matter, nor whether a term of several parts is written with hyphens, spaces or in one word
 ("non-binary", "non binary", "nonbinary"). A run of terms ("young Black women") becomes one word.
 Pronouns, names of people and places stay: what a text says of a group by other words is content.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from levelhead.data.identity_words import FUNCTION_WORDS, NEUTRAL, Number
 from levelhead.errors import ScorerError
@@ -29,9 +31,12 @@ PREFIXES = ("non", "trans", "cis", "gender", "inter", "neuro", "able", "bi", "pa
 MOST_TERMS = 50_000
 LONGEST_TERM = 200
 _APART = r"[\s\-\u2010\u2011\u2013]*"
-_BETWEEN = r"[\s\-\u2010\u2011\u2013]+"
+_BETWEEN = re.compile(r"[\s\-\u2010\u2011\u2013]+")
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 _WORD = re.compile(r"\w+")
+_EDGE = re.compile(r"^\W+")
+_AN = re.compile(r"(?<!\w)([Aa])[Nn](\s+)$")
+_POSSESSIVE = re.compile(r"['\u2019]s(?!\w)|(?<=s)['\u2019](?=[\s.,;:!?]|$)", re.IGNORECASE)
 
 
 class Masker:
@@ -51,8 +56,8 @@ class Masker:
     def __init__(self, terms: Mapping[str, Number]) -> None:
         self.terms: dict[str, Number] = {}
         for term, number in terms.items():
-            plain = " ".join(term.casefold().split())
-            if plain:
+            plain = _EDGE.sub("", " ".join(term.casefold().split()))
+            if term.strip():
                 _check_term(term, plain)
                 self.terms.setdefault(plain, number)
         if not self.terms:
@@ -62,20 +67,32 @@ class Masker:
                 f"{len(self.terms):,} identity words are more than {MOST_TERMS:,}: mask fewer"
             )
         self._number = {_letters(term): number for term, number in self.terms.items()}
-        spaced = [term for term in self.terms if not _unspaced(term)]
         dense = [re.escape(t) for t in sorted(self.terms, key=len, reverse=True) if _unspaced(t)]
         self._dense = re.compile("|".join(dense)) if dense else None
-        self._firsts = frozenset(first for term in spaced for first in _first_words(term))
-        self._pattern = _runs(spaced) if spaced else None
-        self._one = _alone(spaced)
+        starting: dict[str, list[str]] = {}
+        for term in self.terms:
+            if not _unspaced(term):
+                for first in _first_words(term):
+                    starting.setdefault(first, []).append(term)
+        self._starting = {first: _any_of(terms) for first, terms in starting.items()}
 
     def mask(self, text: str) -> str:
-        """The text with every term replaced."""
+        """The text with every term replaced, and with those that neutral words then make.
+
+        "women of color" is "people of color", which is "people" where that is a term.
+        """
+        while (masked := self._masked_once(text)) != text:
+            text = masked
+        return text
+
+    def _masked_once(self, text: str) -> str:
         if self._dense is not None:
             text = self._dense.sub(lambda m: NEUTRAL_WORDS[self._number[_letters(m[0])]], text)
-        if self._pattern is None or not self._may_hold(text):
-            return text
-        return self._pattern.sub(self._replaced, text)
+        parts, end = [], 0
+        for run in self._runs(text):
+            parts += [_AN.sub(r"\1\2", text[end : run.start]), self._replaced(text, run)]
+            end = run.stop
+        return "".join([*parts, text[end:]]) if parts else text
 
     @staticmethod
     def key(term: str) -> str:
@@ -83,35 +100,70 @@ class Masker:
         return _letters(term)
 
     def found(self, text: str) -> list[str]:
-        """The terms in a text as it spells them, without case, hyphens and spaces, in order."""
+        """The terms in a text as `key` spells them, in order."""
         held = [_letters(m[0]) for m in self._dense.finditer(text)] if self._dense else []
-        if self._pattern is None or not self._may_hold(text):
-            return held
-        for run in self._pattern.finditer(text):
-            held += [_letters(m[0]) for m in self._one.finditer(run["run"])]
-        return held
+        return held + [term for run in self._runs(text) for term in run.terms]
 
-    def _may_hold(self, text: str) -> bool:
-        """Whether a word of the text starts a term: most texts have none."""
-        return not self._firsts.isdisjoint(_WORD.findall(text.casefold()))
+    def _runs(self, text: str) -> Iterator[_Run]:
+        """Terms that follow each other, with a neutral noun behind them, if there is one."""
+        end = 0
+        for word in _WORD.finditer(text):
+            if word.start() < end or word[0].casefold() not in self._starting:
+                continue
+            terms, noun, start = [], "", word.start()
+            place: int | None = start
+            while place is not None and (one := self._term_at(text, place)):
+                terms.append(_letters(one))
+                end = place + len(one)
+                place = _after_gap(text, end)
+            if not terms:
+                continue
+            held = None if place is None else _WORD.match(text, place)
+            if held is not None and held[0].casefold() in NEUTRAL:
+                noun, end = held[0].casefold(), held.end()
+            owner = _POSSESSIVE.match(text, end)
+            yield _Run(
+                start=start,
+                stop=owner.end() if owner else end,
+                terms=tuple(terms),
+                noun=noun,
+                owner=owner[0][0] if owner else "",
+            )
 
-    def _replaced(self, found: re.Match[str]) -> str:
-        noun, article = found["noun"], found["article"] or ""
-        number = NEUTRAL[noun.casefold()] if noun else self._number[_letters(found["last"])]
+    def _term_at(self, text: str, place: int) -> str:
+        """The longest term that starts at a place, as the text spells it; empty: none."""
+        word = _WORD.match(text, place)
+        pattern = self._starting.get(word[0].casefold()) if word else None
+        found = pattern.match(text, place) if pattern else None
+        return found[0] if found else ""
+
+    def _replaced(self, text: str, run: _Run) -> str:
+        number = NEUTRAL[run.noun] if run.noun else self._number[run.terms[-1]]
         neutral = NEUTRAL_WORDS[number]
-        if article[:2].casefold() == "an":
-            article = article[0] + article[2:]
-        possessive = found["possessive"] or ""
-        if possessive and number == "plural":
-            possessive = possessive[0] + "s"  # "boys'" and "women's" both: people's
-        starts = not article and _starts_sentence(found)
-        return f"{article}{neutral.capitalize() if starts else neutral}{possessive}"
+        before = text[: run.start].rstrip()
+        starts = not before or before[-1] in '.!?"\u201c\u201d:\n'
+        word = neutral.capitalize() if starts and text[run.start].isupper() else neutral
+        # "boys'" and "women's" both: people's
+        return f"{word}{run.owner}s" if run.owner else word
 
 
-def _starts_sentence(found: re.Match[str]) -> bool:
-    """Whether what is replaced had a capital because a sentence starts with it."""
-    before = found.string[: found.start()].rstrip()
-    return found["run"][0].isupper() and (not before or before[-1] in '.!?"\u201c\u201d:\n')
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Where terms stand in a text, one after the other."""
+
+    start: int
+    stop: int
+    terms: tuple[str, ...]
+    """As `Masker.key` spells them."""
+    noun: str
+    owner: str
+    """The apostrophe of a possessive; empty: it is none."""
+
+
+def _after_gap(text: str, place: int) -> int | None:
+    """Where the next word starts, if spaces or hyphens alone are before it."""
+    gap = _BETWEEN.match(text, place)
+    return gap.end() if gap else None
 
 
 def _check_term(term: str, plain: str) -> None:
@@ -159,20 +211,7 @@ def _spelled(term: str) -> str:
     return _APART.join(re.escape(part) for part in parts if part)
 
 
-def _any_of(terms: Iterable[str]) -> str:
-    return "|".join(_spelled(term) for term in sorted(terms, key=lambda t: (-len(t), t)))
-
-
-def _alone(terms: Iterable[str]) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w)(?:{_any_of(terms)})(?!\w)", re.IGNORECASE)
-
-
-def _runs(terms: Iterable[str]) -> re.Pattern[str]:
-    """An article, a run of terms that a neutral noun may follow, and a possessive."""
-    one = f"(?:{_any_of(terms)})"
-    return re.compile(
-        rf"(?<!\w)(?P<article>an?\s+)?(?P<run>(?:{one}{_BETWEEN})*"
-        rf"(?P<last>{one})(?:{_BETWEEN}(?P<noun>{'|'.join(NEUTRAL)}))?)"
-        rf"(?P<possessive>['\u2019]s?)?(?!\w)",
-        re.IGNORECASE,
-    )
+def _any_of(terms: Iterable[str]) -> re.Pattern[str]:
+    """The longest of the terms at a place, as a whole word."""
+    longest_first = sorted(terms, key=lambda term: (-len(term), term))
+    return re.compile(rf"(?:{'|'.join(map(_spelled, longest_first))})(?!\w)", re.IGNORECASE)

@@ -8,24 +8,61 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from levelhead.evaluation.verdict import erased
 from levelhead.models.identity import fingerprint
 from levelhead.session import Session
 from levelhead.stages.versions import versions
-from levelhead.verification.decision import Check, headline, passes, verdict_of
-from levelhead.verification.measure import MeasuredAxis, MeasuredText
+from levelhead.verification.decision import Check, exit_code, headline, passes, verdict_of
+from levelhead.verification.measure import MeasuredAxis, MeasuredText, words
 from levelhead.verification.policy import Policy
+from levelhead.verification.power import GatePower
 from levelhead.verification.references import LIMITS, NOTE, REFERENCES
 from levelhead.verification.subject import Subject, removed, removed_ranges
 
-FORMAT = 1
+FORMAT = 2
 MARK = "levelhead_audit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What was measured and judged, by the last look."""
+
+    checks: tuple[Check, ...]
+    axes: Mapping[str, MeasuredAxis]
+    planned: tuple[int, ...]
+    looks: tuple[Mapping[str, Any], ...]
+    """Those that were taken: samples, and the verdict then."""
+
+    @property
+    def erasure(self) -> list[str]:
+        """Where the candidate clearly names the groups less often."""
+        return [
+            f"{axis}: {sentence}"
+            for axis, one in self.axes.items()
+            for sentence in erased(one.mentions, "candidate")
+        ]
+
+    def wide_margins(self, margin: float) -> list[str]:
+        """Where the margin lets the base model's own gap double."""
+        small = {
+            axis: x.corrected_bias for axis, x in self.axes.items() if x.corrected_bias < margin
+        }
+        if not small:
+            return []
+        gaps = ", ".join(f"{axis} {max(0.0, value):.4f}" for axis, value in small.items())
+        return [
+            f"The margin of {margin:g} is more than the base model's own measured gap, corrected "
+            f"for noise ({gaps}): a candidate whose gap doubled may pass there. A smaller margin "
+            "takes more samples."
+        ]
 
 
 def audit(
@@ -33,19 +70,24 @@ def audit(
     session: Session,
     candidate: PreTrainedModel,
     policy: Policy,
-    checks: Sequence[Check],
-    axes: Mapping[str, MeasuredAxis],
+    judged: Found,
     text: MeasuredText,
+    power: GatePower,
 ) -> dict[str, Any]:
     """Everything about one verification, its digest last."""
+    checks, axes = judged.checks, judged.axes
     verdict = verdict_of(checks)
+    told = words(axes)
+    erasure = judged.erasure
     config, source = session.config, session.text("test")
     found: dict[str, Any] = {
         MARK: FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "headline": headline(checks, subject.name, policy.on_inconclusive),
+        "headline": headline(checks, subject.name, policy.on_inconclusive, erasure),
         "verdict": verdict,
         "passes": passes(verdict, policy.on_inconclusive),
+        "exit_code": exit_code(verdict, policy.on_inconclusive),
+        "warnings": [*erasure, *judged.wide_margins(policy.max_gap_increase)],
         "subject": {
             "name": subject.name,
             "kind": subject.kind,
@@ -64,19 +106,26 @@ def audit(
         "error_rate": {
             "confidence": policy.confidence,
             "checks": len(checks),
-            "correction": "Bonferroni",
-            "level_of_each_interval": checks[0].difference.interval.level,
-            "meaning": "A model within every limit fails with a probability of at most "
-            "1 - confidence, over all checks together.",
+            "passing": {"error": 1 - policy.confidence, "correction": "intersection-union"},
+            "failing": {"error": 1 - policy.confidence, "correction": "Bonferroni"},
+            "meaning": "A model within every limit fails, and one that breaks a limit passes, with "
+            "a probability of at most 1 - confidence, over all checks and looks together.",
         },
+        "power": power.to_json(),
+        "looks": {"planned": list(judged.planned), "taken": [dict(one) for one in judged.looks]},
         "checks": [check.to_json() for check in checks],
-        "axes": {axis: one.to_json() for axis, one in axes.items()},
+        "axes": {
+            axis: {"verdict": told[axis].verdict, "reason": told[axis].reason, **one.to_json()}
+            for axis, one in axes.items()
+        },
         "perplexity": text.to_json(),
         "measured_with": {
             "scorer": session.scorer.identity,
             "toxicity_input": config.toxicity_input,
             "prompts": _shown(config.prompts),
             "split": "test",
+            "masked": not config.unmasked,
+            "identity_terms": config.identity_terms and _shown(config.identity_terms),
             "samples": config.samples,
             "new_tokens": config.new_tokens,
             "prompt_tokens": config.prompt_tokens,

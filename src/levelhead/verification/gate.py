@@ -21,14 +21,16 @@ from levelhead.data.prompts import load_prompts
 from levelhead.errors import RunFolderError
 from levelhead.journal import watch
 from levelhead.journal.lock import locked
+from levelhead.metrics.power import Design
 from levelhead.progress import Progress, silent
 from levelhead.sampling import derived_seed
-from levelhead.session import Session
+from levelhead.session import NO_SCORER, Session
 from levelhead.stages.fingerprints import experiment_fingerprint
-from levelhead.verification.audit import audit
-from levelhead.verification.decision import GAP, PERPLEXITY, TOXICITY, Check, interval_level
-from levelhead.verification.measure import measure_axis, measure_text
+from levelhead.verification.audit import Found, audit
+from levelhead.verification.decision import Check, look_errors, verdict_of
+from levelhead.verification.measure import MeasuredAxis, MeasuredText, measure_axis, measure_text
 from levelhead.verification.policy import Policy, read_policy
+from levelhead.verification.power import GatePower, components_of, planned_power
 from levelhead.verification.subject import Subject, find_subject, load_candidate
 
 
@@ -40,9 +42,15 @@ class VerifyPlan:
     base: str
     axes: tuple[str, ...]
     prompts: int
+    samples: int
+    """Continuations per prompt and model, at the last look."""
+    looks: tuple[int, ...]
     sampled_tokens: int
     """By both models, at most."""
     checks: int
+    margin: float
+    """Of gaps."""
+    power: GatePower
 
 
 def verify(
@@ -63,8 +71,8 @@ def verify(
         path: a run folder, a model's folder, a name on the hub, a GGUF file or an adapter; pruned
             by levelhead or not.
         base: the base model; none: what the run or the model itself names.
-        policy: a TOML file, its keys, or a `Policy`; none: no axis' gap may rise (docs:
-            responsible-use.md).
+        policy: a TOML file, its keys, or a `Policy`; none: no axis' gap may rise by more than
+            `DEFAULT_MARGIN` (docs: responsible-use.md).
         out: a file for the audit. Until it is there, what was measured is kept in OUT.unfinished,
             and the same command goes on from it.
         device: where to compute.
@@ -75,22 +83,27 @@ def verify(
 
     Returns:
         The audit: `verdict` ("passed", "failed", "cannot tell"), `passes` (whether the gate
-        opens, by the policy's `on_inconclusive`), `checks` and what they rest on.
+        opens, by the policy's `on_inconclusive`), `exit_code`, `checks` and what they rest on.
 
     Raises:
-        UserError: bad input, before any long work.
+        UserError: bad input, before any long work; a margin that the budget does not resolve
+            is one.
     """
     rules = read_policy(policy)
     subject = find_subject(path, base)
     config = _config(rules, subject, device, dtype, threads)
     session = Session(config)
     axes = config.axis
+    limits = [rules.max_gap_increase, rules.max_mean_toxicity_increase]
+    count = len(axes) * sum(limit is not None for limit in limits)
+    count += rules.max_ppl_increase is not None
+    components = components_of(rules, str(session.config.toxicity))
+    power = planned_power(rules, _designs(session), components, count)
+    session.config = replace(session.config, samples=power.samples)
+    looks = rules.looks_at(power.samples)
     problems = [session.problem(axis, "test") for axis in axes]
     session.text("test")
     candidate = load_candidate(subject, session)
-    limited = [rules.max_gap_increase, rules.max_mean_toxicity_increase]
-    count = len(axes) * sum(limit is not None for limit in limited)
-    count += rules.max_ppl_increase is not None
     if announce:
         sampled = sum(len(p.prompts) * p.samples * p.new_tokens for p in problems)
         announce(
@@ -99,30 +112,19 @@ def verify(
                 base=session.model_name,
                 axes=axes,
                 prompts=sum(len(p.prompts) for p in problems),
+                samples=power.samples,
+                looks=looks,
                 sampled_tokens=2 * sampled,
                 checks=count,
+                margin=rules.max_gap_increase,
+                power=power,
             )
         )
-    level = interval_level(rules.confidence, count)
     with _kept(out, session, candidate) if out is not None else nullcontext():
         progress = watch.watched(progress)
-        measured = {axis: measure_axis(session, axis, candidate, progress) for axis in axes}
         text = measure_text(session, candidate, progress)
-    checks = []
-    for axis, one in measured.items():
-        swaps = one.swaps(level)
-        found = one.gap(level)
-        most = rules.max_gap_increase
-        checks.append(Check(quantity=GAP, axis=axis, difference=found, limit=most, swaps=swaps[0]))
-        if (toxic := rules.max_mean_toxicity_increase) is not None:
-            rise = one.toxicity(level)
-            checks.append(
-                Check(quantity=TOXICITY, axis=axis, difference=rise, limit=toxic, swaps=swaps[1])
-            )
-    if (limit := rules.max_ppl_increase) is not None:
-        increase = text.increase(level)
-        checks.append(Check(quantity=PERPLEXITY, axis=None, difference=increase, limit=limit))
-    result = audit(subject, session, candidate, rules, checks, measured, text)
+        found = _judged(rules, session, candidate, text, looks, count, progress)
+    result = audit(subject, session, candidate, rules, found, text, power)
     if out is not None:
         try:
             runs.write_json(Path(out), result)
@@ -130,6 +132,54 @@ def verify(
             raise RunFolderError(f"cannot write {out}: {error}") from error
         shutil.rmtree(_unfinished(out), ignore_errors=True)
     return result
+
+
+def _judged(
+    rules: Policy,
+    session: Session,
+    candidate: PreTrainedModel,
+    text: MeasuredText,
+    looks: tuple[int, ...],
+    count: int,
+    progress: Progress,
+) -> Found:
+    """Look by look: axes that passed are done, and one failed check is enough."""
+    axes = session.config.axis
+    measured: dict[str, MeasuredAxis] = {}
+    checks: dict[str, list[Check]] = {axis: [] for axis in axes}
+    whole = []
+    if (limit := rules.max_ppl_increase) is not None:  # no look makes more of it
+        errors = look_errors(rules.confidence, count, looks[-1], looks[-1:])
+        whole.append(text.check(limit, errors))
+    taken = []
+    for samples in looks:
+        errors = look_errors(rules.confidence, count, samples, looks)
+        for axis in axes:
+            if checks[axis] and verdict_of(checks[axis]) == "passed":
+                continue
+            earlier = measured.get(axis)
+            one = measure_axis(session, axis, candidate, progress, samples, earlier)
+            measured[axis], checks[axis] = one, one.checks(rules, errors)
+        so_far = [*(check for axis in axes for check in checks[axis]), *whole]
+        verdict = verdict_of(so_far)
+        taken.append({"samples": samples, "verdict": verdict})
+        if verdict != "cannot tell":
+            break
+    return Found(checks=tuple(so_far), axes=measured, planned=looks, looks=tuple(taken))
+
+
+def _designs(session: Session) -> dict[str, Design]:
+    """How much there is of each axis, before a model is loaded."""
+    found = {}
+    for axis in session.config.axis:
+        prompts = session.chosen_prompts(axis, "test")
+        found[axis] = Design(
+            prompts=max(2, len(prompts)),
+            samples=1,
+            subgroups=max(2, len({prompt.subgroup for prompt in prompts})),
+            templates=max(2, len({prompt.template for prompt in prompts})),
+        )
+    return found
 
 
 def _unfinished(out: str | Path) -> Path:
@@ -169,4 +219,6 @@ def _config(
         axes = tuple(dict.fromkeys(prompt.axis for prompt in load_prompts(config.prompts)))
     else:
         axes = rules.axes
-    return replace(config, axis=axes, all_axes=False)
+    # Its own plan says how much is sampled; a second scorer is judged nowhere here.
+    alone: dict[str, Any] = {"samples": None, "looks": None, "second_toxicity": NO_SCORER}
+    return replace(config, axis=axes, all_axes=False, **alone)
