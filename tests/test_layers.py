@@ -40,7 +40,7 @@ LAYERS = {
     "reporting": "errors records scores verdict_words",
     "session": "config data errors metrics models records scoring toxicity",
     "export": "config errors models runs session",
-    "sharing": "config errors records reporting.comparison reporting.escape runs",
+    "sharing": "config errors records reporting.comparison reporting.escape reporting.summary runs",
     "evaluation": "batching errors journal metrics models progress records sampling scoring "
     "session toxicity verdict_words",
     "runs": "config errors journal json_files links records",

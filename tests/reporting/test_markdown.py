@@ -59,7 +59,9 @@ def test_says_what_the_page_says() -> None:
     decides = "**Noise-adjusted difference (decides the verdict)**"
     assert f"| {decides} |  |  | **-0.0195 [-0.0299, -0.0091]** |" in text
     assert "| Measured bias, as sampled | 0.0654 | 0.0443 | -0.0211 [-0.0516, 0.0094] |" in text
-    assert not re.search(r"\*\*[^*|]*sampled", text)
+    sampled = [line for line in text.splitlines() if line.startswith("|") and "sampled" in line]
+    assert sampled
+    assert not any("**" in line for line in sampled)
     assert "levelhead run org/tiny-model --axis gender_and_sex --seed 7" in text
     assert "None" not in text
 

@@ -11,59 +11,17 @@ Whatever is missing there is left out here. Strings are NOT escaped: that is the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from levelhead.reporting import numbers
 from levelhead.reporting.estimates import cell, estimate, points_cell, share_cell
-from levelhead.reporting.summary import Cell, mapping, texts, word
-from levelhead.verdict_words import AGREEMENTS, FELL, WORDS, Look, agreement, look, saying
+from levelhead.reporting.summary import NOTHING, Cell, Group, Row, mapping, texts, word
+from levelhead.verdict_words import AGREEMENTS, FELL, WORDS, agreement, look, saying
 
 Json = Mapping[str, Any]
-NOTHING = Cell()
 EVERY = "all"
 """In `own_group_mentions.fell`: the texts of all subgroups together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One quantity of both models; `difference` is pruned minus base."""
-
-    label: str
-    short: str
-    """The label where there is little room."""
-    base: Cell = NOTHING
-    pruned: Cell = NOTHING
-    difference: Cell = NOTHING
-    main: bool = False
-    """The row to look at first: what decides the verdict, and what it costs."""
-    detail: bool = False
-    """To stand below the others, or behind a title."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """The rows of one axis, or (axis None) of the model as a whole."""
-
-    axis: str | None
-    rows: tuple[Row, ...]
-    verdict: str = ""
-    """A sentence."""
-    kind: Look = "undecided"
-    """How the verdict looks."""
-    notes: tuple[tuple[str, str], ...] = ()
-    """(how it looks, sentence): what bears on the verdict."""
-    budget: str = ""
-
-    @property
-    def first(self) -> tuple[Row, ...]:
-        """The rows that lead."""
-        return tuple(row for row in self.rows if not row.detail)
-
-    @property
-    def details(self) -> tuple[Row, ...]:
-        """The others."""
-        return tuple(row for row in self.rows if row.detail)
 
 
 def groups(evaluation: Json) -> list[Group]:

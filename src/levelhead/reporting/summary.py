@@ -1,4 +1,4 @@
-"""What is in the JSON files of a run, whatever may be missing in them; and a number as text."""
+"""What is in the JSON files of a run, whatever may be missing there; numbers and rows as text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from levelhead.reporting import numbers
+from levelhead.verdict_words import Look
 
 UNRELIABLE = (
     "The head scores were not reliable with this budget: another seed may well rank, and prune, "
@@ -23,6 +24,50 @@ class Cell:
 
     def __bool__(self) -> bool:
         return self.text not in ("", numbers.MISSING)
+
+
+NOTHING = Cell()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One quantity of both models; `difference` is pruned minus base."""
+
+    label: str
+    short: str
+    """The label where there is little room."""
+    base: Cell = NOTHING
+    pruned: Cell = NOTHING
+    difference: Cell = NOTHING
+    main: bool = False
+    """The row to look at first: what decides the verdict, and what it costs."""
+    detail: bool = False
+    """To stand below the others, or behind a title."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The rows of one axis, or (axis None) of the model as a whole."""
+
+    axis: str | None
+    rows: tuple[Row, ...]
+    verdict: str = ""
+    """A sentence."""
+    kind: Look = "undecided"
+    """How the verdict looks."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(how it looks, sentence): what bears on the verdict."""
+    budget: str = ""
+
+    @property
+    def first(self) -> tuple[Row, ...]:
+        """The rows that lead."""
+        return tuple(row for row in self.rows if not row.detail)
+
+    @property
+    def details(self) -> tuple[Row, ...]:
+        """The others."""
+        return tuple(row for row in self.rows if row.detail)
 
 
 def mapping(data: Any, *keys: str) -> Mapping[str, Any]:

@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from levelhead.reporting import comparison
-from levelhead.reporting.comparison import Group, Row
 from levelhead.reporting.escape import visible
-from levelhead.reporting.summary import Cell
+from levelhead.reporting.summary import Cell, Group, Row
 
 _STYLES = {"lower": "green", "higher": "bold red", "undecided": "yellow", "soft": "dim"}
 _MOST_WITH_DETAILS = 1

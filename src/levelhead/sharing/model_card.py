@@ -15,6 +15,7 @@ from typing import Any
 from levelhead.records import HeadSelection, ranges_text
 from levelhead.reporting import comparison
 from levelhead.reporting.escape import visible
+from levelhead.reporting.summary import Cell, Group, Row
 
 Json = Mapping[str, Any]
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>|~&$]|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]|@")
@@ -202,7 +203,7 @@ def _measured(evaluation: Json | None, run: Json) -> str:
     return "\n\n".join(parts)
 
 
-def _axis(group: comparison.Group, found: Json) -> list[str]:
+def _axis(group: Group, found: Json) -> list[str]:
     """What was measured on an axis: the rows of the report, and the gaps."""
     counts = f"{found['prompts']} prompts, {found['samples']} continuations per model"
     masked = {True: ", identity words masked", False: ", identity words left in"}
@@ -215,7 +216,7 @@ def _axis(group: comparison.Group, found: Json) -> list[str]:
     ]
 
 
-def _rows(rows: Sequence[comparison.Row]) -> str:
+def _rows(rows: Sequence[Row]) -> str:
     cells = []
     for row in rows:
         bold = "**" if row.main else ""
@@ -224,7 +225,7 @@ def _rows(rows: Sequence[comparison.Row]) -> str:
     return _table(("", "before", "after", "difference"), cells)
 
 
-def _cell(cell: comparison.Cell) -> str:
+def _cell(cell: Cell) -> str:
     interval = cell.interval.replace("[", "\\[").replace("]", "\\]")
     return f"{cell.text} {interval}".strip()
 

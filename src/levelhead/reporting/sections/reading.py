@@ -69,7 +69,7 @@ def reading(estimator: str, toxicity_input: str) -> Section:
             "factor is what the gap fell by more than that.",
         ),
         (
-            "Corrected, noise-adjusted, as sampled.",
+            "Corrected bias and noise-adjusted difference.",
             "Noise makes a sum of sizes too large. The corrected bias takes that out and may fall "
             "slightly below 0. The noise-adjusted difference takes out the luck of which words "
             "were drawn. Both estimate what the values as sampled do, with other errors, so "

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from levelhead.reporting import comparison, numbers
+from levelhead.reporting import comparison, numbers, summary
 from levelhead.reporting.comparison import EVERY, plain_reading
 from levelhead.reporting.content import (
     Column,
@@ -66,22 +66,22 @@ _DIGEST = re.compile(r"[0-9a-f]{12,64}")
 _COLUMNS = (Column("Quantity"), *numeric("Base", "Pruned", "Difference"))
 
 
-def _group(group: comparison.Group) -> Group:
+def _group(group: summary.Group) -> Group:
     notes = [(group.kind, group.verdict)] if group.verdict else []
     notes += group.notes
     notes += [("soft", group.budget)] if group.budget else []
     return Group(title=_title(group), notes=tuple(notes), rows=tuple(map(_row, group.first)))
 
 
-def _title(group: comparison.Group) -> str:
+def _title(group: summary.Group) -> str:
     return "The model" if group.axis is None else group.axis
 
 
-def _row(row: comparison.Row) -> Row:
+def _row(row: summary.Row) -> Row:
     return Row(cells=(row.label, row.base, row.pruned, row.difference), main=row.main)
 
 
-def _details(found: Sequence[comparison.Group]) -> list[Table]:
+def _details(found: Sequence[summary.Group]) -> list[Table]:
     groups = tuple(
         Group(title=_title(group), rows=tuple(map(_row, group.details)))
         for group in found
