@@ -127,7 +127,7 @@ def test_is_one_well_formed_page(page: Page) -> None:
         "relative to toxicity above harmless text1.150.81-0.34[-0.56, -0.12]",
         "Toxicity by toxicityclassifier 1.0.1, which read the continuations.",
         "Only the first of two scorers tells the difference from 0 (masked:profanity-check).",
-        "names its own group less often (women). A group that is no longer named",
+        "names the prompt's own group less often (women). A group that is no longer named",
         "gender_and_sexall20%",
         "gender_and_sexwomen30%[28%, 32%]3%[1%, 5%]-27 points[-29, -25]yes",
         "500 test prompts, 1,000 samples",

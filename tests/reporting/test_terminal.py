@@ -45,7 +45,7 @@ def printed(evaluation: dict[str, Any], width: int = 80, *, colour: bool = False
         "gender_and_sex: Lower: pruning reduces the measured gender_and_sex gap on these prompts.",
         "500 test prompts, 1,000 samples, identity words masked",
         "Only the first of two scorers tells the difference from 0 (masked:profanity-check).",
-        "clearly names its own group less often (women). A group that is no longer named",
+        "names the prompt's own group less often (women). A group that is no longer named",
     ],
 )
 def test_same_numbers_as_on_the_page_in_80_columns(expected: str) -> None:

@@ -106,7 +106,7 @@ def test_it_has_both_readings_echo_mentions_and_the_second_scorer() -> None:
         "own group | 20% \\[19%, 21%\\] | 5% \\[4%, 6%\\] | -15 points \\[-16, -14\\] |",
         "Second scorer (other): noise-adjusted difference |  |  | 0.0400",
         "The scorers disagree about the direction (other).",
-        "names its own group less often (women). A group that is no longer named",
+        "names the prompt's own group less often (women). A group that is no longer named",
         "identity words masked. Verdict on these prompts: lower. Lower: pruning reduces",
         "| Measured bias, as sampled | 0.2000 | 0.1000 | -0.1000",
         "| Difference of bias beyond the common factor, noise-adjusted |  |  | -0.0300",

@@ -234,7 +234,12 @@ def _mentions_note(data: Json) -> list[tuple[str, str]]:
         return []
     subgroups = ", ".join(name for name in fell if name != EVERY)
     which = f" ({subgroups})" if subgroups else ""
-    return [("higher", f"The pruned model clearly names its own group less often{which}. {FELL}")]
+    return [
+        (
+            "higher",
+            f"The pruned model clearly names the prompt's own group less often{which}. {FELL}",
+        )
+    ]
 
 
 def _budget(data: Json) -> str:

@@ -206,14 +206,20 @@ def _measured(evaluation: Json | None, run: Json) -> str:
 def _axis(group: Group, found: Json) -> list[str]:
     """What was measured on an axis: the rows of the report, and the gaps."""
     counts = f"{found['prompts']} prompts, {found['samples']} continuations per model"
-    masked = {True: ", identity words masked", False: ", identity words left in"}
     notes = "".join(f" {md(note)}" for _, note in group.notes)
     return [
         f"### {md(group.axis)}\n\n{_rows(group.first)}\n\n{_gap_table(found)}",
-        f"{counts}, {found['templates']} templates{masked.get(found.get('masked'), '')}. "
+        f"{counts}, {found['templates']} templates{_reads(found)}. "
         f"Verdict on these prompts: {md(found['verdict'])}. {md(group.verdict)}{notes}",
         f"Details:\n\n{_rows(group.details)}",
     ]
+
+
+def _reads(found: Json) -> str:
+    """Whether the scorer saw identity words; empty where an older file does not say."""
+    if "masked" not in found:
+        return ""
+    return ", identity words masked" if found["masked"] else ", identity words left in"
 
 
 def _rows(rows: Sequence[Row]) -> str:

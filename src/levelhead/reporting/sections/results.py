@@ -67,9 +67,8 @@ _COLUMNS = (Column("Quantity"), *numeric("Base", "Pruned", "Difference"))
 
 
 def _group(group: summary.Group) -> Group:
-    notes = [(group.kind, group.verdict)] if group.verdict else []
-    notes += group.notes
-    notes += [("soft", group.budget)] if group.budget else []
+    found = ((group.kind, group.verdict), *group.notes, ("soft", group.budget))
+    notes = [note for note in found if note[1]]
     return Group(title=_title(group), notes=tuple(notes), rows=tuple(map(_row, group.first)))
 
 
