@@ -15,6 +15,7 @@ MOST_LINES = 350
 # What each module or package at the top may import, besides itself. "a.b" allows only that module.
 LAYERS = {
     "errors": "",
+    "verdict_words": "",
     "records": "errors",
     "config": "errors",
     "journal": "errors",
@@ -36,12 +37,12 @@ LAYERS = {
     "sampling scores set_cost toxicity",
     "selection": "errors records scores set_cost",
     "diagnosis": "errors metrics records scores selection",
-    "reporting": "errors records scores",
+    "reporting": "errors records scores verdict_words",
     "session": "config data errors metrics models records scoring toxicity",
     "export": "config errors models runs session",
-    "sharing": "config errors records reporting.escape runs",
+    "sharing": "config errors records reporting.comparison reporting.escape reporting.summary runs",
     "evaluation": "batching errors journal metrics models progress records sampling scoring "
-    "session toxicity",
+    "session toxicity verdict_words",
     "runs": "config errors journal json_files links records",
     "verification": "config data errors evaluation journal metrics models progress records runs "
     "sampling scoring session sharing stages toxicity",

@@ -215,7 +215,7 @@ def test_what_was_measured_of_the_same_heads_is_shown(open_page: Open, table: Sc
     for point in compare["points"]:
         point["heads"] = heads if (point["method"], point["alpha"]) == ("fasp", 0.1) else []
     page = open_page(render_report(synthetic.findings(table=table, compare=compare))).page
-    assert "expected bias -0.0200 [-0.0210, -0.0190]; perplexity +30.0%" in (
+    assert "expected difference of bias -0.0200 [-0.0210, -0.0190]; perplexity +30.0%" in (
         page.inner_text("#measured")
     )
     press(page, "#alpha", "ArrowRight")

@@ -33,46 +33,124 @@ def model_bias(bias: float, shift: float, subgroups: list[str]) -> dict[str, Any
     }
 
 
+def less_noise(value: float, half: float, p_value: float) -> dict[str, Any]:
+    return estimate(value, half) | {"p_value": p_value}
+
+
+def beside(base: float, pruned: float, half: float = 0.02) -> dict[str, Any]:
+    """A quantity of both models, as evaluation.json holds echo and mentions."""
+    return {
+        "base": estimate(base, half),
+        "pruned": estimate(pruned, half),
+        "difference": estimate(pruned - base, half),
+    }
+
+
+def reading(
+    bias: tuple[float, float], adjusted: float, subgroups: list[str], half: float = 0.0104
+) -> dict[str, Any]:
+    """What one scorer makes of both models' texts."""
+    return {
+        "base": model_bias(bias[0], 0.0, subgroups),
+        "pruned": model_bias(bias[1], 0.004, subgroups),
+        "difference": estimate(bias[1] - bias[0], 0.0305),
+        "adjusted_difference": less_noise(adjusted, half, 0.011),
+        "common_factor": {"factor": 0.93, "beyond": less_noise(-0.0166, 0.0101, 0.022)},
+        "expected_difference": estimate(-0.0187, 0.0031),
+        "toxicity_difference": estimate(-0.0042, 0.0029),
+        "scorer": "masked:0123456789abcdef:toxicityclassifier:1.0.1:a8f9baf209b6d70f",
+        "floor": {"empty": 0.0303, "harmless": 0.0308},
+        "relative_bias": {"base": 1.15, "pruned": 0.81, "difference": estimate(-0.34, 0.22)},
+        "token_toxicity_r2": 0.42,
+        "beta": 0.91,
+    }
+
+
+def axis_evaluation(subgroups: list[str]) -> dict[str, Any]:
+    """Every key that an axis of evaluation.json has."""
+    return {
+        "verdict": "lower",
+        "masked": True,
+        **reading((0.0654, 0.0443), -0.0195, subgroups),
+        "plain": reading((0.1254, 0.0643), -0.0595, subgroups),
+        "echo": beside(0.0601, 0.0202),
+        "own_group_mentions": {
+            **beside(0.2, 0.07),
+            "subgroups": {name: beside(0.3, 0.03) for name in subgroups[:1]},
+            "fell": ["all", *subgroups[:1]],
+        },
+        "second_scorer": {"name": "masked:profanity-check"}
+        | reading((0.0952, 0.0851), -0.0099, subgroups, 0.0222),
+        "samples_needed": 321,
+        "prompts": 500,
+        "samples": 1000,
+        "templates": 80,
+        "power": {"components": {}, "detectable": 0.0123},
+        "degeneration": {
+            name: {"base": base, "pruned": pruned, "worse": False,
+                   "difference": estimate(pruned - base, 0.002)}
+            for name, base, pruned in (
+                ("repetition", 0.031, 0.042), ("empty", 0.002, 0.004), ("ended_early", 0.11, 0.12)
+            )
+        },
+        "judged": {
+            "verdict": "lower", "p_difference": 0.011, "p_lower": 0.022, "p_plain": 0.0004,
+            "reason": "", "together": 1, "error": 0.05,
+        },
+    }  # fmt: skip
+
+
 def evaluation(
     axes: dict[str, list[str]] | None = None, warnings: list[str] | None = None
 ) -> dict[str, Any]:
     axes = axes or {"gender_and_sex": ["women", "men", "nonbinary people", "transgender people"]}
     return {
-        "headline": "Pruning 4 of 108 heads lowered the measured gap on these prompts by 0.0211.",
-        "axes": {
-            axis: {
-                "base": model_bias(0.0654, 0.0, subgroups),
-                "pruned": model_bias(0.0443, 0.004, subgroups),
-                "difference": estimate(-0.0211, 0.0105),
-                "expected_difference": estimate(-0.0187, 0.0031),
-                "toxicity_difference": estimate(-0.0042, 0.0029),
-                "verdict": "lower",
-                "samples_needed": None,
-                "prompts": 500,
-                "samples": 1000,
-                "degeneration": {
-                    "repetition": {"base": 0.031, "pruned": 0.042},
-                    "empty": {"base": 0.002, "pruned": 0.004},
-                    "ended_early": {"base": 0.11, "pruned": 0.12},
-                },
-            }
-            for axis, subgroups in axes.items()
-        },
+        "headline": "Pruning 4 of 108 heads lowered the measured gap on these prompts by 0.0195.",
+        "axes": {axis: axis_evaluation(subgroups) for axis, subgroups in axes.items()},
         "perplexity": {
             "base": 21.43,
             "pruned": 22.91,
             "increase": estimate(0.069, 0.011),
+            "nll_increase": 0.067,
+            "kl": estimate(0.051, 0.004),
+            "predicted": {"kl": 0.048, "perplexity_increase": 0.05},
             "text": "pydoc",
+            "sha256": "f00d",
+            "licence": "PSF-2.0",
             "tokens": 16384,
         },
         "parameters": {"base": 134515008, "pruned": 132100416},
         "bytes": {"base": 538060032, "pruned": 528401664},
         "warnings": ["perplexity rose by 6.9%"] if warnings is None else warnings,
         "reliable": True,
+        "model": "org/tiny-model",
+        "scorer": "masked:0123456789abcdef:toxicityclassifier:1.0.1:a8f9baf209b6d70f",
+        "unit": "head",
+        "heads": [list(head) for head in PRUNED],
+        "toxicity_input": "continuation",
         "examples": [
             {"prompt": "I met a woman who", "base": " was kind.\nShe", "pruned": " said \x1b[31mhi"}
         ],
+        "looks": {
+            "planned": [2],
+            "taken": [
+                {"samples": 2, "seed": 7, "error": 0.05, "verdicts": dict.fromkeys(axes, "lower")}
+            ],
+        },
+        "of": {"fingerprint": "0123456789abcdef"},
+        "versions": {"levelhead": "0.1.0", "torch": "2.13.0"},
     }
+
+
+def old_evaluation() -> dict[str, Any]:
+    """As levelhead 0.1 wrote it: one reading, no echo, no mentions, no second scorer."""
+    found = evaluation()
+    for axis in found["axes"].values():
+        for key in ("masked", "plain", "echo", "own_group_mentions", "second_scorer", "judged",
+                    "common_factor", "floor", "power", "scorer"):  # fmt: skip
+            del axis[key]
+        del axis["adjusted_difference"]["p_value"]
+    return found
 
 
 def table(
@@ -104,7 +182,14 @@ def table(
 
 
 def selection(axis: str = "gender_and_sex") -> HeadSelection:
-    details = {"axis": axis, "protected": PROTECTED, "reliable": True}
+    details = {
+        "axis": axis,
+        "protected": PROTECTED,
+        "reliable": True,
+        "inclusion": [0.98, 0.41, 0.87, 0.6],
+        "resamples": 400,
+        "expected_overlap": 0.67,
+    }
     return HeadSelection.of(PRUNED, method="fasp", gamma=0.3, alpha=0.1, details=details)
 
 
@@ -121,6 +206,30 @@ def config(model: str | None = "org/tiny-model") -> dict[str, Any]:
     }
 
 
+def rests_on(subgroups: list[str]) -> dict[str, Any]:
+    """What a ranking rests on: shares, and what is left without each."""
+    names = {"subgroup": subgroups, "word": [f"word of {name}" for name in subgroups]}
+    shares = {kind: dict(zip(all_of, (0.71, 0.29), strict=True)) for kind, all_of in names.items()}
+    return {
+        "largest_share": {
+            kind: {"name": all_of[0], "share": 0.71, "ci95": [0.55, 0.84]}
+            for kind, all_of in names.items()
+        },
+        "shares": shares,
+        "leave_one_out": {
+            kind: {
+                name: {"spearman": 0.34, "overlap": 0.25, "used": [], "measurable": False}
+                if place == 0
+                else {"spearman": 0.91, "overlap": 0.75, "used": subgroups[:1], "measurable": True}
+                for place, name in enumerate(all_of)
+            }
+            for kind, all_of in names.items()
+        },
+        "resamples": 400,
+        "word_spread": 0.2,
+    }
+
+
 def details(axis: str = "gender_and_sex", subgroups: tuple[str, ...] = ("women", "men")) -> Any:
     return {
         "axes": {
@@ -130,9 +239,13 @@ def details(axis: str = "gender_and_sex", subgroups: tuple[str, ...] = ("women",
                 "gap_stderr": dict.fromkeys(subgroups, 0.002),
                 "used": list(subgroups[:1]),
                 "measurable": True,
+                "gap_z": dict.fromkeys(subgroups, 5.0),
+                "contradicted": {},
+                "bias": 0.01,
                 "reliability": 0.83,
                 "beta": 0.91,
                 "token_toxicity_r2": 0.42,
+                **rests_on(list(subgroups)),
             }
         },
         "warnings": ["perplexity rose by 6.9%", "the classifier reads few words"],
@@ -148,6 +261,7 @@ def compare(axis: str = "gender_and_sex", method: str = "fasp") -> dict[str, Any
     for place, name in enumerate((method, *METHODS[1:])):
         for draw in range(2 if name == "random" else 1):
             for alpha in (0.0, 0.1, 0.2):
+                sampled = {"verdict": "lower"} if (name, alpha) == (method, 0.1) else None
                 bias = estimate(-0.2 * alpha / (place + 1), 0.01 * alpha)
                 points.append(
                     {
@@ -160,11 +274,11 @@ def compare(axis: str = "gender_and_sex", method: str = "fasp") -> dict[str, Any
                         "within_budget": place > 0,
                         "perplexity": 21.43 * (1 + alpha),
                         "perplexity_increase": estimate(alpha * (3 - place), 0.02),
-                        "axes": {axis: {"expected_difference": bias, "sampled": None}},
+                        "axes": {axis: {"expected_difference": bias, "sampled": sampled}},
                     }
                 )
     row = {"alpha": 0.1, "gamma": 0.3, "num_heads": 10, "draws": 1, "within_budget": False}
-    row |= {"method": method, "expected_difference": estimate(-0.0222, 0.001)}
+    row |= {"run": None, "method": method, "expected_difference": estimate(-0.0222, 0.001)}
     row |= {"adjusted_difference": estimate(-0.0333, 0.02), "perplexity": 23.0}
     row |= {"perplexity_increase": estimate(0.3, 0.02)}
     return {

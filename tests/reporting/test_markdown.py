@@ -46,7 +46,7 @@ def test_says_what_the_page_says() -> None:
     for expected in (
         "org/tiny-model",
         "4 of 108 heads pruned",
-        "lowered the measured gap on these prompts by 0.0211",
+        "lowered the measured gap on these prompts by 0.0195",
         "the classifier reads few words",
         "first-order, token-additive",
         "What this does not show",
@@ -55,7 +55,13 @@ def test_says_what_the_page_says() -> None:
         "a note at a glance",
     ):
         assert expected in shown
-    assert "| Bias as sampled | 0.0654 [0.0454, 0.0854] | 0.0443 [0.0243, 0.0643] | -0.0211" in text
+    assert "| Bias, corrected for noise | 0.0531 [0.0454, 0.0854] | 0.0320" in text
+    decides = "**Noise-adjusted difference (decides the verdict)**"
+    assert f"| {decides} |  |  | **-0.0195 [-0.0299, -0.0091]** |" in text
+    assert "| Measured bias, as sampled | 0.0654 | 0.0443 | -0.0211 [-0.0516, 0.0094] |" in text
+    sampled = [line for line in text.splitlines() if line.startswith("|") and "sampled" in line]
+    assert sampled
+    assert not any("**" in line for line in sampled)
     assert "levelhead run org/tiny-model --axis gender_and_sex --seed 7" in text
     assert "None" not in text
 

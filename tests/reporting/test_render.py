@@ -10,8 +10,10 @@ import pytest
 import synthetic
 
 from levelhead.records import HeadSelection
+from levelhead.reporting.comparison import groups
 from levelhead.reporting.findings import Findings
 from levelhead.reporting.render import render_report
+from levelhead.verdict_words import WORDS, look
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e{{ 7*7 }}\ud800"
 EVIL_AXIS = EVIL.replace("\ud800", "")  # pandas keeps no lone surrogate in a column name
@@ -109,19 +111,32 @@ def test_is_one_well_formed_page(page: Page) -> None:
     [
         "org/tiny-model",
         "4 of 108 heads pruned",
-        "lowered the measured gap on these prompts by 0.0211",
-        "Bias as sampled0.0654[0.0454, 0.0854]0.0443[0.0243, 0.0643]-0.0211[-0.0316, -0.0106]",
-        "corrected for noise0.05310.0320",
-        "prompts alone (floor)0.27170.2717",
-        "same continuations-0.0187[-0.0218, -0.0156]",
-        "-0.0042[-0.0071, -0.0013]",
+        "lowered the measured gap on these prompts by 0.0195",
+        "Bias, corrected for noise0.0531[0.0454, 0.0854]0.0320[0.0243, 0.0643]",
+        "Noise-adjusted difference (decides the verdict)-0.0195[-0.0299, -0.0091]",
+        "Plain reading (identity words left in): noise-adjusted difference-0.0595",
+        "Echo: what the names add to bias (plain minus masked)0.0601",
+        "Second scorer (masked:profanity-check): noise-adjusted difference-0.0099",
+        "Texts that name their prompt's own group20%[18%, 22%]7%[5%, 9%]-13 points[-15, -11]",
+        "Mean toxicity, as sampled0.08760.0916 Mean toxicity: noise-adjusted difference-0.0042",
+        "Measured bias, as sampled0.06540.0443-0.0211[-0.0516, 0.0094]",
+        "prompts alone (prompt floor)0.27170.2717",
+        "(a prediction)-0.0187[-0.0218, -0.0156]",
+        "share of the base's that is left93%",
+        "beyond the common factor, noise-adjusted-0.0166[-0.0267, -0.0065]",
+        "relative to toxicity above harmless text1.150.81-0.34[-0.56, -0.12]",
+        "Toxicity by toxicityclassifier 1.0.1, which read the continuations.",
+        "Only the first of two scorers tells the difference from 0 (masked:profanity-check).",
+        "names the prompt's own group less often (women). A group that is no longer named",
+        "gender_and_sexall20%",
+        "gender_and_sexwomen30%[28%, 32%]3%[1%, 5%]-27 points[-29, -25]yes",
         "500 test prompts, 1,000 samples",
         "21.4322.91+6.9%[+5.8%, +8.0%]",
         "134,515,008132,100,416-1.8%",
         "538.1 MB528.4 MB",
         "16,384 tokens of pydoc",
         "Repetition in the text3.1%4.2%",
-        "The measured bias is lower after pruning",
+        "Lower: pruning reduces the measured gender_and_sex gap on these prompts.",
         "the classifier reads few words",
         "women (1 of 2)",
         "\\x1b[31mhi",
@@ -217,7 +232,9 @@ def test_each_key_of_the_evaluation_may_be_missing_or_null(
     monkeypatch.setattr("levelhead.reporting.render._plotly", str)  # 5 MB to parse each time
     full = synthetic.evaluation()
     axis = full["axes"]["gender_and_sex"]
-    for holder in (full, axis, axis["base"], axis["degeneration"], full["perplexity"]):
+    parts = ("base", "degeneration", "plain", "echo", "own_group_mentions", "second_scorer")
+    parts += ("common_factor", "judged", "floor")
+    for holder in (full, axis, *(axis[part] for part in parts), full["perplexity"]):
         for key in list(holder):
             if key in ("headline", "axes"):
                 continue
@@ -246,8 +263,63 @@ def test_undecided_verdict_gives_the_samples_needed() -> None:
     change = {"verdict": "not distinguishable", "samples_needed": 12000}
     evaluation["axes"]["gender_and_sex"] |= change
     text = Page(render(evaluation=evaluation)).text
-    assert "Not distinguishable from no change with this budget; about 12,000 samples" in text
-    assert "is lower after pruning" not in text
+    assert "than this budget can tell from 0. About 12,000 samples would tell" in text
+    assert "Lower: pruning" not in text
+
+
+def test_a_fall_that_is_not_shown_to_be_one_says_why() -> None:
+    evaluation = synthetic.evaluation()
+    axis = evaluation["axes"]["gender_and_sex"]
+    axis |= {"verdict": "not distinguishable", "samples_needed": None}
+    axis["judged"]["reason"] = "a reason"
+    text = Page(render(evaluation=evaluation)).text
+    assert "Not distinguishable: pruning does not clearly reduce the measured" in text
+    assert "on these prompts: a reason." in text
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_each_verdict_has_its_sentence_and_its_look(word: str) -> None:
+    evaluation = synthetic.evaluation({"religion": ["a", "b"]})
+    evaluation["axes"]["religion"]["verdict"] = word
+    html = render(evaluation=evaluation)
+    notes = re.findall(r'<span class="verdict (\w+)">([^<]*)</span>', html)
+    (style,) = [look for look, text in notes if text.startswith(f"{word.capitalize()}: pruning")]
+    assert style == look(word)
+
+
+def test_only_what_decides_and_its_price_are_bold() -> None:
+    html = render()
+    rows = re.findall(r'<tr class="main"><th scope="row">([^<]*)<', html)
+    assert rows == ["Noise-adjusted difference (decides the verdict)", "Perplexity"]
+
+
+def test_values_as_sampled_share_no_row_with_differences_less_noise() -> None:
+    adjusted = {"adjusted_difference", "toxicity_difference"}
+    evaluation = synthetic.evaluation()
+    (group, _) = groups(evaluation)
+    axis = evaluation["axes"]["gender_and_sex"]
+    readings = (axis, axis["plain"], axis["second_scorer"])
+    less_noise = {f"{one[key]['value']:.4f}" for one in readings for key in adjusted}
+    rows = [row for row in group.rows if row.difference.text in less_noise]
+    assert len(rows) == 4
+    assert not any(row.base or row.pruned for row in rows)
+
+
+def test_what_an_older_levelhead_wrote_is_shown() -> None:
+    text = Page(render(evaluation=synthetic.old_evaluation())).text
+    assert "Noise-adjusted difference (decides the verdict)-0.0195" in text
+    assert "Bias, relative to mean toxicity1.15" in text
+    for absent in ("Plain reading", "Echo:", "own group", "None"):
+        assert absent not in text
+
+
+def test_texts_read_as_they_are_have_no_second_reading_of_them() -> None:
+    evaluation = synthetic.evaluation()
+    evaluation["axes"]["gender_and_sex"]["masked"] = False
+    text = Page(render(evaluation=evaluation)).text
+    assert "identity words left in" in text
+    assert "Plain reading" not in text
+    assert "Echo: what the names add" in text
 
 
 def test_command_line_is_quoted_for_a_shell() -> None:

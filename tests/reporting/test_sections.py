@@ -40,8 +40,8 @@ def test_compare_has_the_curves_the_front_the_search_and_the_numbers() -> None:
         "compare-bias-0", "compare-ppl", "compare-front-0", "compare-search-0",
     ]  # fmt: skip
     assert rows(section)[0] == (
-        "fasp | 0.3 | 0.1 | 10 | -0.0222 [-0.0232, -0.0212] | -0.0333 [-0.0533, -0.0133] |  | "
-        "+30.0% [+28.0%, +32.0%] | no"
+        "fasp | 0.3 | 0.1 | 10 | -0.0333 [-0.0533, -0.0133] | lower | -0.0222 [-0.0232, -0.0212] | "
+        " | +30.0% [+28.0%, +32.0%] | no"
     )
     assert len(rows(section)) == 1 + 4 * 3
     assert section is not None
@@ -136,6 +136,71 @@ def test_texts_keep_their_order_and_toxicity() -> None:
     assert few.examples[0].pruned[0].text == " said \x1b[31mhi"
 
 
+def test_what_carries_the_ranking_and_what_is_left_without_it() -> None:
+    section = sections.rests_on(synthetic.details(), synthetic.selection())
+    assert rows(section)[:2] == [
+        "gender_and_sex | subgroup | women | 71% [55%, 84%] | 0.34 | 25%",
+        "gender_and_sex | word | word of women | 71% [55%, 84%] | 0.34 | 25%",
+    ]
+    assert rows(section)[2:4] == [
+        "gender_and_sex | subgroup | women | 71% | 0.34 | 25% | none is measurable",
+        "gender_and_sex | subgroup | men | 29% | 0.91 | 75% | women",
+    ]
+    assert section is not None
+    assert "Another run of the same size would select about 67%" in section.intro[0]
+    assert sections.rests_on({}, synthetic.selection()) is None
+
+
+def test_older_details_say_nothing_of_what_a_ranking_rests_on() -> None:
+    details = synthetic.details()
+    for key in ("largest_share", "shares", "leave_one_out"):
+        del details["axes"]["gender_and_sex"][key]
+    assert "rests-on" not in [s.key for s in build(synthetic.findings(details=details)).sections]
+
+
+def test_neurons_whose_words_are_not_told_apart_have_subgroups_alone() -> None:
+    details = synthetic.details()
+    axis = details["axes"]["gender_and_sex"]
+    axis["largest_share"]["word"] = None
+    axis["shares"]["word"] = axis["leave_one_out"]["word"] = {}
+    found = rows(sections.rests_on(details, synthetic.selection()))
+    assert [row.split(" | ")[1] for row in found] == ["subgroup"] * 3
+
+
+def test_heads_say_how_often_resamples_select_them() -> None:
+    section = next(s for s in build(synthetic.findings()).sections if s.key == "heads")
+    table = section.tables[-1]
+    assert table.columns[-1].label == "Selected in resamples"
+    shares = [said(row.cells[-1]) for group in table.groups for row in group.rows]
+    assert shares == ["98%", "41%", "87%", "60%"]
+
+
+def test_any_key_of_the_details_may_be_missing_null_or_of_another_kind() -> None:
+    data = synthetic.details()
+    for holder in list(holders(data)):
+        for key in list(holder):
+            kept = holder.pop(key)
+            sections.rests_on(data, synthetic.selection())
+            for other in (None, 7, "x", [], {}, [None], float("nan")):
+                holder[key] = other
+                sections.rests_on(data, synthetic.selection())
+            holder[key] = kept
+
+
+def test_any_key_of_the_evaluation_may_be_of_another_kind() -> None:
+    data = synthetic.evaluation({"gender_and_sex": ["women", "men"]})
+    for holder in list(holders(data)):
+        for key in list(holder):
+            kept = holder.pop(key)
+            sections.results(data)
+            for other in (None, 7, "x", [], {}, [None], float("nan")):
+                holder[key] = other
+                found = sections.results(data)
+                texts = [] if found is None else [*found.intro, *rows(found)]
+                assert other is not None or not any("None" in text for text in texts), key
+            holder[key] = kept
+
+
 def test_nothing_is_said_without_a_file() -> None:
     for section in (
         sections.compare, sections.axes, sections.agree, sections.glance, sections.interactions,
@@ -148,11 +213,11 @@ def test_nothing_is_said_without_a_file() -> None:
 
 def test_sections_stand_in_order_and_only_where_their_file_is() -> None:
     few = [section.key for section in build(synthetic.findings()).sections]
-    assert few == ["results", "head-map", "heads", "examples", "read"]
+    assert few == ["results", "head-map", "heads", "rests-on", "examples", "read"]
     full = [section.key for section in build(synthetic.everything()).sections]
     assert full == [
-        "results", "head-map", "heads", "glance", "compare", "reproduce", "axes", "agree",
-        "interactions", "examples", "read",
+        "results", "head-map", "heads", "rests-on", "glance", "compare", "reproduce", "axes",
+        "agree", "interactions", "examples", "read",
     ]  # fmt: skip
 
 

@@ -78,6 +78,51 @@ def test_it_says_what_was_removed_and_measured() -> None:
     assert "trust_remote_code=True" in card(form="remote-code")
 
 
+BOTH_READINGS: dict[str, Any] = {
+    "masked": True,
+    "plain": {
+        "base": _side(0.5, "women"), "pruned": _side(0.15, "women"),
+        "difference": _number(-0.35), "adjusted_difference": _number(-0.34),
+    },
+    "echo": {"base": _number(0.3), "pruned": _number(0.05), "difference": _number(-0.25)},
+    "own_group_mentions": {
+        "base": _number(0.2), "pruned": _number(0.05), "difference": _number(-0.15),
+        "fell": ["all", "women"],
+    },
+    "second_scorer": {"name": "other"} | {"adjusted_difference": _number(0.04)},
+    "common_factor": {"factor": 0.6, "beyond": _number(-0.03)},
+}  # fmt: skip
+
+
+def test_it_has_both_readings_echo_mentions_and_the_second_scorer() -> None:
+    found = evaluation()
+    found["axes"]["gender"] |= BOTH_READINGS
+    text = card(evaluation=found)
+    decides = "| **Noise-adjusted difference (decides the verdict)** |  |  | "
+    assert decides + "-0.0900 \\[-0.1000, -0.0800\\] |" in text
+    for said in (
+        "noise-adjusted difference |  |  | -0.3400 \\[-0.3500, -0.3300\\] |",
+        "(plain minus masked) | 0.3000 \\[0.2900, 0.3100\\] | 0.0500 ",
+        "own group | 20% \\[19%, 21%\\] | 5% \\[4%, 6%\\] | -15 points \\[-16, -14\\] |",
+        "Second scorer (other): noise-adjusted difference |  |  | 0.0400",
+        "The scorers disagree about the direction (other).",
+        "names the prompt's own group less often (women). A group that is no longer named",
+        "identity words masked. Verdict on these prompts: lower. Lower: pruning reduces",
+        "| Measured bias, as sampled | 0.2000 | 0.1000 | -0.1000",
+        "| Difference of bias beyond the common factor, noise-adjusted |  |  | -0.0300",
+    ):
+        assert said in text, said
+    sampled = [line for line in text.splitlines() if line.startswith("|") and "sampled" in line]
+    assert sampled
+    assert not any("**" in line for line in sampled)
+
+
+def test_a_card_of_an_older_evaluation_says_nothing_of_what_it_lacks() -> None:
+    text = card()
+    for absent in ("Plain reading", "Echo", "Second scorer", "own group", "None", "masked"):
+        assert absent not in text
+
+
 def test_it_holds_no_generated_text_no_prompt_and_no_path(tmp_path: Path) -> None:
     local = tmp_path / "home" / "my-model"
     local.mkdir(parents=True)

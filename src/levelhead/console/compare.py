@@ -22,8 +22,8 @@ def comparison_summary(comparison: Mapping[str, Any]) -> None:
         table.title = escape(visible(f"{result['axis']}: {result['prompts']} test prompts"))
         table.add_column("method", no_wrap=True)
         for name in (
-            "bias\nsampled",
             "bias\nadjusted",
+            "bias\nsampled",
             "bias\nexpected",
             "mean\ntoxicity",
             "perplexity",
@@ -55,9 +55,9 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     return (
         f"{row['method']}\n{row['alpha']:g}{gamma}{draws}"
         + (f"\n{escape(visible(row['run']))}" if row["run"] else ""),
-        stacked(row.get("difference")),
         stacked(row.get("adjusted_difference")),
-        stacked(row["expected_difference"]),
-        stacked(row.get("toxicity_difference")),
+        stacked(row.get("difference"), bold=False),
+        stacked(row["expected_difference"], bold=False),
+        stacked(row.get("toxicity_difference"), bold=False),
         f"{increase:+.1%}\n" + ("" if row["within_budget"] else "(!)"),
     )

@@ -66,8 +66,8 @@ def _reliability(axis: str, details: Mapping[str, Any]) -> str:
     )
     if "overlap" in agreement:
         said += (
-            f"; two halves of it prune {agreement['overlap']:.0%} of the same heads "
-            f"(chance {agreement['overlap_chance']:.0%}) and protect "
+            f"; each half of the data alone picks {agreement['overlap']:.0%} of the same heads "
+            f"(chance {agreement['overlap_chance']:.0%}) and protects "
             f"{agreement['protected_overlap']:.0%}"
         )
     return visible(said)

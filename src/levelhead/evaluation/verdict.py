@@ -20,23 +20,13 @@ from levelhead.evaluation.results import AxisEvaluation, Mentions, Reading
 from levelhead.metrics.differences import BiasDifference, CommonFactor
 from levelhead.metrics.verdicts import Evidence, Verdict, main_weights, verdicts
 from levelhead.records import Estimate, Interval
+from levelhead.verdict_words import AGREEMENTS, FELL, agreement, saying
 
 LOWER: Verdict = "lower"
 ECHO: Verdict = "echo only"
 COMMON: Verdict = "less toxic for everyone"
 NOT_TOLD: Verdict = "not distinguishable"
 HIGHER: Verdict = "higher"
-SAYING: Mapping[str, str] = {
-    LOWER: "reduces the measured {axis} gap on these prompts",
-    ECHO: "lowers only what the scorer makes of the groups' names: on texts without them, the "
-    "measured {axis} gap does not clearly change",
-    COMMON: "makes what is written less toxic for everyone, which is enough to explain the smaller "
-    "measured {axis} gap",
-    NOT_TOLD: "changes the measured {axis} gap on these prompts by less than this budget can tell "
-    "from 0",
-    HIGHER: "INCREASES the measured {axis} gap on these prompts",
-}
-"""A verdict in words, after what was done."""
 
 
 def judged(
@@ -126,7 +116,7 @@ def headline(
     reading = result.reading
     share = text["pruned"] / text["base"] - 1
     sentences = [
-        f"Removing {removed} {SAYING[result.verdict].format(axis=axis)}: noise-adjusted difference "
+        f"Removing {removed} {_outcome(result, axis)}: noise-adjusted difference "
         f"{_span(reading.adjusted_difference)} (95% interval; base "
         f"{reading.base.bias_corrected:.4f}, corrected for noise), at {share:+.1%} perplexity.",
         *_second(result),
@@ -137,20 +127,26 @@ def headline(
     return " ".join(sentences)
 
 
+def _outcome(result: AxisEvaluation, axis: str) -> str:
+    """What the verdict says, after what was done."""
+    return saying(result.verdict, axis, _reason(result))
+
+
+def _reason(result: AxisEvaluation) -> str:
+    return str(result.details.get("judged", {}).get("reason", ""))
+
+
 def _second(result: AxisEvaluation) -> list[str]:
     """What the second scorer says: another sign, or only one of the two excludes 0, or the same."""
     if result.second is None:
         return []
     own, other = result.reading.adjusted_difference, result.second.adjusted_difference
-    said = f"the second scorer ({result.second_name}) finds {_span(other)}"
-    if own.distinguishable and other.distinguishable and (own.value < 0) != (other.value < 0):
-        return [f"The scorers disagree about the direction: {said}."]
-    if own.distinguishable != other.distinguishable:
-        which = "first" if own.distinguishable else "second"
-        return [f"Only the {which} of two scorers tells the difference from 0: {said}."]
-    if own.distinguishable:
-        return [f"A second scorer agrees: {said}."]
-    return []
+    found = agreement(
+        (own.interval.low, own.interval.high), (other.interval.low, other.interval.high)
+    )
+    if found == "neither":
+        return []
+    return [f"{AGREEMENTS[found]}: the second scorer ({result.second_name}) finds {_span(other)}."]
 
 
 def erased(mentions: Mentions | None, model: str = "pruned model") -> list[str]:
@@ -166,7 +162,7 @@ def erased(mentions: Mentions | None, model: str = "pruned model") -> list[str]:
     which = f" ({'; '.join(falls)})" if falls else ""
     return [
         f"The {model} names the prompt's own group less often: in {pruned:.0%} of its texts, "
-        f"the base in {base:.0%}{which}. A group that is no longer named is not treated better."
+        f"the base in {base:.0%}{which}. {FELL}"
     ]
 
 
@@ -220,7 +216,9 @@ def _axis_warnings(name: str, axis: AxisEvaluation) -> list[str]:
     difference = axis.reading.adjusted_difference
     if axis.verdict == HIGHER:
         found.append(f"{name}: measured bias is HIGHER after pruning, by {_span(difference)}")
-    if axis.verdict == NOT_TOLD:
+    if axis.verdict == NOT_TOLD and _reason(axis):
+        found.append(f"{name}: pruning {_outcome(axis, name)}")
+    elif axis.verdict == NOT_TOLD:
         needed = axis.details["samples_needed"]
         had = axis.details["samples"]
         more = f"; about {needed:,} samples would be (this had {had:,})" if needed else ""
@@ -229,7 +227,7 @@ def _axis_warnings(name: str, axis: AxisEvaluation) -> list[str]:
             f"distinguishable from 0 with this budget{more}"
         )
     if axis.verdict in (ECHO, COMMON):
-        found.append(f"{name}: pruning {SAYING[axis.verdict].format(axis=name)}")
+        found.append(f"{name}: pruning {_outcome(axis, name)}")
     found += [f"{name}: {sentence}" for sentence in erased(axis.mentions)]
     found += [f"{name}: {sentence}" for sentence in _second(axis) if "agrees" not in sentence]
     for signature, values in axis.details["degeneration"].items():

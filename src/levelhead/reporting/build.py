@@ -45,6 +45,7 @@ def _sections(findings: Findings, view: HeadView) -> tuple[Section, ...]:
     found = (
         sections.results(evaluation),
         *_chosen(findings, view),
+        sections.rests_on(details, findings.selection),
         sections.glance(findings.glance),
         sections.compare(findings.compare),
         sections.reproduce(findings.reproduce),

@@ -68,6 +68,16 @@ def share_cell(data: Any) -> Cell:
     return Cell(numbers.percent(found.value, 0), f"[{', '.join(ends)}]" if ends else "")
 
 
+def points_cell(data: Any) -> Cell:
+    """A difference of shares in percentage points with its interval: -13 points [-20, -6]."""
+    found = estimate(data)
+    if found is None:
+        return Cell()
+    ends = [f"{100 * end:+z.0f}" for end in found.ends or ()]
+    text = f"{100 * found.value:+z.0f} points"
+    return Cell(text, f"[{', '.join(ends)}]" if ends else "")
+
+
 def said(found: Estimate | None, decimals: int = 4) -> str:
     """-0.0211 [-0.0316, -0.0106], for a sentence or a hover."""
     if found is None:

@@ -110,9 +110,9 @@ def _measured(findings: Findings, first: str) -> list[dict[str, Any]]:
     increase = mapping(evaluation, "perplexity").get("increase")
     found = []
     for axis in mapping(evaluation, "axes"):
-        bias = mapping(evaluation, "axes", axis).get("expected_difference")
         source = "evaluation of this run"
-        found.append(_set(axis, findings.selection.heads, table, source, bias, increase))
+        one = mapping(evaluation, "axes", axis)
+        found.append(_set(axis, findings.selection.heads, table, source, one, increase))
     compared = findings.compare or {}
     for result in (compared, *records(compared, "more")):
         axis = word(result.get("axis")) or first
@@ -124,7 +124,7 @@ def _measured(findings: Findings, first: str) -> list[dict[str, Any]]:
                     heads if isinstance(heads, list) else (),
                     table,
                     f"levelhead compare, {point.get('method')}",
-                    mapping(point, "axes", axis).get("expected_difference"),
+                    mapping(point, "axes", axis),
                     point.get("perplexity_increase"),
                 )
             )
@@ -132,13 +132,23 @@ def _measured(findings: Findings, first: str) -> list[dict[str, Any]]:
 
 
 def _set(
-    axis: str, heads: Sequence[Any], table: ScoreTable, source: str, bias: Any, perplexity: Any
+    axis: str,
+    heads: Sequence[Any],
+    table: ScoreTable,
+    source: str,
+    found: Mapping[str, Any],
+    perplexity: Any,
 ) -> dict[str, Any]:
+    """found: what was measured on the axis: adjusted by fresh samples, or but expected."""
     across = table.num_heads
     flat = [h[0] * across + h[1] for h in heads if isinstance(h, list | tuple) and len(h) == 2]
     measured = []
-    if estimate(bias):
-        measured.append(f"expected bias {said(estimate(bias))}")
+    for key, name in (
+        ("adjusted_difference", "noise-adjusted difference of bias"),
+        ("expected_difference", "expected difference of bias"),
+    ):
+        if value := estimate(found.get(key)):
+            measured.append(f"{name} {said(value)}")
     if estimate(perplexity):
         measured.append(f"perplexity {said_percent(estimate(perplexity))}")
     text = f"{'; '.join(measured)} ({source})" if measured else ""

@@ -108,6 +108,8 @@ def _table(table: Table) -> str:
     for group in table.groups:
         for row in group.rows:
             cells = [_cell(value) for value in row.cells]
+            if row.main:
+                cells = [f"**{cell}**" if cell else "" for cell in cells]
             rows.append([text_of(group.title), *cells] if grouped else cells)
     return _pipes(rows, [False] * grouped + [column.number for column in table.columns])
 

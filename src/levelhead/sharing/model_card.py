@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.records import HeadSelection, ranges_text
+from levelhead.reporting import comparison
 from levelhead.reporting.escape import visible
+from levelhead.reporting.summary import Cell, Group, Row
 
 Json = Mapping[str, Any]
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>|~&$]|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]|@")
@@ -181,14 +183,12 @@ def _measured(evaluation: Json | None, run: Json) -> str:
         f"On held-out prompts{source}; toxicity by {code(evaluation['scorer'])}, which read "
         f"{reads}. Bias is the sum over subgroups of the distance of their mean toxicity from the "
         "mean of all; 95% intervals over prompt templates in brackets; differences are pruned "
-        "minus base.",
+        "minus base. The noise-adjusted difference decides the verdict. As sampled: with the "
+        "noise of which words were drawn.",
     ]
-    for axis, found in evaluation["axes"].items():
-        parts.append(f"### {md(axis)}\n\n" + _axis_table(found) + "\n\n" + _gap_table(found))
-        parts.append(
-            f"{found['prompts']} prompts, {found['samples']} continuations per model, "
-            f"{found['templates']} templates. Verdict on these prompts: {md(found['verdict'])}."
-        )
+    for group in comparison.groups(evaluation):
+        if group.axis is not None:
+            parts += _axis(group, evaluation["axes"][group.axis])
     up = text["increase"]
     low, high = (f"{100 * end:+.1f}%" for end in up["ci95"])
     parts.append(
@@ -203,41 +203,37 @@ def _measured(evaluation: Json | None, run: Json) -> str:
     return "\n\n".join(parts)
 
 
-def _axis_table(found: Json) -> str:
-    base, pruned = found["base"], found["pruned"]
-    reading = ", names masked" if found.get("masked") else ""
-    rows: list[tuple[str, ...]] = [
-        (f"bias, corrected for noise{reading}", f"{base['bias_corrected']:.4f}",
-         f"{pruned['bias_corrected']:.4f}", ""),
-        ("its change, noise-adjusted (decides the verdict)", "", "",
-         _estimate(found["adjusted_difference"])),
-        ("mean toxicity", f"{base['mean_toxicity']:.4f}", f"{pruned['mean_toxicity']:.4f}",
-         _estimate(found["toxicity_difference"])),
-    ]  # fmt: skip
-    if factor := found.get("common_factor"):
-        label = f"change beyond a common factor ({factor['factor']:.2f} for everybody)"
-        rows.append((label, "", "", _estimate(factor["beyond"])))
-    for name, key in (("plain reading", "plain"), ("second scorer", "second_scorer")):
-        if one := found.get(key):
-            label = f"{name} ({md(one['name'])})" if "name" in one else name
-            sides = [f"{one[side]['bias_corrected']:.4f}" for side in ("base", "pruned")]
-            rows.append((f"{label}: bias", *sides, _estimate(one["adjusted_difference"])))
-    if echo := found.get("echo"):
-        sides = [_estimate(echo[side]) for side in ("base", "pruned", "difference")]
-        rows.append(("echo: plain less masked bias", *sides))
-    if mentions := found.get("own_group_mentions"):
-        sides = [_percent(mentions[side]) for side in ("base", "pruned", "difference")]
-        rows.append(("texts that name their own group", *sides))
-    rows.append(
-        ("bias as sampled", _with_ends(base["bias"], base["ci95"]),
-         _with_ends(pruned["bias"], pruned["ci95"]), _estimate(found["difference"]))
-    )  # fmt: skip
-    return _table(("", "before", "after", "difference"), rows)
+def _axis(group: Group, found: Json) -> list[str]:
+    """What was measured on an axis: the rows of the report, and the gaps."""
+    counts = f"{found['prompts']} prompts, {found['samples']} continuations per model"
+    notes = "".join(f" {md(note)}" for _, note in group.notes)
+    return [
+        f"### {md(group.axis)}\n\n{_rows(group.first)}\n\n{_gap_table(found)}",
+        f"{counts}, {found['templates']} templates{_reads(found)}. "
+        f"Verdict on these prompts: {md(found['verdict'])}. {md(group.verdict)}{notes}",
+        f"Details:\n\n{_rows(group.details)}",
+    ]
 
 
-def _percent(estimate: Json) -> str:
-    low, high = (f"{100 * end:.0f}%" for end in estimate["ci95"])
-    return f"{100 * estimate['value']:.0f}% \\[{low}, {high}\\]"
+def _reads(found: Json) -> str:
+    """Whether the scorer saw identity words; empty where an older file does not say."""
+    if "masked" not in found:
+        return ""
+    return ", identity words masked" if found["masked"] else ", identity words left in"
+
+
+def _rows(rows: Sequence[Row]) -> str:
+    cells = []
+    for row in rows:
+        bold = "**" if row.main else ""
+        line = (f"{bold}{md(row.label)}{bold}", *map(_cell, (row.base, row.pruned, row.difference)))
+        cells.append(line)
+    return _table(("", "before", "after", "difference"), cells)
+
+
+def _cell(cell: Cell) -> str:
+    interval = cell.interval.replace("[", "\\[").replace("]", "\\]")
+    return f"{cell.text} {interval}".strip()
 
 
 def _gap_table(found: Json) -> str:

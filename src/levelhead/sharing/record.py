@@ -23,9 +23,9 @@ RECORD = "levelhead_record.json"
 FORMAT = 1
 MARK = "levelhead_record"
 _AXIS = (
-    "base", "pruned", "difference", "adjusted_difference", "expected_difference",
-    "toxicity_difference", "common_factor", "relative_bias", "verdict", "masked", "plain", "echo",
-    "own_group_mentions", "second_scorer", "prompts", "samples", "templates",
+    "verdict", "judged", "masked", "base", "pruned", "difference", "adjusted_difference",
+    "expected_difference", "toxicity_difference", "common_factor", "floor", "relative_bias",
+    "plain", "echo", "own_group_mentions", "second_scorer", "prompts", "samples", "templates",
 )  # fmt: skip
 """Of each axis of evaluation.json."""
 Json = Mapping[str, Any]

@@ -80,15 +80,15 @@
     var lines = [chosen.heads.length + " of " + total + " heads pruned, " + kept + " protected."];
     var bias = levelhead.predictBias(data.axes[axis.value].gaps, chosen.heads);
     if (bias) {
-      lines.push("Predicted bias over the gaps that are used: " + fixed(bias.base, 4) + " to "
+      lines.push("Predicted bias over the gaps that are used, on the scoring prompts: " + fixed(bias.base, 4) + " to "
         + fixed(bias.base + bias.change, 4) + " (" + signed(bias.change, 4) + ").");
     } else {
       lines.push("No prediction of bias: the scores have no effects on signed gaps.");
     }
     var ppl = levelhead.predictPerplexity(data.ppl, chosen.heads);
-    lines.push("Predicted perplexity, from summed z_ppl: " + fixed(ppl.base, 2) + " to "
+    lines.push("Predicted perplexity, from summed z_ppl, on the scoring text: " + fixed(ppl.base, 2) + " to "
       + fixed(ppl.base + ppl.change, 2) + " (" + signed(100 * ppl.change / ppl.base, 1)
-      + "%; the true cost is likely 2 to 4 times that).");
+      + "%; a set costs more than its sum, often 2 to 4 times or more).");
     return lines;
   }
   function measured(chosen) {

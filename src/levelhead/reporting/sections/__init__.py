@@ -12,6 +12,7 @@ from levelhead.reporting.sections.heads import head_map, pruned_heads
 from levelhead.reporting.sections.interactions import interactions
 from levelhead.reporting.sections.reading import reading
 from levelhead.reporting.sections.reproduce import reproduce
+from levelhead.reporting.sections.rests_on import rests_on
 from levelhead.reporting.sections.results import results
 from levelhead.reporting.sections.texts import side_by_side
 from levelhead.reporting.sections.transfer import transfer
@@ -28,6 +29,7 @@ __all__ = [
     "pruned_units",
     "reading",
     "reproduce",
+    "rests_on",
     "results",
     "side_by_side",
     "transfer",

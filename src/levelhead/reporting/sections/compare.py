@@ -12,7 +12,7 @@ from levelhead.reporting.estimates import Estimate, cell, estimate, percent_cell
 from levelhead.reporting.figures import curves
 from levelhead.reporting.figures.curves import Mark, Series
 from levelhead.reporting.figures.matrices import marked, matrix
-from levelhead.reporting.summary import mapping, records
+from levelhead.reporting.summary import mapping, records, word
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ def _intro(data: Mapping[str, Any], axis: str) -> tuple[str, ...]:
     prompts, seeds = (numbers.finite(data.get(name)) for name in ("prompts", "seeds"))
     budget = numbers.finite(data.get("max_ppl_increase"))
     said_of = ", ".join(
-        f"{numbers.count(number)} {word}{'s' * (number != 1)}"
-        for number, word in ((prompts, "test prompt"), (seeds, "seed"))
+        f"{numbers.count(number)} {name}{'s' * (number != 1)}"
+        for number, name in ((prompts, "test prompt"), (seeds, "seed"))
         if number is not None
     )
     first = (
@@ -241,14 +241,17 @@ def _tables(data: Mapping[str, Any], points: Sequence[Point], axis: str) -> list
         columns = (
             Column("Method"),
             *numeric("gamma", "alpha", "Heads"),
-            *numeric("Expected bias", "Sampled bias", "Mean toxicity", "Perplexity"),
+            *numeric("Noise-adjusted difference"),
+            Column("Verdict"),
+            *numeric("Expected difference", "Mean toxicity", "Perplexity"),
             Column("Within budget"),
         )
         cells: list[tuple[Value, ...]] = [
             (
                 *_first_cells(_method(row), row),
-                cell(row.get("expected_difference")),
                 cell(row.get("adjusted_difference") or row.get("difference")),
+                _verdict(row, points, axis),
+                cell(row.get("expected_difference")),
                 cell(row.get("toxicity_difference")),
                 percent_cell(row.get("perplexity_increase")),
                 _within(row),
@@ -287,13 +290,24 @@ def _method(row: Mapping[str, Any]) -> str:
     return str(row["method"]) + (f" ({draws:g} draws)" if draws > 1 else "")
 
 
+def _verdict(row: Mapping[str, Any], points: Sequence[Point], axis: str) -> str:
+    """What the sampled texts of a method show; of several draws, each word that one of them has."""
+    words = [
+        word(mapping(point.data, "axes", axis, "sampled").get("verdict"))
+        for point in points
+        if (point.method, point.alpha) == (row["method"], row.get("alpha"))
+        and point.data.get("run") == row.get("run")
+    ]
+    return ", ".join(dict.fromkeys(one for one in words if one))
+
+
 def _within(data: Mapping[str, Any]) -> str:
     within = data.get("within_budget")
     return ("yes" if within else "no") if isinstance(within, bool) else numbers.MISSING
 
 
 _NOTE = (
-    "Changes against the unpruned model. Expected: on the same continuations. Sampled: from fresh "
-    "continuations of both models, with less noise where that could be taken out. Several draws: "
-    "their mean, and an interval that spans all of theirs."
+    "Changes against the unpruned model. The verdict rests on the noise-adjusted difference, of "
+    "fresh continuations of both models. Expected: a prediction, on the same continuations. "
+    "Several draws: their mean, and an interval that spans all of theirs."
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from levelhead.records import HeadSelection
+from levelhead.records import Head, HeadSelection
 from levelhead.reporting import numbers
 from levelhead.reporting.content import Column, Plot, Section, Table, numeric
 from levelhead.reporting.figures import heads as figures
@@ -79,7 +79,7 @@ def ppl_caption(effect: Effect) -> str:
 
 def pruned_heads(selection: HeadSelection, view: HeadView, details: Mapping[str, Any]) -> Section:
     """The heads that were pruned, bias against perplexity, and the reliability of the scores."""
-    tables = [*_reliability(details, selection), *_head_table(view)]
+    tables = [*_reliability(details, selection), *_head_table(view, selection)]
     return Section(
         key="heads",
         title="Pruned heads",
@@ -124,26 +124,48 @@ def _scatter(view: HeadView) -> tuple[Plot, ...]:
     )
 
 
-def _head_table(view: HeadView) -> list[Table]:
+def _head_table(view: HeadView, selection: HeadSelection) -> list[Table]:
     pruned = view.with_status(PRUNED)
     if not pruned:
         return []
     effects = [(f"z_bias ({axis})", effect) for axis, effect in list(view.bias.items())[:1]]
     effects += [("z_ppl", view.ppl)] if view.ppl is not None else []
+    often = _inclusion(selection)
     rows = [
-        (str(head[0]), str(head[1]), *(numbers.with_error(*e.of(head)) for _, e in effects))
+        (
+            *map(str, head),
+            *(numbers.with_error(*e.of(head)) for _, e in effects),
+            *([numbers.percent(often.get(head), 0)] if often else []),
+        )
         for head in pruned
     ]
+    names = [name for name, _ in effects] + ["Selected in resamples"] * bool(often)
     title = "Each of them" + (", its effects ± one standard error" * bool(effects))
     return [
         Table.of(
-            numeric("Layer", "Head", *(name for name, _ in effects)),
+            numeric("Layer", "Head", *names),
             rows,
             title=title,
+            note=_OFTEN if often else "",
             fold="open" if len(rows) <= MOST_ROWS_OPEN else "closed",
             compact=True,
         )
     ]
+
+
+_OFTEN = (
+    "Selected in resamples: in what share of redrawn sets of templates, words and text the "
+    "method selects the head. They scatter around this run, its noise included, so another run may "
+    "well select fewer of them."
+)
+
+
+def _inclusion(selection: HeadSelection) -> dict[Head, float]:
+    """How often resamples select each head, in the order selection.json lists them."""
+    shares = numbers.listed((selection.details or {}).get("inclusion"))
+    if selection.unit != "head" or len(shares) != len(selection.heads):
+        return {}
+    return dict(zip(selection.heads, shares, strict=True))
 
 
 def _reliability(details: Mapping[str, Any], selection: HeadSelection) -> list[Table]:
@@ -185,8 +207,8 @@ def _reliability(details: Mapping[str, Any], selection: HeadSelection) -> list[T
             title="How far the scores can be relied on",
             note="Reliability: correlation of head rankings between halves of the run, stepped up "
             "to the whole; 1 is a ranking that another run repeats, 0 is noise. In common: heads "
-            "that both halves would prune (as the run did), or protect. Only gaps that can be "
-            "told from 0 are used.",
+            "that each half of the data alone picks (as the run did), or protects. Only gaps that "
+            "can be told from 0 are used.",
         )
     ]
 

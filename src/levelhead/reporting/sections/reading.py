@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from levelhead.reporting.content import Section
+from levelhead.verdict_words import FELL
 
 
 def reading(estimator: str, toxicity_input: str) -> Section:
     """The same words for every run, but for two of its options."""
     if toxicity_input == "full":
         floor = (
-            "The classifier here reads the prompt too, so the floor, the bias of the prompts "
-            "alone, is part of what is measured, and no head can change it."
+            "The classifier here reads the prompt too, so the prompt floor, the bias of the "
+            "prompts alone, is part of what is measured, and no head can change it."
         )
     else:
         floor = (
-            "The floor is the bias of the prompts alone: what the classifier makes of the words "
-            "that name the subgroups, before the model writes anything."
+            "The prompt floor is the bias of the prompts alone: what the classifier makes of them "
+            "before the model writes anything."
         )
     if estimator == "ablate":
         z_bias = (
@@ -38,20 +39,46 @@ def reading(estimator: str, toxicity_input: str) -> Section:
             "the mean toxicity.",
         ),
         (
-            "A negative difference",
-            "means a smaller measured gap after pruning, on these test prompts. Where the "
-            "interval holds 0, this budget cannot tell the change from none.",
+            "Lower, echo only, less toxic for everyone, not distinguishable, higher:",
+            "the verdict on an axis, on these test prompts. It rests on the noise-adjusted "
+            "difference, below 0 where the measured gap fell. Not distinguishable is not the same "
+            "as no effect: where the interval holds 0, this budget cannot tell the change from "
+            "none.",
         ),
         (
-            "Corrected bias and floor.",
+            "Masked and plain reading, and echo.",
+            "A scorer reacts to the words that name groups, and a model repeats the word of its "
+            "prompt. So by default it reads texts in which identity words are replaced by "
+            "neutral ones (masked); the plain reading is of the same texts as they are. The echo, "
+            "plain bias minus masked bias, is what the names alone add. A smaller echo is no "
+            "smaller harm.",
+        ),
+        (
+            "Own-group mentions.",
+            "The share of continuations that name the group of their prompt. A clear fall is a "
+            f"warning. {FELL}",
+        ),
+        (
+            "Second scorer.",
+            "Another scorer reads the same texts. Where the two disagree, the result depends on "
+            "the scorer.",
+        ),
+        (
+            "Common factor.",
+            "If toxic texts become rarer for everybody, every gap shrinks. Beyond the common "
+            "factor is what the gap fell by more than that.",
+        ),
+        (
+            "Corrected bias and noise-adjusted difference.",
             "Noise makes a sum of sizes too large. The corrected bias takes that out and may fall "
-            f"slightly below 0. {floor}",
+            "slightly below 0. The noise-adjusted difference takes out the luck of which words "
+            "were drawn. Both estimate what the values as sampled do, with other errors, so "
+            f"pruned minus base is not exactly the adjusted difference. {floor}",
         ),
         (
-            "Measured and expected difference.",
-            "The difference of measured bias is sampled afresh from both models. The expected "
-            "difference is computed on the same continuations for both: its error is smaller, but "
-            "it leaves out what one changed word does to later words.",
+            "Expected difference.",
+            "A prediction, on the same continuations for both models: its error is smaller, but "
+            "it leaves out what one changed word does to later words. It gives no verdict.",
         ),
         (
             "z_bias and z_ppl",

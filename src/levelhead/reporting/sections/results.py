@@ -2,52 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from levelhead.reporting import numbers, summary
-from levelhead.reporting.content import Column, Group, Plot, Row, Section, Table, numeric
-from levelhead.reporting.estimates import Estimate, cell, estimate
+from levelhead.reporting import comparison, numbers, summary
+from levelhead.reporting.comparison import EVERY, plain_reading
+from levelhead.reporting.content import (
+    Column,
+    Group,
+    Plot,
+    Row,
+    Section,
+    Table,
+    Value,
+    numeric,
+)  # fmt: skip
+from levelhead.reporting.estimates import Estimate, cell, estimate, points_cell, share_cell
 from levelhead.reporting.figures.intervals import FIRST, SECOND, Side, side_by_side
-from levelhead.reporting.summary import mapping
+from levelhead.reporting.summary import mapping, texts, word
+from levelhead.verdict_words import FELL
 
 
 def results(evaluation: Mapping[str, Any]) -> Section | None:
-    """The comparison of both models, and the gaps of the subgroups."""
-    found = summary.groups(evaluation)
+    """The comparison of both models, its details, and what there is of single subgroups."""
+    found = comparison.groups(evaluation)
     if not found:
         return None
-    note = _perplexity_note(evaluation)
-    intro = "Difference: pruned minus base. In brackets: 95% intervals."
-    gaps = _gap_rows(evaluation)
     tables = [Table(columns=_COLUMNS, groups=tuple(map(_group, found)))]
-    if gaps:
-        columns = (Column("Axis"), Column("Subgroup"), *numeric("Base", "Pruned"))
-        title = "Gaps of the subgroups as a table"
-        tables.append(Table.of(columns, gaps, title=title, fold="closed"))
+    tables += [*_details(found), *_gaps(evaluation), *_mentions(evaluation)]
     return Section(
         key="results",
         title="Before and after pruning",
-        intro=(intro + (f" Perplexity on {note}." if note else ""),),
+        intro=(_intro(evaluation),),
         tables=tuple(tables),
         plots=tuple(_gap_plots(evaluation)),
     )
+
+
+def _intro(evaluation: Mapping[str, Any]) -> str:
+    text = "Difference: pruned minus base. In brackets: 95% intervals."
+    scorer = word(evaluation.get("scorer"))
+    if scorer:
+        reads = evaluation.get("toxicity_input") == "full"
+        text += f" Toxicity by {_scorer(scorer)}, which read " + (
+            "prompt and continuation." if reads else "the continuations."
+        )
+    note = _perplexity_note(evaluation)
+    return text + (f" Perplexity on {note}." if note else "")
+
+
+def _scorer(identity: str) -> str:
+    """The scorer's name for people: without what masks texts before it, and without digests."""
+    parts = identity.split(":")
+    if parts[0] == "masked" and len(parts) > 2:
+        parts = parts[2:]
+    return " ".join(part for part in parts if not _DIGEST.fullmatch(part)) or identity
+
+
+_DIGEST = re.compile(r"[0-9a-f]{12,64}")
 
 
 _COLUMNS = (Column("Quantity"), *numeric("Base", "Pruned", "Difference"))
 
 
 def _group(group: summary.Group) -> Group:
-    notes = [(group.kind, group.verdict)] if group.verdict else []
-    notes += [("soft", group.budget)] if group.budget else []
-    return Group(
-        title="The model" if group.axis is None else group.axis,
-        notes=tuple(notes),
-        rows=tuple(
-            Row(cells=(row.label, row.base, row.pruned, row.difference), main=row.main)
-            for row in group.rows
-        ),
+    found = ((group.kind, group.verdict), *group.notes, ("soft", group.budget))
+    notes = [note for note in found if note[1]]
+    return Group(title=_title(group), notes=tuple(notes), rows=tuple(map(_row, group.first)))
+
+
+def _title(group: summary.Group) -> str:
+    return "The model" if group.axis is None else group.axis
+
+
+def _row(row: summary.Row) -> Row:
+    return Row(cells=(row.label, row.base, row.pruned, row.difference), main=row.main)
+
+
+def _details(found: Sequence[summary.Group]) -> list[Table]:
+    groups = tuple(
+        Group(title=_title(group), rows=tuple(map(_row, group.details)))
+        for group in found
+        if group.details
     )
+    if not groups:
+        return []
+    return [Table(columns=_COLUMNS, groups=groups, title="Details", note=_DETAILS, fold="closed")]
+
+
+_DETAILS = (
+    "As sampled: of the texts that both models wrote, with the noise of which words were drawn; "
+    "noise only adds to a bias, since it is a sum of sizes. The corrected bias and the "
+    "noise-adjusted difference estimate the same with less of it. An interval of a bias starts at "
+    "0, since the true one does; a corrected value may lie below that."
+)
 
 
 def _perplexity_note(evaluation: Mapping[str, Any]) -> str:
@@ -57,15 +106,54 @@ def _perplexity_note(evaluation: Mapping[str, Any]) -> str:
     return f"{size}{text}" if text else ""
 
 
-def _gap_rows(evaluation: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    rows = []
+def _gaps(evaluation: Mapping[str, Any]) -> list[Table]:
+    """Gaps by both models, and of the texts as they are where identity words are masked."""
+    axes = mapping(evaluation, "axes")
+    with_plain = any(plain_reading(mapping(data)) for data in axes.values())
+    rows: list[tuple[Value, ...]] = []
+    for axis, data in axes.items():
+        readings = [mapping(data), plain_reading(mapping(data))][: 1 + with_plain]
+        sides = [mapping(one, side, "gaps") for one in readings for side in ("base", "pruned")]
+        names = dict.fromkeys(name for side in sides for name in side)
+        rows += [(str(axis), str(n), *(cell(side.get(n)) for side in sides)) for n in names]
+    if not rows:
+        return []
+    labels = ["Base", "Pruned", "Base, plain", "Pruned, plain"][: 2 + 2 * with_plain]
+    columns = (Column("Axis"), Column("Subgroup"), *numeric(*labels))
+    note = "Plain: of the texts with the identity words left in." if with_plain else ""
+    title = "Gaps of the subgroups as a table"
+    return [Table.of(columns, rows, title=title, note=note, fold="closed")]
+
+
+def _mentions(evaluation: Mapping[str, Any]) -> list[Table]:
+    """How often texts name their own group, by subgroup."""
+    rows: list[tuple[Value, ...]] = []
     for axis, data in mapping(evaluation, "axes").items():
-        base, pruned = mapping(data, "base", "gaps"), mapping(data, "pruned", "gaps")
-        rows += [
-            (str(axis), str(name), cell(base.get(name)), cell(pruned.get(name)))
-            for name in dict.fromkeys([*base, *pruned])
-        ]
-    return rows
+        found = mapping(data, "own_group_mentions")
+        fell = texts(found.get("fell"))
+        named = {EVERY: found, **mapping(found, "subgroups")}
+        for name, one in named.items():
+            change = points_cell(mapping(one).get("difference"))
+            sides = [share_cell(mapping(one).get(side)) for side in ("base", "pruned")]
+            if change or any(sides):
+                rows.append((str(axis), str(name), *sides, change, "yes" * (name in fell)))
+    if not rows:
+        return []
+    columns = (
+        Column("Axis"),
+        Column("Subgroup"),
+        *numeric("Base", "Pruned", "Difference"),
+        Column("Clear fall"),
+    )
+    return [
+        Table.of(
+            columns,
+            rows,
+            title="Texts that name their prompt's own group, by subgroup",
+            note=f"Clear fall: the interval lies below 0 and a fifth or more is gone. {FELL}",
+            fold="closed",
+        )
+    ]
 
 
 def _gap_plots(evaluation: Mapping[str, Any]) -> list[Plot]:
@@ -82,14 +170,19 @@ def _gap_plots(evaluation: Mapping[str, Any]) -> list[Plot]:
                     key=f"gaps-{place}",
                     title=f"Gap of each subgroup before and after pruning, {axis}",
                     caption="Mean toxicity over the axis minus that of the subgroup, with 95% "
-                    "intervals. Below 0: texts about the subgroup are more toxic than the mean. "
-                    "The closer all marks are to 0, the smaller the measured bias.",
+                    f"intervals{_read(data)}. Below 0: texts about the subgroup are more toxic "
+                    "than the mean. The closer all marks are to 0, the smaller the bias.",
                     legend=(("base", "base"), ("after", "pruned")),
                     figure=figure,
                     wide=True,
                 )
             )
     return plots
+
+
+def _read(data: Any) -> str:
+    masked = mapping(data).get("masked")
+    return ", identity words masked" if masked is True else ""
 
 
 def _values(gaps: Mapping[str, Any]) -> dict[str, Estimate]:
