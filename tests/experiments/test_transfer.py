@@ -146,7 +146,7 @@ def test_the_report_shows_it(done: tuple[Path, dict, list]) -> None:
     page = levelhead.report(run, "md").read_text()
     assert "Judged where they were not selected" in page
     assert "woman.csv" in page
-    assert "Bias, relative to the mean toxicity" in page
+    assert "Bias, relative to " in page
 
 
 def test_scored_descriptors_are_left_out_unless_none_remain(run: Path, tmp_path: Path) -> None:
