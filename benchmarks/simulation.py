@@ -22,7 +22,6 @@ from levelhead.metrics.differences import (
     bias_difference,
     common_factor,
     harmless_floor,
-    paired_difference_interval,
 )
 from levelhead.metrics.intervals import gap_intervals, linear_difference_interval
 from levelhead.metrics.verdicts import Evidence, main_weights, verdicts
@@ -304,7 +303,7 @@ def paired_coverage(
     truth, covered = pruned.true_bias - base.true_bias, 0
     for _ in range(replications):
         effects = base.effects(rng)
-        got = paired_difference_interval(
+        got = bias_difference(
             base.draw(rng, effects),
             pruned.draw(rng, effects),
             subgroup,
@@ -312,6 +311,6 @@ def paired_coverage(
             SUBGROUPS,
             rng,
             draws=draws,
-        )
+        ).estimate.interval
         covered += got.low <= truth <= got.high
     return covered / replications

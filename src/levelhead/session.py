@@ -34,7 +34,7 @@ from levelhead.models.loading import LoadedModel, load_base, resolve_device
 from levelhead.models.units import unit_counts
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.design import design_of
-from levelhead.scoring.problem import BiasProblem
+from levelhead.scoring.problem import MASKED, PLAIN, SECOND, BiasProblem
 from levelhead.toxicity import Masked, Masker, ToxicityScorer, check_scorer, load_scorer
 
 EMBEDDED = "the embedded SmolLM2-135M-Instruct"
@@ -188,11 +188,11 @@ class Session:
             return {}
         found: dict[str, ToxicityScorer] = {}
         if isinstance(self.scorer, Masked):
-            found["plain"] = self.scorer.inner
+            found[PLAIN] = self.scorer.inner
         elif self.terms.every:
-            found["masked"] = self.masked(self.scorer)
+            found[MASKED] = self.masked(self.scorer)
         second = self.second_scorer
-        return found if second is None else found | {"second": second}
+        return found if second is None else found | {SECOND: second}
 
     def names(self, axis: str, subgroups: Collection[str]) -> dict[str, Masker]:
         """By subgroup, what finds the words that name it; those without words are left out."""

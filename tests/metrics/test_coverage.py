@@ -19,7 +19,7 @@ from benchmarks.simulation import (
 
 from levelhead.metrics.bias import bias
 from levelhead.metrics.clusters import gap_contributions
-from levelhead.metrics.differences import paired_difference_interval
+from levelhead.metrics.differences import bias_difference
 from levelhead.metrics.intervals import gap_intervals
 
 LOWEST, HIGHEST = 0.92, 0.98
@@ -117,9 +117,9 @@ def shared_coverage(kept, gap, replications, seed):
         toxicity = base.draw(rng, effects)
         same = rng.random(len(toxicity)) < kept
         pruned = np.where(same, toxicity, fresh.draw(rng, effects))
-        got = paired_difference_interval(
+        got = bias_difference(
             toxicity, pruned, subgroup, template, SUBGROUPS, rng, draws=200
-        )
+        ).estimate.interval
         covered += got.low <= truth <= got.high
     return covered / replications
 

@@ -7,7 +7,7 @@ from levelhead.errors import ConfigError, PromptError
 from levelhead.metrics.bias import bias, gaps
 from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.metrics.clusters import gap_contributions
-from levelhead.metrics.differences import paired_difference_interval
+from levelhead.metrics.differences import bias_difference
 from levelhead.metrics.intervals import (
     gap_intervals,
     linear_difference_interval,
@@ -100,11 +100,11 @@ def test_bias_interval_is_one_sided_without_gaps_and_two_sided_with():
 def test_sharing_noise_narrows_the_interval_of_a_difference(measured):
     toxicity, subgroup, template, _ = measured
     fresh = World("large", "beta").draw(rng_of(8))
-    shared, own, each = (
-        paired_difference_interval(toxicity, 0.9 * toxicity, subgroup, template, 5, rng_of(0)),
-        paired_difference_interval(toxicity, 0.9 * fresh, subgroup, template, 5, rng_of(0)),
-        bias_interval(toxicity, subgroup, template, 5, rng_of(0)),
+    shared, own = (
+        bias_difference(toxicity, other, subgroup, template, 5, rng_of(0)).estimate.interval
+        for other in (0.9 * toxicity, 0.9 * fresh)
     )
+    each = bias_interval(toxicity, subgroup, template, 5, rng_of(0))
     # The same texts, a tenth less toxic: clearly lower, although each bias is uncertain.
     assert shared.low < -0.1 * bias(toxicity, subgroup, 5) < shared.high < 0
     assert shared.high - shared.low < 0.25 * (each.high - each.low)
@@ -118,7 +118,7 @@ def test_no_gaps_but_shared_noise_leave_a_narrow_difference():
     toxicity, fresh = world.draw(rng_of(0)), world.draw(rng_of(1))
     mostly_shared = np.where(rng_of(2).random(len(fresh)) < 0.95, toxicity, fresh)
     narrow, wide = (
-        paired_difference_interval(toxicity, other, subgroup, template, 5, rng_of(0))
+        bias_difference(toxicity, other, subgroup, template, 5, rng_of(0)).estimate.interval
         for other in (mostly_shared, fresh)
     )
     assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
@@ -128,7 +128,7 @@ def test_difference_is_antisymmetric(measured):
     toxicity, subgroup, template, _ = measured
     other = World("small", "beta").draw(rng_of(4))
     there, back = (
-        paired_difference_interval(*pair, subgroup, template, 5, rng_of(0), draws=5000)
+        bias_difference(*pair, subgroup, template, 5, rng_of(0), draws=5000).estimate.interval
         for pair in ((toxicity, other), (other, toxicity))
     )
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=0.005)
@@ -138,7 +138,7 @@ def test_equal_models_differ_by_0_and_constant_scores_still_leave_an_interval():
     world = World("none", "beta")
     subgroup, template, _ = world.codes
     toxicity = world.draw(rng_of(0))
-    same = paired_difference_interval(toxicity, toxicity, subgroup, template, 5, rng_of(0))
+    same = bias_difference(toxicity, toxicity, subgroup, template, 5, rng_of(0)).estimate.interval
     assert same.low <= 0 <= same.high
     constant = np.full(len(toxicity), 0.25)
     # 100 texts of each subgroup, all alike, do not show that the 101st is.

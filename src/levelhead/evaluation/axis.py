@@ -20,10 +20,6 @@ from scipy import stats
 
 from levelhead.errors import ConfigError
 from levelhead.evaluation.base import (
-    MAIN,
-    MASKED,
-    PLAIN,
-    SECOND,
     BaseAxis,
     BaseReading,
     Variant,
@@ -40,7 +36,6 @@ from levelhead.metrics.degeneration import (
     compare_degeneration,
     degeneration_values,
 )
-from levelhead.metrics.differences import harmless_floor
 from levelhead.metrics.expected import expected_difference_interval
 from levelhead.metrics.intervals import (
     gap_intervals,
@@ -53,13 +48,17 @@ from levelhead.records import Estimate
 from levelhead.sampling import derived_seed
 from levelhead.scoring.design import design_of
 from levelhead.scoring.problem import (
+    MAIN,
+    MASKED,
+    PLAIN,
+    SECOND,
     BiasProblem,
     HeadShifts,
     SampledTexts,
     group_shifts,
 )
 from levelhead.scoring.token_toxicity import toxicity_text
-from levelhead.toxicity import Masked, score_texts
+from levelhead.toxicity import Masked, ToxicityScorer, score_texts_once
 
 
 def evaluate_axis(
@@ -119,13 +118,10 @@ def _reading(
     rng: np.random.Generator,
 ) -> Reading:
     """What one scorer makes of both models."""
-    # Of the prompts alone, so the same for both models: scored once.
-    prompts = [toxicity_text(p.text, "", "full") for p in problem.prompts]
-    alone, empty = np.split(score_texts(base.scorer, [*prompts, ""]), [len(prompts)])
-    floor = bias(alone, problem.subgroup, len(problem.subgroups))
+    floor = prompt_floor(problem, base.scorer)
     models = [model_bias(problem, one, floor, rng) for one in (base.texts, pair.texts)]
-    adjusted = pair.adjusted
-    harmless = harmless_floor(float(empty[0]), pair.plain.base, pair.plain.pruned)
+    adjusted, harmless = pair.adjusted, pair.plain.harmless(base.scorer)
+    empty, _ = score_texts_once(base.scorer, [""])
     tested = adjusted.tested(rng)
     return Reading(
         base=models[0],
@@ -146,6 +142,13 @@ def _reading(
             "beta": base.token.beta,
         },
     )
+
+
+def prompt_floor(problem: BiasProblem, scorer: ToxicityScorer) -> float:
+    """bias(S) of the prompts alone, so the same for every model."""
+    prompts = [toxicity_text(p.text, "", "full") for p in problem.prompts]
+    alone, _ = score_texts_once(scorer, prompts)
+    return bias(alone, problem.subgroup, len(problem.subgroups))
 
 
 def _power(

@@ -21,7 +21,7 @@ from levelhead.progress import Progress
 from levelhead.records import HeadSelection
 from levelhead.sampling import pad_id
 from levelhead.scoring.matched_rows import MatchedRows, matched_rows
-from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
+from levelhead.scoring.problem import MAIN, BiasProblem, SampledTexts, sample_texts
 from levelhead.scoring.rounds import of_sample
 from levelhead.scoring.teacher_forcing import read_rows_by
 from levelhead.scoring.token_model import TokenModel, token_models
@@ -64,10 +64,6 @@ def without_units(model: PreTrainedModel, selection: HeadSelection) -> Variant:
     return gated_off
 
 
-MAIN, PLAIN, MASKED, SECOND = "main", "plain", "masked", "second"
-"""Readings by what they are for: the one that verdicts rest on, and those that stand beside it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseReading:
     """What one scorer makes of the base model's continuations."""
@@ -101,11 +97,6 @@ class BaseAxis:
     def token(self) -> TokenModel:
         """The main scorer's."""
         return self.readings[MAIN].token
-
-    @property
-    def tokens(self) -> dict[str, TokenModel]:
-        """By reading."""
-        return {name: one.token for name, one in self.readings.items()}
 
 
 def base_axis(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from levelhead.evaluation.base import MAIN, BaseReading, Variant
+from levelhead.evaluation.base import BaseReading, Variant
 from levelhead.evaluation.results import Beside
 from levelhead.metrics.bias import bias, bias_of_means
 from levelhead.metrics.clusters import cluster_codes, mean_contributions, sum_variance
@@ -23,13 +23,14 @@ from levelhead.metrics.differences import (
     CommonFactor,
     bias_difference,
     common_factor,
-    paired_difference_interval,
+    harmless_floor,
     relative_difference_interval,
 )
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Interval
-from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
+from levelhead.scoring.problem import MAIN, BiasProblem, SampledTexts, sample_texts
 from levelhead.scoring.token_model import adjusted_toxicities
+from levelhead.toxicity import ToxicityScorer, score_texts_once
 
 ROUNDING = 1e-9
 DRAWS = 5000
@@ -47,6 +48,22 @@ class Toxicities:
     subgroup: Int[np.ndarray, " n"]
     template: Int[np.ndarray, " n"]
     num_subgroups: int
+
+    @classmethod
+    def of(cls, problem: BiasProblem, base: SampledTexts, pruned: SampledTexts) -> Toxicities:
+        """Of two sets of continuations of a problem's prompts, in the same order."""
+        return cls(
+            base=base.toxicity,
+            pruned=pruned.toxicity,
+            subgroup=problem.subgroup[base.prompt],
+            template=problem.template[base.prompt],
+            num_subgroups=len(problem.subgroups),
+        )
+
+    def harmless(self, scorer: ToxicityScorer) -> float:
+        """What the scorer says of a harmless text; of toxicities without a control variate."""
+        empty, _ = score_texts_once(scorer, [""])
+        return harmless_floor(float(empty[0]), self.base, self.pruned)
 
     def difference(
         self, rng: np.random.Generator, *, level: float = 0.95, draws: int = 1000
@@ -122,15 +139,10 @@ def echo(masked: Toxicities, plain: Toxicities, rng: np.random.Generator) -> Bes
     of the echo is a t interval of the jackknife over templates.
     """
     codes = (masked.subgroup, masked.template, masked.num_subgroups)
-
-    def between(low: Float[np.ndarray, " n"], high: Float[np.ndarray, " n"]) -> Estimate:
-        value = bias(high, codes[0], codes[2]) - bias(low, codes[0], codes[2])
-        return Estimate(value=value, interval=paired_difference_interval(low, high, *codes, rng))
-
     signed = ((plain.pruned, 1), (masked.pruned, -1), (plain.base, -1), (masked.base, 1))
     return Beside(
-        base=between(masked.base, plain.base),
-        pruned=between(masked.pruned, plain.pruned),
+        base=replace(masked, pruned=plain.base).difference(rng),
+        pruned=replace(masked, base=masked.pruned, pruned=plain.pruned).difference(rng),
         difference=_jackknifed([(x, float(sign)) for x, sign in signed], *codes),
     )
 
@@ -205,18 +217,9 @@ def sample_pair(
         }
         tokens = {key: reading.token for key, reading in base.items()}
         adjusted = adjusted_toxicities(other, read, tokens, progress)
-    codes = {
-        "subgroup": problem.subgroup[fresh.prompt],
-        "template": problem.template[fresh.prompt],
-        "num_subgroups": len(problem.subgroups),
-    }
-    return SampledPair(
-        readings={
-            key: PairReading(
-                texts=read[key],
-                plain=Toxicities(base=reading.texts.toxicity, pruned=read[key].toxicity, **codes),
-                adjusted=Toxicities(base=reading.token.adjusted, pruned=adjusted[key], **codes),
-            )
-            for key, reading in base.items()
-        }
-    )
+    found = {}
+    for key, reading in base.items():
+        plain = Toxicities.of(problem, reading.texts, read[key])
+        less = replace(plain, base=reading.token.adjusted, pruned=adjusted[key])
+        found[key] = PairReading(texts=read[key], plain=plain, adjusted=less)
+    return SampledPair(readings=found)

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from levelhead.evaluation.results import AxisEvaluation, Mentions, Reading
+from levelhead.evaluation.results import AxisEvaluation, Mentions
 from levelhead.metrics.differences import BiasDifference, CommonFactor
 from levelhead.metrics.verdicts import Evidence, Verdict, main_weights, verdicts
 from levelhead.records import Estimate, Interval
-from levelhead.verdict_words import AGREEMENTS, FELL, agreement, saying
+from levelhead.verdict_words import AGREEMENTS, FELL, Agreement, agreement, saying
 
 LOWER: Verdict = "lower"
 ECHO: Verdict = "echo only"
@@ -39,7 +39,7 @@ def judged(
         main: the axis that heads were selected for: it has most of the error to itself.
         error: probability of any false verdict of a kind, over all of them together.
     """
-    evidence = {name: _evidence(one) for name, one in axes.items()}
+    evidence = {name: _evidence_of(one.to_json()) for name, one in axes.items()}
     found = verdicts(evidence, error=error, weights=main_weights(list(axes), main))
     together = {"together": len(axes), "error": error}
     return {
@@ -89,21 +89,6 @@ def _estimate_of(data: Mapping[str, Any]) -> Estimate:
     return Estimate(value=data["value"], interval=Interval(*data["ci95"]))
 
 
-def _evidence(one: AxisEvaluation) -> Evidence:
-    leads = one.reading
-    return Evidence(
-        difference=_tested(leads),
-        factor=leads.factor,
-        toxicity=leads.toxicity_difference,
-        plain=None if one.plain is None or not one.masked else _tested(one.plain),
-        echo=None if one.echo is None else one.echo.difference,
-    )
-
-
-def _tested(reading: Reading) -> BiasDifference:
-    return BiasDifference(estimate=reading.adjusted_difference, p_value=reading.p_value)
-
-
 def headline(
     axis: str,
     result: AxisEvaluation,
@@ -136,17 +121,21 @@ def _reason(result: AxisEvaluation) -> str:
     return str(result.details.get("judged", {}).get("reason", ""))
 
 
+def _agreement(result: AxisEvaluation) -> Agreement:
+    """How the two scorers' differences stand to each other; "neither" too without a second."""
+    if result.second is None:
+        return "neither"
+    own, other = (one.adjusted_difference.interval for one in (result.reading, result.second))
+    return agreement((own.low, own.high), (other.low, other.high))
+
+
 def _second(result: AxisEvaluation) -> list[str]:
     """What the second scorer says: another sign, or only one of the two excludes 0, or the same."""
-    if result.second is None:
+    found = _agreement(result)
+    if result.second is None or found == "neither":
         return []
-    own, other = result.reading.adjusted_difference, result.second.adjusted_difference
-    found = agreement(
-        (own.interval.low, own.interval.high), (other.interval.low, other.interval.high)
-    )
-    if found == "neither":
-        return []
-    return [f"{AGREEMENTS[found]}: the second scorer ({result.second_name}) finds {_span(other)}."]
+    other = _span(result.second.adjusted_difference)
+    return [f"{AGREEMENTS[found]}: the second scorer ({result.second_name}) finds {other}."]
 
 
 def erased(mentions: Mentions | None, model: str = "pruned model") -> list[str]:
@@ -229,7 +218,8 @@ def _axis_warnings(name: str, axis: AxisEvaluation) -> list[str]:
     if axis.verdict in (ECHO, COMMON):
         found.append(f"{name}: pruning {_outcome(axis, name)}")
     found += [f"{name}: {sentence}" for sentence in erased(axis.mentions)]
-    found += [f"{name}: {sentence}" for sentence in _second(axis) if "agrees" not in sentence]
+    if _agreement(axis) != "agree":
+        found += [f"{name}: {sentence}" for sentence in _second(axis)]
     for signature, values in axis.details["degeneration"].items():
         if values["worse"]:
             found.append(

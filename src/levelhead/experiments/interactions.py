@@ -24,7 +24,6 @@ from levelhead import journal, runs
 from levelhead.batching import map_batches
 from levelhead.errors import ConfigError
 from levelhead.evaluation.axis import expected_shifts, t_reach
-from levelhead.evaluation.base import MAIN
 from levelhead.experiments.joint import TEXT_TOKENS, JointEvaluator, units_of
 from levelhead.experiments.scored import heads_only
 from levelhead.metrics.intervals import linear_difference_interval
@@ -35,6 +34,7 @@ from levelhead.runs import RunFolder
 from levelhead.scoring.effects import base_gaps, delete_one, gap_change, jackknife, z_bias
 from levelhead.scoring.finite import ablated_toxicity
 from levelhead.scoring.perplexity_effects import ablated_nll, text_windows, window_nll
+from levelhead.scoring.problem import MAIN
 from levelhead.session import Session
 from levelhead.stages.fingerprints import experiment_fingerprint
 from levelhead.stages.selecting import read_selection

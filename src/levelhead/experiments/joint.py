@@ -22,7 +22,6 @@ from levelhead import journal
 from levelhead.config import EVALUATE
 from levelhead.evaluation.axis import evaluate_axis, expected_difference, read_matched
 from levelhead.evaluation.base import (
-    MAIN,
     BaseAxis,
     Variant,
     base_axis,
@@ -35,7 +34,7 @@ from levelhead.metrics.perplexity import PerplexityResult, relative_increase
 from levelhead.progress import Progress, silent
 from levelhead.records import Head, HeadSelection, Split
 from levelhead.sampling import derived_seed
-from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
+from levelhead.scoring.problem import MAIN, BiasProblem, SampledTexts, sample_texts
 from levelhead.session import Session
 
 TEXT_TOKENS = 4096

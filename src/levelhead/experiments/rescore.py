@@ -8,35 +8,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from levelhead import journal, runs
 from levelhead.errors import RunFolderError, ScorerError
-from levelhead.evaluation.axis import model_bias
+from levelhead.evaluation.axis import model_bias, prompt_floor
 from levelhead.evaluation.pairs import Toxicities, echo
 from levelhead.evaluation.results import ModelBias, factor_json, tested_json
 from levelhead.evaluation.verdict import judged_together
 from levelhead.experiments.kept_texts import read_rows, written_texts
 from levelhead.experiments.units import safe_name
 from levelhead.journal.digests import code_digest
-from levelhead.metrics.bias import bias
-from levelhead.metrics.differences import BiasDifference, CommonFactor, harmless_floor
+from levelhead.metrics.differences import BiasDifference, CommonFactor
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.progress import Progress, silent
 from levelhead.records import Estimate, Prompt, Split
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scoring.problem import BiasProblem, SampledTexts
-from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.session import Session
-from levelhead.toxicity import ToxicityScorer, check_scorer, score_texts_once
+from levelhead.toxicity import ToxicityScorer, check_scorer
 from levelhead.toxicity.functions import as_scorer
 from levelhead.toxicity.registry import scorer_facts
 
@@ -176,20 +173,11 @@ class _Reading:
         rng = _rng(problem)
         scored = []
         for one in texts:
-            scored.append(replace(one, toxicity=_scores(scorer, problem, one)))
+            scored.append(one.read_by(scorer, problem))
             advance(1)
         base, pruned = scored
-        floor = _floor(scorer, problem)
-        subgroup, template = problem.subgroup[base.prompt], problem.template[base.prompt]
-        pair = Toxicities(
-            base=base.toxicity,
-            pruned=pruned.toxicity,
-            subgroup=subgroup,
-            template=template,
-            num_subgroups=len(problem.subgroups),
-        )
-        empty = float(score_texts_once(scorer, [""])[0][0])
-        harmless = harmless_floor(empty, pair.base, pair.pruned)
+        floor = prompt_floor(problem, scorer)
+        pair = Toxicities.of(problem, base, pruned)
         return cls(
             pair=pair,
             models=(
@@ -197,8 +185,8 @@ class _Reading:
                 model_bias(problem, pruned, floor, rng),
             ),
             difference=pair.tested(rng),
-            factor=pair.common_factor(harmless, rng),
-            toxicity=linear_difference_interval(pruned.toxicity - base.toxicity, template),
+            factor=pair.common_factor(pair.harmless(scorer), rng),
+            toxicity=linear_difference_interval(pair.pruned - pair.base, pair.template),
         )
 
     def to_json(self) -> Json:
@@ -230,16 +218,16 @@ def _validation(
     read = []
     with progress(f"reading the scored texts ({axis})", 2) as advance:
         for scorer in scorers:
-            read.append(replace(texts, toxicity=_scores(scorer, problem, texts)))
+            read.append(texts.read_by(scorer, problem))
             advance(1)
     masked, plain = (
-        model_bias(problem, one, _floor(scorer, problem), _rng(problem)).to_json()
+        model_bias(problem, one, prompt_floor(problem, scorer), _rng(problem)).to_json()
         for one, scorer in zip(read, scorers, strict=True)
     )
     return {
         "base": masked,
         "plain": {"base": plain},
-        "echo": {"base": _echo(problem, read[0], read[1])},
+        "echo": {"base": Toxicities.of(problem, *read).difference(_rng(problem)).to_json()},
         "samples": len(texts.texts),
     }
 
@@ -273,39 +261,9 @@ def _problem(session: Session, axis: str, split: Split, scorer: ToxicityScorer) 
     )
 
 
-def _scores(
-    scorer: ToxicityScorer, problem: BiasProblem, texts: SampledTexts
-) -> Float[np.ndarray, " n"]:
-    read = [
-        toxicity_text(problem.prompts[p].text, text, problem.toxicity_input)
-        for p, text in zip(texts.prompt, texts.texts, strict=True)
-    ]
-    return score_texts_once(scorer, read)[0]
-
-
-def _floor(scorer: ToxicityScorer, problem: BiasProblem) -> float:
-    """bias(S) of the prompts alone."""
-    alone, _ = score_texts_once(
-        scorer, [toxicity_text(p.text, "", "full") for p in problem.prompts]
-    )
-    return bias(alone, problem.subgroup, len(problem.subgroups))
-
-
 def _rng(problem: BiasProblem) -> np.random.Generator:
     """The same draws for every reading: two that are equal have equal intervals."""
     return np.random.default_rng(derived_seed(problem.seed, problem.axis, "rescore"))
-
-
-def _echo(problem: BiasProblem, masked: SampledTexts, plain: SampledTexts) -> Json:
-    """Plain minus masked bias of the same texts; positive: the words themselves add to it."""
-    pair = Toxicities(
-        base=masked.toxicity,
-        pruned=plain.toxicity,
-        subgroup=problem.subgroup[masked.prompt],
-        template=problem.template[masked.prompt],
-        num_subgroups=len(problem.subgroups),
-    )
-    return pair.difference(_rng(problem)).to_json()
 
 
 def _evaluated(folder: RunFolder) -> dict[str, str]:

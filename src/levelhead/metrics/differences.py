@@ -106,23 +106,6 @@ def bias_difference(
     return difference_of_sums(both[0], both[1], rng, level, draws)
 
 
-def paired_difference_interval(
-    base: Float[np.ndarray, "n"],
-    pruned: Float[np.ndarray, "n"],
-    subgroup: Int[np.ndarray, "n"],
-    template: Int[np.ndarray, "n"],
-    num_subgroups: int,
-    rng: np.random.Generator,
-    *,
-    level: float = 0.95,
-    draws: int = 1000,
-) -> Interval:
-    """The interval of `bias_difference` alone."""
-    return bias_difference(
-        base, pruned, subgroup, template, num_subgroups, rng, level=level, draws=draws
-    ).estimate.interval
-
-
 def common_factor(
     base: Float[np.ndarray, "n"],
     pruned: Float[np.ndarray, "n"],

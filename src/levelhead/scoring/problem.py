@@ -23,7 +23,10 @@ from levelhead.records import Continuation, Prompt
 from levelhead.sampling import Draw, sample_continuations
 from levelhead.scoring.encoding import encoded_prompts
 from levelhead.scoring.token_toxicity import toxicity_text
-from levelhead.toxicity import Masked, Masker, ToxicityScorer, score_texts
+from levelhead.toxicity import Masked, Masker, ToxicityScorer, score_texts, score_texts_once
+
+MAIN, PLAIN, MASKED, SECOND = "main", "plain", "masked", "second"
+"""Readings by what they are for: the one that verdicts rest on, and those that stand beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,8 @@ class BiasProblem:
     two_way: bool = False
     """Standard errors over descriptors too, not over templates alone."""
     readers: Mapping[str, ToxicityScorer] = field(default_factory=dict)
-    """Other scorers that read the same texts where models are compared, by what they are for."""
+    """Other scorers that read the same texts where models are compared, by what they are for:
+    `PLAIN` or `MASKED`, `SECOND`."""
     names: Mapping[str, Masker] = field(default_factory=dict)
     """By subgroup: finds the words that name it."""
 
@@ -182,7 +186,7 @@ class SampledTexts:
             toxicity_text(problem.prompts[int(p)].text, text, problem.toxicity_input)
             for p, text in zip(self.prompt, self.texts, strict=True)
         ]
-        return replace(self, toxicity=score_texts(scorer, read))
+        return replace(self, toxicity=score_texts_once(scorer, read)[0])
 
     def records(
         self, problem: BiasProblem, model: Literal["base", "pruned"] = "base"

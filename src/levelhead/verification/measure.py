@@ -17,15 +17,14 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from levelhead.errors import ConfigError
-from levelhead.evaluation.axis import model_bias
-from levelhead.evaluation.base import MAIN, PLAIN, BaseReading, base_readings, pruned_model
+from levelhead.evaluation.axis import model_bias, prompt_floor
+from levelhead.evaluation.base import BaseReading, base_readings, pruned_model
 from levelhead.evaluation.mentions import own_group_mentions
 from levelhead.evaluation.pairs import PairReading, SampledPair, Toxicities, echo, sample_pair
 from levelhead.evaluation.results import Mentions
 from levelhead.evaluation.text import text_perplexity
 from levelhead.metrics.bias import bias, corrected_bias
 from levelhead.metrics.degeneration import compare_degeneration, degeneration_values
-from levelhead.metrics.differences import harmless_floor
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.metrics.perplexity import PerplexityResult, relative_increase
 from levelhead.metrics.power import VarianceComponents, variance_components
@@ -33,11 +32,9 @@ from levelhead.metrics.verdicts import Evidence, Judged, verdicts
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Prompt
 from levelhead.sampling import derived_seed
-from levelhead.scoring.problem import BiasProblem, sample_texts
+from levelhead.scoring.problem import MAIN, PLAIN, BiasProblem, sample_texts
 from levelhead.scoring.rounds import merge_texts
-from levelhead.scoring.token_toxicity import toxicity_text
 from levelhead.session import Session
-from levelhead.toxicity import score_texts
 from levelhead.verification.decision import (
     GAP,
     PERPLEXITY,
@@ -84,7 +81,7 @@ class MeasuredAxis:
         between = None if beside is None else echo(self.pair.plain, beside.plain, rng).difference
         return Evidence(
             difference=both.tested(rng),
-            factor=both.common_factor(self._harmless(), rng),
+            factor=both.common_factor(self.pair.plain.harmless(self.base.scorer), rng),
             toxicity=_toxicity(both, 0.95),
             plain=None if beside is None else beside.adjusted.tested(rng),
             echo=between,
@@ -118,8 +115,7 @@ class MeasuredAxis:
         """The axis in the audit; 95% intervals of each quantity on its own."""
         problem, plain = self.problem, self.pair.plain
         rng = self._rng("audit")
-        prompts = [toxicity_text(p.text, "", "full") for p in problem.prompts]
-        floor = bias(score_texts(problem.scorer, prompts), problem.subgroup, plain.num_subgroups)
+        floor = prompt_floor(problem, problem.scorer)
         signs = compare_degeneration(
             degeneration_values(self.base.texts.texts, self.base.texts.tokens, problem.new_tokens),
             degeneration_values(self.pair.texts.texts, self.pair.texts.tokens, problem.new_tokens),
@@ -136,7 +132,9 @@ class MeasuredAxis:
             "difference": plain.difference(rng).to_json(),
             "adjusted_difference": self.pair.adjusted.difference(rng).to_json(),
             "toxicity_difference": _toxicity(self.pair.adjusted, 0.95).to_json(),
-            "relative_bias": self.pair.adjusted.relative_bias(rng, self._harmless()),
+            "relative_bias": self.pair.adjusted.relative_bias(
+                rng, plain.harmless(self.base.scorer)
+            ),
             "degeneration": {
                 sign.name: {
                     "base": sign.base,
@@ -165,11 +163,6 @@ class MeasuredAxis:
             "adjusted_difference": one.adjusted.difference(rng).to_json(),
             "echo": echo(self.pair.plain, plain, rng).difference.to_json(),
         }
-
-    def _harmless(self) -> float:
-        """What the scorer says of a harmless text."""
-        empty = float(score_texts(self.base.scorer, [""])[0])
-        return harmless_floor(empty, self.pair.plain.base, self.pair.plain.pruned)
 
     def _rng(self, what: str) -> np.random.Generator:
         problem = self.problem
