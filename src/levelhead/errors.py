@@ -15,7 +15,8 @@
     │   └── MissingExtraError         an optional dependency is not installed
     └── UnreliableScoresError         the ranking asked for is noise: the command line exits 3
 
-Exit codes: 0 done, 1 internal failure or failed check, 2 UserError, 3 UnreliableScoresError,
+Exit codes: 0 done, 1 a broken limit, a failed check or an internal failure (70 in
+`verify`, where 1 is a broken limit), 2 UserError, 3 UnreliableScoresError or `verify` cannot tell,
 130 interrupted, 143 terminated.
 """
 

@@ -115,6 +115,22 @@ def test_the_dominant_word_is_named_and_the_even_world_has_none() -> None:
         assert "keeps 25% of the selected heads" in said
 
 
+def test_the_only_gap_that_can_be_told_from_0_carries_all_and_has_no_interval() -> None:
+    problem = simulated_problem(4, 30, 2)
+    world = World(means=np.array([0.3, 0.3, 0.39, 0.3]), shift=effects_of_heads(0.02, 1, 4))
+    base, shifts, effects = world.run(problem, np.random.default_rng(0))
+    assert effects.measurable
+    assert list(effects.used) == [False, False, True, False]
+    found = stability(problem, base, shifts, effects).to_json()
+    for kind in found["leave_one_out"].values():
+        for one in kind.values():
+            one["overlap"] = 0.25
+    said = next(one for one in concentration_warnings("a", found) if "one subgroup" in one)
+    assert "s2, carries 100%" in said
+    assert "the gap of no other could be told from 0" in said
+    assert "interval" not in said
+
+
 def test_of_two_subgroups_both_carry_the_one_gap() -> None:
     problem = simulated_problem(2, 20, 2)
     world = World(means=np.array([0.4, 0.2]), shift=effects_of_heads(0.01, 1, 2))

@@ -12,9 +12,10 @@ from levelhead.errors import LevelheadError
 from levelhead.reporting.escape import visible
 
 EXIT_CODES = """\b
-Exit codes: 0 done, 1 internal failure or failed check, 2 your mistake (the
-message says what to change), 3 unreliable scores, 130 interrupted
-(Ctrl-C), 143 terminated."""
+Exit codes: 0 done, 1 a limit is broken (verify) or a check failed, or an internal
+failure, 2 your mistake (the message says what to change), 3 cannot tell (verify)
+or unreliable scores, 70 verify could not finish, 130 interrupted (Ctrl-C),
+143 terminated."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)

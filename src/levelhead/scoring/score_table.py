@@ -154,7 +154,11 @@ def _carried(
 ) -> str:
     name, without = largest["name"], left.get(largest["name"])
     ends = largest["ci95"]
-    interval = "" if ends is None else f" (95% interval {ends[0]:.0%} to {ends[1]:.0%})"
+    alone = math.isclose(largest["share"], 1, abs_tol=1e-9)
+    if alone:
+        interval = " (the gap of no other could be told from 0)"
+    else:
+        interval = "" if ends is None else f" (95% interval {ends[0]:.0%} to {ends[1]:.0%})"
     rest = ""
     if without is not None:
         rest = (
