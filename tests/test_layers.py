@@ -27,6 +27,7 @@ LAYERS = {
     "json_files": "errors",
     "links": "errors",
     "damage": "errors",
+    "attempts": "config errors journal json_files records runs sharing.record",
     "permissions": "",
     "weight_files": "errors json_files permissions",
     "data": "errors json_files records",
@@ -48,13 +49,14 @@ LAYERS = {
     "sampling scoring session sharing stages toxicity",
     "stages": "config damage errors evaluation export journal metrics models progress records runs "
     "sampling scores scoring selection session set_cost sharing",
-    "experiments": "batching config damage data diagnosis errors evaluation journal json_files "
-    "metrics models progress records reporting.escape reporting.findings runs sampling scores "
-    "scoring selection session stages toxicity",
-    "pipeline": "config damage diagnosis errors experiments export journal models progress records "
-    "reporting runs scores session sharing stages verification",
+    "experiments": "attempts batching config damage data diagnosis errors evaluation journal "
+    "json_files metrics models progress records reporting.escape reporting.findings runs sampling "
+    "scores scoring selection session stages toxicity",
+    "pipeline": "attempts config diagnosis errors experiments export journal models pages "
+    "progress records runs scores session sharing stages verification",
+    "pages": "attempts damage experiments reporting runs",
     "console": "batching journal progress reporting.escape reporting.terminal runs scores",
-    "cli": "config console data.embedded errors experiments journal permissions pipeline "
+    "cli": "attempts config console data.embedded errors experiments journal permissions pipeline "
     "reporting.escape runs",
     "testing": "models",
     "__init__": "experiments models.on_import pipeline",
@@ -73,6 +75,7 @@ AT_THE_TOP = {
             "evaluation/",
             "export/",
             "stages/",
+            "pages",
             "pipeline",
             "experiments/",
             "verification/",

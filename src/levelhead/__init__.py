@@ -2,12 +2,13 @@
 
 Fairness-Aware Structured Pruning (FASP, arXiv 2312.15398). The functions have the names of the
 commands: `score`, `select`, `prune`, `evaluate`, `report`, or `run` for all of them in order,
-`load` for a pruned model, the experiments on a run (`compare`, `axes`, `heads`, `agree`,
-`interactions`, `examples`, `transfer`, `rescore`), `scorers` for what toxicity scorers react to,
-`verify` as a gate, `reproduce` for the paper's row, `diagnose` for score tables from elsewhere,
-and for the pruned model at work `tasks`, `bench_model`, `export_model` and `push`. They are
-imported when first used, so that `import levelhead` is cheap. After it, transformers' own
-`from_pretrained` reads pruned checkpoints, too.
+`retry` and `results` for other selections beside the first, `load` for a pruned model, the
+experiments on a run (`compare`, `axes`, `heads`, `agree`, `interactions`, `examples`, `transfer`,
+`rescore`), `scorers` for what toxicity scorers react to, `verify` as a gate, `reproduce` for the
+paper's row, `diagnose` for score tables from elsewhere, and for the pruned model at work `tasks`,
+`bench_model`, `export_model` and `push`. They are imported when first used, so that
+`import levelhead` is cheap. After it, transformers' own `from_pretrained` reads pruned checkpoints,
+too.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ __all__ = [
     "report",
     "reproduce",
     "rescore",
+    "results",
+    "retry",
     "run",
     "score",
     "scorers",
@@ -63,6 +66,8 @@ if TYPE_CHECKING:
         report,
         reproduce,
         rescore,
+        results,
+        retry,
         run,
         score,
         scorers,

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, cast
 
 from transformers import PreTrainedModel
 
 from levelhead import runs
+from levelhead.attempts import new_attempt, refuse_other, results, retried
 from levelhead.config import RunConfig, RunOptions
-from levelhead.damage import damage_reported
-from levelhead.diagnosis import diagnose_axes, read_by_seed
+from levelhead.diagnosis import diagnose
 from levelhead.errors import ConfigError, SelectionError
 from levelhead.experiments.agree import agree
 from levelhead.experiments.axes import axes
 from levelhead.experiments.bench_model import bench_model
 from levelhead.experiments.compare import compare
 from levelhead.experiments.examples import examples
-from levelhead.experiments.findings import run_findings
 from levelhead.experiments.glance import glance as heads
 from levelhead.experiments.interactions import interactions
 from levelhead.experiments.reproduce import reproduce
@@ -33,10 +33,9 @@ from levelhead.experiments.transfer import transfer
 from levelhead.export.model import TARGETS, Target, export_model
 from levelhead.journal import watch
 from levelhead.models.checkpoint import Format, load
+from levelhead.pages import report
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
-from levelhead.reporting.formats import PLOTS, ReportFormat, check_format, render
-from levelhead.reporting.images import check_kinds, plot_files
 from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
 from levelhead.session import Session
@@ -69,6 +68,8 @@ __all__ = [
     "report",
     "reproduce",
     "rescore",
+    "results",
+    "retry",
     "run",
     "score",
     "scorers",
@@ -112,12 +113,57 @@ def run(
         folder = RunFolder.create(out, session.config)  # nobody else's meanwhile
         score_stage(session, folder, watch.watched(progress))
         judge = judge_with(session, watch.watched(progress))
-        selection = select_stage(folder, session.config, judge=judge)
-        if not holds_pruned(folder, selection):
-            prune_stage(session, folder, "compact")
-        evaluation = evaluate_stage(session, folder, watch.watched(progress))
-        report(folder.path)
+        keep = partial(refuse_other, folder)
+        selection = select_stage(folder, session.config, judge=judge, keep=keep)
+        return _proven(session, folder, selection, watch.watched(progress))
+
+
+def _proven(
+    session: Session, folder: RunFolder, selection: HeadSelection, progress: Progress
+) -> dict[str, Any]:
+    """Prune what is selected, measure it, and report."""
+    if not holds_pruned(folder, selection):
+        prune_stage(session, folder, "compact")
+    evaluation = evaluate_stage(session, folder, progress)
+    report(folder.path)
     return evaluation
+
+
+@runs.writes("retry")
+def retry(
+    path: str | Path,
+    *,
+    progress: Progress = silent,
+    **options: Unpack[RunOptions],
+) -> dict[str, Any]:
+    """Try another selection from the same scores: select, prune, evaluate, report.
+
+    It is kept beside the first result, as `attempts/2` and so on in the run folder; the run itself
+    is attempt 1. The same options again go on with, or return, the attempt that there is.
+
+    Args:
+        path: the run folder.
+        options: fields of `RunConfig` that select and evaluate; those not given are the run's own.
+
+    Returns:
+        The content of the attempt's `evaluation.json`, with `attempt` (its number) and `folder`.
+
+    Raises:
+        ConfigError: an option that only scoring has.
+        RunFolderError: nothing scored yet.
+        SelectionError: shares that cannot be satisfied.
+    """
+    folder = RunFolder.open(path)
+    config = retried(folder.config, options)
+    number, attempt = new_attempt(folder, config)
+    session = Session(attempt.config)
+    with runs.working(attempt.path, "retry"):
+        judge = judge_with(session, progress)
+        selection = select_stage(attempt, session.config, judge=judge)
+        evaluation = _proven(session, attempt, selection, progress)
+    if (Path(path) / runs.REPORT).exists():
+        report(path)
+    return evaluation | {"attempt": number, "folder": str(attempt.path)}
 
 
 def score(
@@ -206,11 +252,12 @@ def select(
         seed=seed,
         finalists=finalists,
         soft=soft,
+        core=core,
     )
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)
     judge = judge_with(Session(config), progress) if finalists else None
-    return select_stage(folder, config, min_reliability, per_layer_equal, joint, judge, core)
+    return select_stage(folder, config, min_reliability, per_layer_equal, joint, judge)
 
 
 @runs.writes("prune")
@@ -289,62 +336,7 @@ def evaluate(
     folder = RunFolder.open(path)
     folder.require(runs.MODEL, f"prune {path}")
     session = Session(replace(folder.config, **options))
-    return evaluate_stage(session, folder, progress)
-
-
-@runs.writes("report")
-def report(
-    path: str | Path,
-    format: ReportFormat = "html",  # noqa: A002 - the flag's name
-    *,
-    plots: Sequence[str] = (),
-) -> Path:
-    """Write what a run folder holds as a report; experiments are in it where they were run.
-
-    Args:
-        path: the run folder.
-        format: "html" writes report.html, one page that loads nothing; "md" report.md; "json"
-            report.json, all facts for machines.
-        plots: also write every plot to `plots/`, as "png", "svg" (both need the extra `plots` and
-            Chrome or Chromium) or "html".
-
-    Returns:
-        The report's path.
-
-    Raises:
-        RunFolderError: not a run folder, or nothing evaluated or compared in it yet.
-        ConfigError: an unknown format or kind of plot.
-        MissingExtraError: PNG or SVG without kaleido, or without a browser.
-    """
-    folder = RunFolder.open(path, old=True)
-    check_format(format)
-    check_kinds(plots)
-    findings = run_findings(folder)
-    images = next((kind for kind in ("svg", "png") if kind in plots), "")
-    target = folder.path / f"report.{format}"
-    with damage_reported(folder.path, "make the report"):
-        drawn = plot_files(findings, plots) if plots else {}
-        text = render(findings, format, images=images)
-    for name, content in drawn.items():
-        runs.write_bytes(folder.path / PLOTS / name, content)
-    runs.write_text(target, text)
-    return target
-
-
-def diagnose(path: str | Path, *, gamma: float = 0.3, alpha: float = 0.1) -> dict[str, Any]:
-    """Whether a published head ranking is more than noise: a by-seed score table, examined.
-
-    Args:
-        path: a CSV with a row per axis, seed and head (`levelhead.diagnosis.by_seed`).
-        gamma: share of heads protected, for the overlap of the sets that two seeds choose.
-        alpha: share of heads pruned, likewise.
-
-    Returns:
-        `axes` (by name: `verdict`, `reliability`, `reliability_without_toxicity`, `overlap` and
-        more), `bimodal` and `warnings`; docs/files.md describes them. Noise is found, not raised.
-
-    Raises:
-        ScoreTableError: a table that cannot be read, or has no replicates.
-        SelectionError: shares that cannot be satisfied.
-    """
-    return diagnose_axes(read_by_seed(path), gamma=gamma, alpha=alpha)
+    evaluation = evaluate_stage(session, folder, progress)
+    if (folder.path / runs.REPORT).exists():
+        report(folder.path)  # else it would go on showing what was measured before
+    return evaluation

@@ -6,6 +6,7 @@ imported when a command needs them, so that --help answers at once.
 
 from levelhead.cli import (
     agree,
+    attempts,
     axes,
     deploy,
     evaluate,
@@ -29,6 +30,7 @@ add_permissions(cli)
 add_progress(cli)
 __all__ = [
     "agree",
+    "attempts",
     "axes",
     "cli",
     "deploy",

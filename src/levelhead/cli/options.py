@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,12 +39,13 @@ class CountOrAuto(click.ParamType[int | None]):
             self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
 
 
-def options_of(*stages: str) -> Callable[[F], F]:
-    """The flags of these stages, from the fields of `RunConfig`."""
+def options_of(*stages: str, without: Sequence[str] = ()) -> Callable[[F], F]:
+    """The flags of these stages and not of those, from the fields of `RunConfig`."""
 
     def decorate(command: F) -> F:
         for spec in reversed(fields(RunConfig)):
-            if set(stages) & set(spec.metadata["stages"]):
+            of = set(spec.metadata["stages"])
+            if set(stages) & of and not set(without) & of:
                 command = _flag(spec.name, str(spec.type), spec.default, spec.metadata)(command)
         return command
 

@@ -23,6 +23,7 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
 
     It only reads, and works while another process runs.
     """
+    from levelhead.attempts import stale
     from levelhead.console.status import status_table
     from levelhead.journal.status import read_status
     from levelhead.runs import RunFolder
@@ -30,6 +31,9 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
     RunFolder.open(folder, old=True)
     while True:
         found = read_status(folder)
+        for stage, why in stale(folder).items():
+            if found["stages"][stage]["state"] == "done":
+                found["stages"][stage] |= {"state": "stale", "why": why}
         if watch and not as_json:
             click.clear()
         show(found, as_json, status_table)

@@ -41,6 +41,7 @@ class RunOptions(TypedDict, total=False):
     method: str
     gamma: float
     alpha: float
+    core: float | None
     finalists: int
     soft: bool
     max_ppl_increase: float

@@ -202,6 +202,13 @@ class RunConfig:
         maximum=1,
     )
     alpha: float = option(0.1, "Share of heads pruned.", SELECT, BOUNDARY, minimum=0, maximum=1)
+    core: float | None = option(
+        None,
+        "Of the selected heads, only those that this share of the run's resamples select.",
+        SELECT,
+        minimum=0,
+        maximum=1,
+    )
     finalists: int = option(
         4, "joint: sets read with the model before one is taken.", SELECT, minimum=0, maximum=50
     )

@@ -15,7 +15,8 @@ def status_table(found: dict[str, Any]) -> None:
         last = f", last: {found['command']}" if found["command"] else ""
         click.echo(f"{found['run']}: nothing is running ({found['state']}{last})")
     for name, stage in found["stages"].items():
-        click.echo(f"  {name:<12} {stage['state']:<11}{_units(stage)}")
+        why = f"{stage['why']}; run: levelhead {name} {found['run']}" if "why" in stage else ""
+        click.echo(f"  {name:<12} {stage['state']:<11}{why or _units(stage)}")
     if task := found["task"]:
         left = task["seconds_left"]
         when = "" if left is None else f", {_time(left)} left"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead import runs
+from levelhead.attempts import results, stale
 from levelhead.damage import reads_run
 from levelhead.errors import ScoreTableError, SelectionError
 from levelhead.experiments.glance import glance
@@ -34,11 +35,13 @@ def run_findings(folder: RunFolder) -> Findings:
     if not found or (path / runs.EVALUATION).exists():
         evaluation = folder.require(runs.EVALUATION, f"evaluate {path}")
         selection = folder.require(runs.SELECTION, f"select {path}")
-        found["evaluation"] = _evaluation(folder, evaluation)
         found["selection"] = read_selection(selection)
+        found["evaluation"] = _evaluation(folder, evaluation)
     if folder.config.unit == "head":
         with suppress(ScoreTableError, SelectionError):  # scores that it can say nothing about
             found["glance"] = glance(path)
+    if len(attempted := results(path)["attempts"]) > 1:
+        found["attempts"] = attempted
     return Findings(
         table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
         config=folder.config.to_json(),
@@ -49,6 +52,15 @@ def run_findings(folder: RunFolder) -> Findings:
 
 def _evaluation(folder: RunFolder, path: Path) -> dict[str, Any]:
     found: dict[str, Any] = runs.read_json(path)
+    if "evaluate" in stale(folder.path):
+        return {
+            "headline": "Nothing was measured of this selection yet.",
+            "warnings": [
+                f"{runs.EVALUATION} is of another selection than {runs.SELECTION}, so it is not "
+                f"shown; to measure this one: levelhead prune {path.parent}, then levelhead "
+                f"evaluate {path.parent}"
+            ],
+        }
     if not folder.old:
         return found
     return found | {"warnings": [OF_PLAIN_TEXTS, *found.get("warnings", ())]}

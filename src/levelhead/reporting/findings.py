@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,5 +54,7 @@ class Findings:
     """examples.json: continuations of base and pruned model side by side."""
     reproduce: Json | None = None
     """reproduce.json: the paper's figure for the model beside the one measured."""
+    attempts: Sequence[Json] = ()
+    """Other selections from the same scores, the run itself first (`attempts.results`)."""
     glance: Json | None = None
     """Statistics over all heads (`experiments.glance`)."""

@@ -79,6 +79,29 @@ def removed_of(selection: Json) -> dict[str, Any]:
     return {"removed_heads": layers, **gates}
 
 
+def chosen_of(data: Json) -> Any:
+    """The gates, neurons or heads that a file of a run names."""
+    return data.get("gates", data.get("neurons", data.get("heads")))
+
+
+def other_units(manifest: Json, selection: Json) -> str:
+    """What a saved model (its levelhead.json) has otherwise than a selection names.
+
+    Returns:
+        "heads", "neurons" or "gates"; empty where they agree, or the model is of a levelhead that
+        did not write down what it removed.
+    """
+    if "neurons" in selection:
+        return "" if manifest.get("removed_neurons") == selection["neurons"] else "neurons"
+    if "gates" in selection or "gates" in manifest:
+        return "" if manifest.get("gates") == selection.get("gates") else "gates"
+    held = manifest.get("removed_heads")
+    if held is None:
+        return ""
+    gone = sorted([int(layer), int(head)] for layer, heads in held.items() for head in heads)
+    return "" if gone == sorted(map(list, selection["heads"])) else "heads"
+
+
 def pruning_record(
     selection: Json, objective: Json, evaluation: Json | None = None
 ) -> dict[str, Any]:

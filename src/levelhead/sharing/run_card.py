@@ -9,7 +9,7 @@ from levelhead import runs
 from levelhead.errors import RunFolderError
 from levelhead.runs import RunFolder
 from levelhead.sharing.model_card import model_card, on_hub
-from levelhead.sharing.record import write_record
+from levelhead.sharing.record import chosen_of, other_units, write_record
 
 CARD = "README.md"
 EMBEDDED_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -31,10 +31,15 @@ def write_card(folder: RunFolder, at: Path | None = None, *, name: str | None = 
     model = at or folder.require(runs.MODEL, f"prune {folder.path}")
     selection = runs.read_json(folder.require(runs.SELECTION, f"select {folder.path}"))
     manifest = _optional(model / "levelhead.json") or {}
-    _refuse_other_heads(model, manifest, selection, folder.path)
+    if units := other_units(manifest, selection):
+        verb = "has" if units == "gates" else "lacks"
+        raise RunFolderError(
+            f"{model} {verb} other {units} than {runs.SELECTION} names; "
+            f"run: levelhead prune {folder.path}"
+        )
     details = _optional(folder.path / runs.DETAILS)
     evaluation = _optional(folder.path / runs.EVALUATION)
-    if evaluation is not None and _chosen(evaluation) != _chosen(selection):
+    if evaluation is not None and chosen_of(evaluation) != chosen_of(selection):
         evaluation = None  # of another selection
     base = folder.config.model
     record = write_record(folder, model, hub_name(base))
@@ -83,35 +88,6 @@ def base_licence(name: str) -> str | None:
         return None
     licence = data.get("license_name") if data.get("license") == "other" else data.get("license")
     return licence if isinstance(licence, str) and licence else None
-
-
-def _refuse_other_heads(model: Path, manifest: Any, selection: Any, run: Path) -> None:
-    if "neurons" in selection:
-        if manifest.get("removed_neurons") != selection["neurons"]:
-            raise RunFolderError(
-                f"{model} lacks other neurons than {runs.SELECTION} names; "
-                f"run: levelhead prune {run}"
-            )
-        return
-    if "gates" in selection or "gates" in manifest:
-        if manifest.get("gates") != selection.get("gates"):
-            raise RunFolderError(
-                f"{model} has other gates than {runs.SELECTION} names; run: levelhead prune {run}"
-            )
-        return
-    held = manifest.get("removed_heads")
-    if held is None:  # saved by an older levelhead
-        return
-    gone = sorted([int(layer), int(head)] for layer, heads in held.items() for head in heads)
-    if gone != sorted(selection["heads"]):
-        raise RunFolderError(
-            f"{model} lacks other heads than {runs.SELECTION} names; run: levelhead prune {run}"
-        )
-
-
-def _chosen(data: dict[str, Any]) -> Any:
-    """The heads or neurons that a file of the run names."""
-    return data.get("gates", data.get("neurons", data.get("heads")))
 
 
 def _optional(path: Path) -> Any:

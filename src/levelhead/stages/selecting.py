@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,18 +94,17 @@ def select_stage(
     per_layer_equal: bool = False,
     joint: JointOptions = JOINT,
     judge: Judge | None = None,
-    core: float | None = None,
+    keep: Callable[[HeadSelection], None] | None = None,
 ) -> HeadSelection:
     """Choose, and write selection.json.
 
     Args:
+        keep: called with what is chosen before it is written; it may refuse.
         joint: further options of method joint.
         judge: reads finalists of method joint with the model; none: predictions decide.
-        core: of the heads that the method selects, only those that at least this share of the
-            run's resamples select, 0 to 1.
     """
     table = scored_table(folder)
-    axis = config.axis[0]
+    axis, core = config.axis[0], config.core
     if core is not None:
         _check_core(core, config)
     groups = _groups(config) if per_layer_equal and table.unit == "head" else 1
@@ -139,6 +139,8 @@ def select_stage(
             "protected": kept,
         },
     )
+    if keep is not None:
+        keep(selection)
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
     return selection
 

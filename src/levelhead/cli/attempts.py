@@ -1,0 +1,53 @@
+"""Other selections from the scores of a run, and all of them side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from levelhead.cli.app import cli
+from levelhead.cli.options import JSON, RUN, given, options_of, show
+from levelhead.config import EVALUATE, SCORE, SELECT
+
+
+@cli.command()
+@RUN
+@options_of(SELECT, EVALUATE, without=(SCORE,))
+@JSON
+def retry(folder: Path, as_json: bool, **options: Any) -> None:
+    """Try another selection from the same scores, without scoring again.
+
+    \b
+    levelhead retry runs/first --gamma 0.7 --alpha 0.05
+    levelhead results runs/first
+
+    Selects, prunes, evaluates and reports. The result is kept beside the first one, in
+    RUN/attempts/2 and so on; each is a run folder of its own. Options that are not given are the
+    run's.
+    """
+    from levelhead import pipeline
+    from levelhead.console.progress import progress_bars
+    from levelhead.console.summaries import evaluation_summary
+
+    with progress_bars() as progress:
+        found = pipeline.retry(folder, progress=progress, **given(options))
+    show(found, as_json, evaluation_summary)
+    at = Path(found["folder"])
+    click.echo(
+        f"attempt {found['attempt']}\nreport: {at / 'report.html'}\nmodel:  {at / 'model'}\n"
+        f"beside the others: levelhead results {folder}",
+        err=True,
+    )
+
+
+@cli.command()
+@RUN
+@JSON
+def results(folder: Path, as_json: bool) -> None:
+    """Show what every attempt of a run selected, did and cost, side by side."""
+    from levelhead import pipeline
+    from levelhead.console.attempts import results_table
+
+    show(pipeline.results(folder), as_json, results_table)

@@ -1,0 +1,50 @@
+"""The attempts of a run side by side: what each selected, did and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from levelhead.reporting.content import Column, Section, Table, Value, numeric
+from levelhead.reporting.estimates import cell, points_cell
+from levelhead.reporting.numbers import finite, percent
+from levelhead.reporting.summary import mapping, word
+
+Json = Mapping[str, Any]
+
+
+def attempts(data: Sequence[Json]) -> Section | None:
+    """A table with a row for each attempt; None where there is only the run itself."""
+    if len(data) < 2:
+        return None
+    columns = (
+        Column("Attempt"),
+        Column("Selection"),
+        *numeric("Measured gap", "Names its group", "Perplexity"),
+        Column("Verdict"),
+    )
+    return Section(
+        key="attempts",
+        title="Other attempts",
+        intro=(
+            "Other selections from the same scores, each proven by fresh samples on the same test "
+            "prompts. Measured gap: noise-adjusted difference, pruned minus base. Of several "
+            "attempts, the best looks better than it is: they share one test set.",
+        ),
+        tables=(Table.of(columns, map(_row, data)),),
+    )
+
+
+def _row(one: Json) -> tuple[Value, ...]:
+    increase = finite(one.get("perplexity_increase"))
+    shares = [f"{name} {one[name]:g}" for name in ("gamma", "alpha") if finite(one.get(name))]
+    chosen = word(one.get("selected")) or "nothing selected yet"
+    not_measured = "of another selection" if mapping(one, "stale") else "not evaluated"
+    return (
+        f"{one.get('attempt')}",
+        f"{word(one.get('method'))}, {', '.join(shares)}: {chosen}",
+        cell(one.get("adjusted_difference")),
+        points_cell(one.get("own_group_mentions")),
+        "" if increase is None else percent(increase, signed=True),
+        word(one.get("verdict")) or not_measured,
+    )
