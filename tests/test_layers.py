@@ -52,8 +52,9 @@ LAYERS = {
     "experiments": "attempts batching config damage data diagnosis errors evaluation journal "
     "json_files metrics models progress records reporting.escape reporting.findings runs sampling "
     "scores scoring selection session stages toxicity",
-    "pipeline": "attempts config diagnosis errors experiments export journal models pages "
+    "pipeline": "attempts choosing config diagnosis errors experiments export journal models pages "
     "progress records runs scores session sharing stages verification",
+    "choosing": "errors progress records runs scores session stages",
     "pages": "attempts damage experiments reporting runs",
     "console": "batching journal progress reporting.escape reporting.terminal runs scores",
     "cli": "attempts config console data.embedded errors experiments journal permissions pipeline "
@@ -75,6 +76,7 @@ AT_THE_TOP = {
             "evaluation/",
             "export/",
             "stages/",
+            "choosing",
             "pages",
             "pipeline",
             "experiments/",

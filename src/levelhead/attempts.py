@@ -18,6 +18,7 @@ from typing import Any
 
 from levelhead import json_files, runs
 from levelhead.config import EVALUATE, SCORE, SELECT, RunConfig
+from levelhead.config.checks import POINT, check_point
 from levelhead.errors import ConfigError, RunFolderError
 from levelhead.journal import sums
 from levelhead.records import HeadSelection
@@ -145,7 +146,9 @@ def retried(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
                 f"{name} changes what is scored or sampled, and an attempt uses the scores that "
                 f"there are: start a run with another --out. Of an attempt: {', '.join(allowed)}"
             )
-    return replace(config, **options)
+    check_point(options)
+    unset = {"budget": None} if set(POINT) & set(options) else {}
+    return replace(config, **(unset | dict(options)))
 
 
 def results(path: str | Path) -> Json:
@@ -176,6 +179,7 @@ def _result(number: int, path: Path) -> Json:
         "method": config.method,
         "gamma": config.gamma,
         "alpha": config.alpha,
+        "budget": config.budget,
         "stale": stale(path),
     }
     if selection is not None:

@@ -5,7 +5,6 @@ prompts -> continuations -> head scores -> selection -> pruned model -> evaluati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,10 @@ from transformers import PreTrainedModel
 
 from levelhead import runs
 from levelhead.attempts import new_attempt, refuse_other, results, retried
+from levelhead.choosing import select
 from levelhead.config import RunConfig, RunOptions
 from levelhead.diagnosis import diagnose
-from levelhead.errors import ConfigError, SelectionError
+from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
 from levelhead.experiments.agree import agree
 from levelhead.experiments.axes import axes
 from levelhead.experiments.bench_model import bench_model
@@ -37,16 +37,16 @@ from levelhead.pages import report
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
-from levelhead.scores import MIN_RELIABILITY, ScoreTable
+from levelhead.scores import ScoreTable
 from levelhead.session import Session
 from levelhead.sharing.hub import push
 from levelhead.sharing.run_card import write_card
 from levelhead.stages.evaluating import evaluate_stage
-from levelhead.stages.joint import joint_options, judge_with
+from levelhead.stages.joint import judge_with
 from levelhead.stages.pruning import holds_pruned, prune_stage, prune_to_file, prune_to_folder
 from levelhead.stages.scoring import Announce, score_stage, start
-from levelhead.stages.selecting import chosen_heads, read_selection, refuse_noise, select_stage
-from levelhead.stages.tables import read_table
+from levelhead.stages.searching import nothing_measurable
+from levelhead.stages.selecting import read_selection, select_stage
 from levelhead.stages.weights import prune_weights
 from levelhead.verification import verify
 
@@ -121,7 +121,16 @@ def run(
 def _proven(
     session: Session, folder: RunFolder, selection: HeadSelection, progress: Progress
 ) -> dict[str, Any]:
-    """Prune what is selected, measure it, and report."""
+    """Prune what is selected, measure it, and report.
+
+    Raises:
+        UnreliableScoresError: a search found nothing that reduces the measured gap.
+    """
+    if why := nothing_measurable(selection):
+        raise UnreliableScoresError(
+            f"{why}. No model is saved. A larger --budget may hold more; with {runs.SELECTION} as "
+            f"it is: levelhead prune {folder.path}, then levelhead evaluate {folder.path}"
+        )
     if not holds_pruned(folder, selection):
         prune_stage(session, folder, "compact")
     evaluation = evaluate_stage(session, folder, progress)
@@ -187,77 +196,6 @@ def score(
     with runs.working(folder.path, "score"):
         folder = RunFolder.create(out, session.config)  # nobody else's meanwhile
         return score_stage(session, folder, watch.watched(progress))
-
-
-@runs.writes("select")
-def select(
-    scores: str | Path | ScoreTable,
-    *,
-    axis: str | Sequence[str] | None = None,
-    method: str = "fasp",
-    gamma: float = 0.3,
-    alpha: float = 0.1,
-    seed: int = 0,
-    per_layer_equal: bool = False,
-    allow_unreliable: bool = False,
-    min_reliability: float = MIN_RELIABILITY,
-    weights: Sequence[float] = (),
-    objective: str = "weighted",
-    kl_weight: float | None = None,
-    max_ppl_increase: float | None = None,
-    finalists: int = 0,
-    soft: bool = False,
-    core: float | None = None,
-    progress: Progress = silent,
-) -> HeadSelection:
-    """Choose the heads to prune.
-
-    Args:
-        scores: a run folder (selection.json is written there), a score table's CSV, or a table.
-        axis: the axis whose bias is to be reduced; none: the first that the scores have. Method
-            joint takes several.
-        method: fasp, joint, bias_only, ppl_only, fisher_only, magnitude, mask_gradient or random.
-        gamma: share of heads protected for language modelling.
-        alpha: share of heads pruned.
-        seed: of method random.
-        per_layer_equal: of every layer floor(alpha * heads per layer), as format uniform needs it.
-        allow_unreliable: choose from a run folder whose ranking is mostly noise all the same.
-        min_reliability: split-half reliability below which a ranking counts as mostly noise.
-        weights: method joint: one number above 0 per axis; none: all 1.
-        objective: joint with several axes: their `weighted` sum, or the `worst` of them.
-        kl_weight: method joint: lambda, what a nat of KL per token is worth in bias; none: swept.
-        max_ppl_increase: joint: at most `alpha` of the heads, within this share of perplexity.
-        finalists: joint in a run folder: how many sets the model reads; 0: predictions decide.
-        soft: scale heads by gates from 0 to 1 instead of removing them, at the same predicted KL.
-        core: only heads that this share of a run folder's resamples select, 0 to 1; none: all.
-
-    Raises:
-        UnreliableScoresError: the ranking of a run folder is mostly noise.
-        SelectionError: shares that cannot be satisfied, or an alpha that prunes nothing.
-        ScoreTableError: the table lacks the axis or a column.
-    """
-    wanted = (axis,) if isinstance(axis, str) else tuple(axis or ())
-    joint = joint_options(method, wanted, weights, objective, kl_weight, max_ppl_increase)
-    if isinstance(scores, ScoreTable) or not runs.is_run(Path(scores)):
-        table = scores if isinstance(scores, ScoreTable) else read_table(Path(scores))
-        shares = (method, gamma, alpha, seed, per_layer_equal, 1, joint, soft, core)
-        return chosen_heads(table, wanted[0] if wanted else None, *shares)
-    folder = RunFolder.open(scores, old=not finalists)
-    config = replace(
-        folder.config,
-        axis=wanted or folder.config.axis,
-        method=method,
-        gamma=gamma,
-        alpha=alpha,
-        seed=seed,
-        finalists=finalists,
-        soft=soft,
-        core=core,
-    )
-    if not allow_unreliable:
-        refuse_noise(folder, config, min_reliability)
-    judge = judge_with(Session(config), progress) if finalists else None
-    return select_stage(folder, config, min_reliability, per_layer_equal, joint, judge)
 
 
 @runs.writes("prune")

@@ -111,6 +111,11 @@ def score(model: str | None, out: Path, **options: Any) -> None:
     "--soft", is_flag=True, help="Scale heads by gates from 0 to 1 instead, at equal cost."
 )
 @click.option(
+    "--budget", type=float,
+    help="Instead of --method, --gamma and --alpha: the set that reduces the gap most while "
+    "perplexity rises by at most this share.",
+)  # fmt: skip
+@click.option(
     "--core", type=click.FloatRange(0, 1),
     help="Of the selected heads, only those that this share of the run's resamples select.",
 )  # fmt: skip

@@ -43,6 +43,19 @@ def check_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
         raise ConfigError(f"{flag} {value:g} is out of range; it must be {limit}")
 
 
+POINT = ("method", "gamma", "alpha", "soft")
+"""Options that name one set of heads; `budget` searches for one instead."""
+
+
+def check_point(options: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a budget is given and a set of heads named besides."""
+    named = [name for name in POINT if name in options]
+    if options.get("budget") is not None and named:
+        raise ConfigError(
+            f"--budget searches for a set of heads and --{named[0]} names one; give one of the two"
+        )
+
+
 def planned_looks(looks: str | None, samples: int | None, default: int) -> tuple[int, ...]:
     """The looks that `--looks` plans; else a single one, at `samples` or the default.
 

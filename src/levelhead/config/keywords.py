@@ -41,6 +41,7 @@ class RunOptions(TypedDict, total=False):
     method: str
     gamma: float
     alpha: float
+    budget: float | None
     core: float | None
     finalists: int
     soft: bool

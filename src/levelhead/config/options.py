@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Unpack
 
-from levelhead.config.checks import check_type, check_value, planned_looks
+from levelhead.config.checks import check_point, check_type, check_value, planned_looks
 from levelhead.config.choices import (
     BIAS_ESTIMATORS,
     BOUNDARY,
@@ -194,24 +194,24 @@ class RunConfig:
     )
     method: str = option("fasp", "Selection rule.", SELECT, choices=METHODS)
     gamma: float = option(
-        0.3,
-        "Share of heads protected for language modelling.",
-        SELECT,
-        BOUNDARY,
-        minimum=0,
-        maximum=1,
-    )
+        0.3, "Share of heads protected for language modelling.",
+        SELECT, BOUNDARY, minimum=0, maximum=1,
+    )  # fmt: skip
     alpha: float = option(0.1, "Share of heads pruned.", SELECT, BOUNDARY, minimum=0, maximum=1)
-    core: float | None = option(
+    budget: float | None = option(
         None,
-        "Of the selected heads, only those that this share of the run's resamples select.",
-        SELECT,
-        minimum=0,
-        maximum=1,
-    )
+        "Instead of --gamma and --alpha: the set that reduces the gap most while perplexity rises "
+        "by at most this share (0.05, say), searched in FASP's grid and method joint's frontier.",
+        SELECT, minimum=0,
+    )  # fmt: skip
+    core: float | None = option(
+        None, "Of the selected heads only those that this share of resamples select.",
+        SELECT, minimum=0, maximum=1,
+    )  # fmt: skip
     finalists: int = option(
-        4, "joint: sets read with the model before one is taken.", SELECT, minimum=0, maximum=50
-    )
+        4, "joint, --budget: sets read with the model before one is taken.",
+        SELECT, minimum=0, maximum=50,
+    )  # fmt: skip
     soft: bool = option(
         False, "Scale heads by gates from 0 to 1 instead of removing them, at equal cost.", SELECT
     )
@@ -261,6 +261,7 @@ class RunConfig:
         Raises:
             ConfigError: a value outside its limits, with the value and the limit.
         """
+        check_point(options)
         preset = {**UNIT_DEFAULTS.get(options.get("unit", ""), {})}
         preset |= PAPER if options.get("protocol") == "paper" else {}
         return cls(model=model, **{**preset, **options})

@@ -36,8 +36,6 @@ from levelhead.experiments.compare_plan import (
 )
 from levelhead.experiments.compare_tables import summary, tidy
 from levelhead.experiments.grid import (
-    ALPHAS,
-    GAMMAS,
     Point,
     best,
     check_grid,
@@ -52,6 +50,7 @@ from levelhead.reporting.escape import spreadsheet_safe
 from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scoring.score_table import unreliable
+from levelhead.selection.budget import ALPHAS, GAMMAS
 from levelhead.session import Session
 from levelhead.stages.fingerprints import experiment_fingerprint
 

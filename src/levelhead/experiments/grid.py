@@ -16,10 +16,6 @@ from levelhead.selection import select_heads
 from levelhead.selection.rules import PROTECTING
 from levelhead.selection.units import in_units
 
-ALPHAS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
-GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-"""The grids of arXiv 2312.15398, section 4."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:

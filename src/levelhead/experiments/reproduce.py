@@ -16,13 +16,13 @@ from levelhead import runs
 from levelhead.config import PAPER, RunConfig, RunOptions
 from levelhead.errors import ConfigError
 from levelhead.experiments.compare import compare
-from levelhead.experiments.grid import ALPHAS, GAMMAS
 from levelhead.experiments.joint import GROUPS, TEXT_TOKENS
 from levelhead.journal import watch
 from levelhead.models.architectures import head_counts
 from levelhead.progress import Progress, silent
 from levelhead.runs import RunFolder
 from levelhead.scoring.problem import BiasProblem, sample_texts
+from levelhead.selection.budget import ALPHAS, GAMMAS
 from levelhead.session import Session
 from levelhead.stages.scoring import score_stage, start
 

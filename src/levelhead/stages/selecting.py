@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from levelhead import runs
 from levelhead.config import RunConfig
@@ -35,6 +35,7 @@ from levelhead.selection.units import in_rows, in_units, listed
 from levelhead.session import Session
 from levelhead.stages.joint import Judge, decided
 from levelhead.stages.predicting import predicted
+from levelhead.stages.searching import searched
 from levelhead.stages.tables import scored_table
 
 
@@ -108,10 +109,14 @@ def select_stage(
     if core is not None:
         _check_core(core, config)
     groups = _groups(config) if per_layer_equal and table.unit == "head" else 1
+    if config.budget is not None:
+        chosen, config = _searched(table, config, per_layer_equal, joint, judge)
+        joint = replace(joint, max_ppl_increase=config.budget)
     shares = (config.method, config.gamma, config.alpha, config.seed, per_layer_equal, groups)
-    chosen = chosen_heads(table, axis, *shares, joint)
-    if config.method == "joint":
-        chosen = decided(folder, chosen, axis, joint, judge, config.finalists)
+    if config.budget is None:
+        chosen = chosen_heads(table, axis, *shares, joint)
+        if config.method == "joint":
+            chosen = decided(folder, chosen, axis, joint, judge, config.finalists)
     selected = len(in_rows(chosen).heads)
     found = None if config.soft else _inclusion(folder, table, axis, shares)
     if core is not None:
@@ -143,6 +148,25 @@ def select_stage(
         keep(selection)
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
     return selection
+
+
+def _searched(
+    table: ScoreTable,
+    config: RunConfig,
+    per_layer_equal: bool,
+    joint: JointOptions,
+    judge: Judge | None,
+) -> tuple[HeadSelection, RunConfig]:
+    """The set found within the budget, and the options that choose it without a search."""
+    assert config.budget is not None  # noqa: S101 - the caller looked
+    if per_layer_equal:
+        raise SelectionError(
+            "--budget searches sets of any shape: leave out --per-layer-equal, or name --alpha"
+        )
+    axis, count = config.axis[0], config.finalists
+    chosen = searched(table, axis, config.budget, joint, judge, count)
+    gamma, alpha = cast(float, chosen.gamma), cast(float, chosen.alpha)
+    return chosen, replace(config, method=chosen.method, gamma=gamma, alpha=alpha)
 
 
 def _check_core(core: float, config: RunConfig) -> None:

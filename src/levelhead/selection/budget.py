@@ -1,0 +1,157 @@
+"""Sets of heads within a perplexity budget, by predictions: which are worth reading with the model?
+
+FASP's grid of gamma and alpha (arXiv 2312.15398, section 4, and smaller alphas), and method joint
+with the budget as its limit. What each set would do to bias and perplexity is predicted by the same
+models, so that sets of both methods can be ordered. Pure: it knows a score table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from levelhead.errors import SelectionError
+from levelhead.records import HeadSelection
+from levelhead.scores import ScoreTable, head_count
+from levelhead.selection.joint import JointOptions, SetChoice, described, objective_of
+from levelhead.selection.rules import protected_heads, select_heads
+from levelhead.set_cost import indicator
+
+ALPHAS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
+GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""The grids of arXiv 2312.15398, section 4."""
+SMALL_ALPHAS = (0.005, 0.01, 0.015, 0.03, 0.05)
+"""A small budget may hold a head or two."""
+JOINT_GAMMA = 0.3
+"""Share that joint leaves alone: its costs protect the other heads."""
+REACH = (1.25, 1.0, 0.75, 0.5, 0.25)
+"""Predicted prices of the sets to read, as shares of the budget: predictions err to both sides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A set, how it was found, and what is predicted of it."""
+
+    selection: HeadSelection
+    predicted: SetChoice
+
+
+def check_budget(budget: float) -> None:
+    """Raise SelectionError for a budget that no set could keep, or that is no share."""
+    if not 0 < budget < 10:  # also false for NaN
+        raise SelectionError(
+            f"--budget {budget:g} is no share by which perplexity may rise: give one above 0, such "
+            "as 0.05 for 5% (every set of heads costs something)"
+        )
+
+
+def candidates(
+    table: ScoreTable, axis: str, budget: float, options: JointOptions
+) -> list[Candidate]:
+    """Every set of the grid and of joint's frontier once, by rising predicted price.
+
+    Args:
+        options: of the objective: axes, weights.
+
+    Raises:
+        SelectionError: a budget that is no share above 0.
+        ScoreTableError: the table lacks the axis, its gaps or the cost model.
+    """
+    check_budget(budget)
+    axes = options.axes or (axis,)
+    objective = objective_of(table, axes, options.weights, options.objective, options.shrink)
+    total = table.num_layers * table.num_heads
+    found: dict[tuple[int, ...], Candidate] = {}
+    for selection in (*_grid(table, axis), *_joint(table, axis, budget, options)):
+        flat = np.flatnonzero(indicator(selection.heads, table.num_layers, table.num_heads))
+        key = tuple(int(head) for head in flat)
+        if 0 < len(key) < total and key not in found:
+            weight = float((selection.details or {}).get("lambda", 0.0))
+            found[key] = Candidate(
+                selection=selection, predicted=described(objective, flat, weight)
+            )
+    return sorted(found.values(), key=lambda one: one.predicted.ppl_increase)
+
+
+def worth_reading(found: Sequence[Candidate], budget: float, count: int) -> list[Candidate]:
+    """At most `count` sets to read with the model, the best predicted at several prices.
+
+    The best of each method at the budget itself come first, then the best at other prices.
+    """
+    picked: list[Candidate] = []
+
+    def take(among: Sequence[Candidate], limit: float) -> None:
+        fits = [one for one in among if one.predicted.ppl_increase <= limit]
+        if fits:
+            best = min(fits, key=lambda one: one.predicted.value)
+            if not any(best is one for one in picked):
+                picked.append(best)
+
+    for method in ("joint", "fasp"):
+        take([one for one in found if one.selection.method == method], budget)
+    for share in REACH:
+        take(found, share * budget)
+    if not picked and found:
+        picked.append(found[0])  # the cheapest: predictions may be too dear
+    return picked[:count]
+
+
+def best_predicted(found: Sequence[Candidate], budget: float) -> Candidate:
+    """The largest predicted fall of bias within the budget.
+
+    Raises:
+        SelectionError: no set is predicted to keep it.
+    """
+    fits = [one for one in found if one.predicted.ppl_increase <= budget]
+    if not fits:
+        raise no_set_keeps(budget, found[0].predicted.ppl_increase if found else None, "predicted")
+    return min(fits, key=lambda one: one.predicted.value)
+
+
+def no_set_keeps(budget: float, least: float | None, how: str) -> SelectionError:
+    """The error where nothing is within the budget."""
+    cheapest = "" if least is None else f"; the cheapest is {how} to raise it by {least:.1%}"
+    return SelectionError(
+        f"no set of heads keeps perplexity within {budget:.1%}{cheapest}: give a larger --budget, "
+        "or --gamma and --alpha for a set of your own choice"
+    )
+
+
+def _grid(table: ScoreTable, axis: str) -> list[HeadSelection]:
+    """FASP at every gamma and alpha that leave enough heads."""
+    total = table.num_layers * table.num_heads
+    alphas = sorted({*ALPHAS, *SMALL_ALPHAS})
+    return [
+        select_heads(table, axis=axis, gamma=gamma, alpha=alpha)
+        for gamma, alpha in product(GAMMAS, alphas)
+        if 0 < head_count(alpha, total) <= total - head_count(gamma, total)
+    ]
+
+
+def _joint(
+    table: ScoreTable, axis: str, budget: float, options: JointOptions
+) -> list[HeadSelection]:
+    """The sets of joint's frontiers, of any number of heads that the grid has, too."""
+    left = int((~protected_heads(table, JOINT_GAMMA)).sum())
+    total = table.num_layers * table.num_heads
+    alpha = min(max(ALPHAS), left / total)
+    if head_count(alpha, total) == 0:
+        return []
+    limited = replace(options, kl_weight=None, max_ppl_increase=budget)
+    chosen = select_heads(
+        table, axis=axis, method="joint", gamma=JOINT_GAMMA, alpha=alpha, joint=limited
+    )
+    details = chosen.details or {}
+    return [
+        HeadSelection.of(
+            [(layer, head) for layer, head in row["heads"]],
+            method="joint",
+            gamma=JOINT_GAMMA,
+            alpha=(len(row["heads"]) + 0.5) / total,
+            details={"lambda": row["lambda"]},
+        )
+        for row in details["frontier"]["joint"]
+    ]

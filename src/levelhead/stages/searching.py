@@ -1,0 +1,137 @@
+"""The search under a budget: predictions propose sets, the model judges them on validation data.
+
+The set with the largest expected reduction of bias whose perplexity keeps the budget is taken; what
+it does to freshly sampled text of test prompts, evaluation says. Bias is judged on continuations
+sampled for this search alone: those that head scores were made from flatter the heads they chose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from levelhead.errors import SelectionError
+from levelhead.evaluation.finalists import JudgedSet
+from levelhead.metrics.perplexity import relative_increase
+from levelhead.records import Estimate, HeadSelection
+from levelhead.scores import ScoreTable
+from levelhead.selection.budget import (
+    Candidate,
+    best_predicted,
+    candidates,
+    no_set_keeps,
+    worth_reading,
+)
+from levelhead.selection.joint import JointOptions
+from levelhead.stages.joint import Judge
+
+SURE = 0.8
+"""Level of the interval of the price whose upper end must keep the budget: nine in ten do."""
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A candidate as the model judges it."""
+
+    candidate: Candidate
+    expected: Estimate
+    """Of bias on validation prompts, pruned minus base."""
+    increase: Estimate
+    """Of perplexity on validation text, as a share, with its 95% interval."""
+    most: float
+    """What it rises by at most, as far as this text can tell (`SURE`)."""
+    kl: Estimate
+
+    def to_json(self) -> Json:
+        """A row of selection.json's `search.judged`."""
+        selection, predicted = self.candidate.selection, self.candidate.predicted
+        return {
+            "method": selection.method,
+            "gamma": selection.gamma,
+            "alpha": selection.alpha,
+            "heads": [list(head) for head in selection.heads],
+            "predicted": predicted.predicted(),
+            "expected_difference": self.expected.to_json(),
+            "perplexity_increase": self.increase.to_json(),
+            "at_most": self.most,
+            "kl": self.kl.to_json(),
+        }
+
+
+def searched(
+    table: ScoreTable,
+    axis: str,
+    budget: float,
+    joint: JointOptions,
+    judge: Judge | None = None,
+    count: int = 0,
+) -> HeadSelection:
+    """The set to take within a budget, with `search` in its details.
+
+    Args:
+        budget: share by which perplexity may rise.
+        judge: reads `count` sets; none, or count 0: predictions decide.
+
+    Raises:
+        SelectionError: no set keeps the budget.
+        ScoreTableError: the table lacks the axis, its gaps or the cost model.
+    """
+    check_searchable(joint)
+    found = candidates(table, axis, budget, joint)
+    about: Json = {"budget": budget, "candidates": len(found)}
+    if judge is None or not count:
+        best = best_predicted(found, budget)
+        return _with(best.selection, about | {"on": "predictions", "judged": []})
+    picked = worth_reading(found, budget, count)
+    judged = judge([axis], [one.selection.heads for one in picked])
+    tried = [_tried(one, axis, result) for one, result in zip(picked, judged, strict=True)]
+    fits = [one for one in tried if one.most <= budget]
+    about |= {"on": "validation", "judged": [one.to_json() for one in tried]}
+    if not fits:
+        raise no_set_keeps(budget, min(one.most for one in tried), "measured")
+    best_tried = min(fits, key=lambda one: one.expected.value)
+    about["chosen"] = next(i for i, one in enumerate(tried) if one is best_tried)
+    about["measurable"] = best_tried.expected.interval.high < 0
+    return _with(best_tried.candidate.selection, about)
+
+
+def check_searchable(joint: JointOptions) -> None:
+    """Raise SelectionError for options of method joint that a search does not have."""
+    several = len(joint.axes) > 1 or joint.weights or joint.objective != "weighted"
+    if several or joint.kl_weight is not None or joint.max_ppl_increase is not None:
+        raise SelectionError(
+            "--budget searches for one axis by itself: leave out further --axis, --weights, "
+            "--objective, --lambda and --max-ppl-increase, or name --method joint without --budget"
+        )
+
+
+def nothing_measurable(selection: HeadSelection) -> str:
+    """Why a set found by a search is not worth saving; empty where it is."""
+    search = (selection.details or {}).get("search", {})
+    if search.get("measurable", True):
+        return ""
+    row = search["judged"][search["chosen"]]
+    found = row["expected_difference"]
+    low, high = found["ci95"]
+    return (
+        f"nothing within a budget of {search['budget']:.1%} reduces the measured gap of validation "
+        f"prompts beyond its interval: the best of {search['candidates']:,} sets changes it by "
+        f"{found['value']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    )
+
+
+def _tried(candidate: Candidate, axis: str, judged: JudgedSet) -> Tried:
+    text = judged.text
+    sure = relative_increase(text.base, text.other, level=SURE)
+    return Tried(
+        candidate=candidate,
+        expected=judged.expected[axis],
+        increase=relative_increase(text.base, text.other),
+        most=sure.interval.high,
+        kl=text.kl,
+    )
+
+
+def _with(selection: HeadSelection, search: Json) -> HeadSelection:
+    return replace(selection, details={**(selection.details or {}), "search": search})

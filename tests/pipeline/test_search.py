@@ -1,0 +1,152 @@
+"""The search under a budget, through a whole tiny run whose biased head is known."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import levelhead
+from levelhead import cli, pipeline
+from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
+from levelhead.records import Estimate, HeadSelection, Interval
+from levelhead.stages.joint import judge_with
+from levelhead.stages.searching import nothing_measurable
+from levelhead.testing import planted_model
+
+BUDGET = 0.2
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def searching(options: dict[str, Any]) -> dict[str, Any]:
+    left = {name: value for name, value in options.items() if name not in ("gamma", "alpha")}
+    return left | {"budget": BUDGET}
+
+
+@pytest.fixture(scope="module")
+def first(
+    inputs: Path, searching: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "searched"
+    levelhead.run(str(inputs / "model"), out=out, **searching)
+    return out
+
+
+@pytest.fixture
+def done(first: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(first, tmp_path / "run"))
+
+
+def test_the_planted_head_is_found_within_the_budget_and_judged_on_validation(done: Path) -> None:
+    selection = read(done / "selection.json")
+    search = selection["search"]
+    assert search["on"] == "validation"
+    assert search["budget"] == BUDGET
+    assert list(planted_model().head) in selection["heads"]
+    judged = search["judged"]
+    assert {one["method"] for one in judged} == {"fasp", "joint"}
+    taken = judged[search["chosen"]]
+    assert taken["heads"] == selection["heads"]
+    assert taken["at_most"] <= BUDGET
+    fits = [one for one in judged if one["at_most"] <= BUDGET]
+    fall = [one["expected_difference"]["value"] for one in fits]
+    assert taken["expected_difference"]["value"] == min(fall)
+    assert search["measurable"]
+    assert selection["method"] == taken["method"]
+    assert 0 < len(selection["inclusion"]) <= len(selection["heads"])
+    evaluation = read(done / "evaluation.json")
+    assert evaluation["heads"] == selection["heads"]
+    assert evaluation["axes"]["gender"]["verdict"] == "lower"
+
+
+def test_another_budget_and_a_point_are_attempts(done: Path) -> None:
+    levelhead.retry(done, budget=0.5)
+    levelhead.retry(done, gamma=0.2, alpha=0.06)
+    rows = levelhead.results(done)["attempts"]
+    assert [row["budget"] for row in rows] == [BUDGET, 0.5, None]
+    point = read(Path(rows[2]["folder"]) / "selection.json")
+    assert "search" not in point
+    assert point["method"] == "fasp"
+
+
+def test_by_predictions_alone_no_model_is_read(done: Path) -> None:
+    chosen = levelhead.select(done, budget=BUDGET, allow_unreliable=True)
+    assert (chosen.details or {})["search"]["on"] == "predictions"
+    assert (chosen.details or {})["predicted"]["perplexity_increase"] <= BUDGET
+    said = CliRunner().invoke(cli.cli, ["select", str(done), "--budget", str(BUDGET)])
+    assert said.exit_code == 0, said.output
+
+
+def dear(session: Any, progress: Any) -> Any:
+    """A judge of sets that all raise perplexity by half."""
+    judge = judge_with(session, progress)
+
+    def judged(axes: Any, sets: Any) -> Any:
+        found = []
+        for one in judge(axes, sets):
+            base = one.text.base
+            other = replace(base, block_nll=base.block_nll + np.log(1.5) * base.block_tokens)
+            found.append(replace(one, text=replace(one.text, other=other)))
+        return found
+
+    return judged
+
+
+def test_a_budget_that_no_set_keeps_says_what_the_cheapest_costs(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "judge_with", dear)
+    with pytest.raises(SelectionError, match=r"within 10\.0%; the cheapest.* by 50\.0%"):
+        levelhead.retry(done, budget=0.1)
+    assert not (done / "attempts" / "2" / "model").exists()
+
+
+def test_flags_that_contradict_a_budget_are_refused_before_work(
+    inputs: Path, options: dict[str, Any], tmp_path: Path, done: Path
+) -> None:
+    with pytest.raises(ConfigError, match="--budget searches for a set of heads and --gamma"):
+        levelhead.run(str(inputs / "model"), out=tmp_path / "no", **options, budget=0.05)
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(ConfigError, match="--alpha names one"):
+        levelhead.retry(done, budget=0.05, alpha=0.1)
+    with pytest.raises(SelectionError, match="leave out method"):
+        levelhead.select(done, budget=0.05, gamma=0.5)
+    with pytest.raises(SelectionError, match="--axis is for --method joint"):
+        levelhead.select(done, budget=0.05, axis=["gender", "age"])
+    with pytest.raises(SelectionError, match="--per-layer-equal"):
+        levelhead.select(done, budget=0.05, per_layer_equal=True)
+
+
+def test_where_nothing_is_reduced_measurably_no_model_is_saved(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge finds an interval that holds 0 for every set."""
+
+    def unsure(session: Any, progress: Any) -> Any:
+        judge = judge_with(session, progress)
+
+        def judged(axes: Any, sets: Any) -> Any:
+            nothing = Estimate(value=-0.001, interval=Interval(-0.01, 0.008))
+            found = judge(axes, sets)
+            return [replace(one, expected=dict.fromkeys(axes, nothing)) for one in found]
+
+        return judged
+
+    monkeypatch.setattr(pipeline, "judge_with", unsure)
+    with pytest.raises(UnreliableScoresError, match=r"reduces the measured gap.*No model is saved"):
+        levelhead.retry(done, budget=0.3)
+    attempt = done / "attempts" / "2"
+    assert read(attempt / "selection.json")["search"]["measurable"] is False
+    assert not (attempt / "model").exists()
+
+
+def test_a_selection_without_a_search_is_worth_saving() -> None:
+    assert nothing_measurable(HeadSelection.of([(0, 1)])) == ""
