@@ -192,16 +192,16 @@ def _result(number: int, path: Path) -> Json:
             "selected": chosen.described,
         }
     if evaluation is not None and "evaluate" not in found["stale"]:
-        axis = (selection or {}).get("axis", config.axis[0])
-        one, text = evaluation["axes"][axis], evaluation["perplexity"]
-        mentions = one.get("own_group_mentions")
-        found |= {
-            "axis": axis,
-            "verdict": one["verdict"],
-            "adjusted_difference": one["adjusted_difference"],
-            "own_group_mentions": mentions and mentions["difference"],
-            "perplexity_increase": text["pruned"] / text["base"] - 1,
-        }
+        axis, text = (selection or {}).get("axis", config.axis[0]), evaluation["perplexity"]
+        found["perplexity_increase"] = text["pruned"] / text["base"] - 1
+        if (one := evaluation["axes"].get(axis)) is not None:  # another axis may be evaluated alone
+            mentions = one.get("own_group_mentions")
+            found |= {
+                "axis": axis,
+                "verdict": one["verdict"],
+                "adjusted_difference": one["adjusted_difference"],
+                "own_group_mentions": mentions and mentions["difference"],
+            }
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 import levelhead
 from levelhead import runs
 from levelhead.config import RunConfig
-from levelhead.errors import SelectionError
+from levelhead.errors import ConfigError, SelectionError
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
@@ -152,7 +152,7 @@ def test_the_core_holds_the_planted_head(done: Path, tmp_path: Path) -> None:
 def test_a_core_that_cannot_be_had_is_refused(done: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(done, run)
-    with pytest.raises(SelectionError, match="between 0 and 1"):
+    with pytest.raises(ConfigError, match="between 0 and 1"):
         levelhead.select(run, core=1.5)
     with pytest.raises(SelectionError, match="--soft"):
         levelhead.select(run, core=0.5, soft=True)
