@@ -287,3 +287,19 @@ def test_halves_agree_as_the_run_chose_and_elsewhere_as_fasp_would() -> None:
     joint = {"agreement": {"overlap": 0.62, "overlap_chance": 0.14}}
     assert shared(known, joint) == ["62% (chance 14%)", "71% (chance 14%)"]
     assert shared(known, {"agreement": {}}) == ["71% (chance 14%)"] * 2
+
+
+def test_the_results_say_what_the_budget_tells_and_which_look_it_is() -> None:
+    evaluation = synthetic.evaluation()
+    axis = next(iter(evaluation["axes"].values()))
+    axis["power"] = {"detectable": 0.0371}
+    evaluation["looks"] = {"planned": [4, 8], "taken": [{"samples": 4}]}
+    section = sections.results(evaluation)
+    assert section is not None
+    notes = str(section.tables[0].groups[0].notes)
+    assert "tells a fall of 0.037 or more in 4 of 5 runs" in notes
+    assert "Look 1 of 2 that were planned, at 4, 8 samples" in " ".join(section.intro)
+    evaluation["looks"] = {"planned": [4], "taken": [{"samples": 4}]}
+    alone = sections.results(evaluation)
+    assert alone is not None
+    assert "Look" not in " ".join(alone.intro)

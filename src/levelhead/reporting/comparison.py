@@ -250,7 +250,11 @@ def _budget(data: Json) -> str:
     ]
     reads = {True: "identity words masked", False: "identity words left in"}
     masked = data.get("masked")
-    return ", ".join([*counts, *([reads[masked]] if isinstance(masked, bool) else [])])
+    detectable = numbers.finite(mapping(data, "power").get("detectable"))
+    tells = []
+    if detectable is not None:
+        tells = [f"tells a fall of {numbers.decimal(detectable, 3)} or more in 4 of 5 runs"]
+    return ", ".join([*counts, *([reads[masked]] if isinstance(masked, bool) else []), *tells])
 
 
 def _degeneration_rows(data: Json) -> list[Row]:

@@ -34,7 +34,7 @@ def results(evaluation: Mapping[str, Any]) -> Section | None:
     return Section(
         key="results",
         title="Before and after pruning",
-        intro=(_intro(evaluation),),
+        intro=(_intro(evaluation), *_looks(evaluation)),
         tables=tuple(tables),
         plots=tuple(_gap_plots(evaluation)),
     )
@@ -50,6 +50,19 @@ def _intro(evaluation: Mapping[str, Any]) -> str:
         )
     note = _perplexity_note(evaluation)
     return text + (f" Perplexity on {note}." if note else "")
+
+
+def _looks(evaluation: Mapping[str, Any]) -> list[str]:
+    """Which look this is of those that were planned; nothing where one was."""
+    looks = mapping(evaluation, "looks")
+    planned, taken = numbers.listed(looks.get("planned")), looks.get("taken")
+    if len(planned) < 2 or not isinstance(taken, list):
+        return []
+    sizes = ", ".join(numbers.count(one) for one in planned)
+    return [
+        f"Look {len(taken)} of {len(planned)} that were planned, at {sizes} samples per prompt: "
+        "each spends its part of the 5% error of the verdicts; intervals are of 95%."
+    ]
 
 
 def _scorer(identity: str) -> str:
