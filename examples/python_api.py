@@ -12,7 +12,7 @@ from pathlib import Path
 from levelhead.pipeline import evaluate, load, prune, report, score, select
 
 BUDGET = {"max_prompts": 100, "new_tokens": 16, "text_tokens": 2_048}
-"""The defaults are 500 prompts per axis, 40 tokens and 16,384 tokens of text."""
+"""The defaults are 400 prompts per axis, 40 tokens and 16,384 tokens of text."""
 
 
 def main(out: Path, model: str | None = None, **options: object) -> None:

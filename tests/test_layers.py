@@ -57,7 +57,8 @@ LAYERS = {
     "choosing": "errors progress records runs scores session stages",
     "pages": "attempts damage experiments reporting runs",
     "console": "batching journal progress reporting.escape reporting.terminal runs scores",
-    "cli": "attempts config console data.embedded errors experiments journal permissions pipeline "
+    "cli": "attempts config console data.embedded errors experiments journal models.stored "
+    "permissions pipeline "
     "reporting.escape runs",
     "testing": "models",
     "__init__": "experiments models.on_import pipeline",

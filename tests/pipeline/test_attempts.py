@@ -130,3 +130,18 @@ def test_a_core_can_be_asked_of_a_run(done: Path) -> None:
     selection = read(Path(found["folder"]) / "selection.json")
     assert selection["core"] == 0.5
     assert min(selection["inclusion"]) >= 0.5
+
+
+def test_the_size_is_that_of_the_model_as_it_is_saved(done: Path) -> None:
+    compact = read(done / "evaluation.json")
+    said = CliRunner().invoke(cli, ["prune", str(done), "--format", "zeroed"]).output
+    base = compact["parameters"]["base"]
+    assert f"{base:,} parameters, {base - compact['parameters']['pruned']:,} of them zeros" in said
+    zeroed = levelhead.evaluate(done)
+    assert zeroed["parameters"]["pruned"] == zeroed["parameters"]["base"] == base
+    assert zeroed["bytes"]["pruned"] == zeroed["bytes"]["base"]
+    assert zeroed["axes"] == compact["axes"], "nothing is measured again"
+    levelhead.prune(done)
+    again = levelhead.evaluate(done)
+    assert again["parameters"] == compact["parameters"]
+    assert again["bytes"] == compact["bytes"]

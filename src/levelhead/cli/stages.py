@@ -203,6 +203,7 @@ def prune(
 
     from levelhead import pipeline, runs
     from levelhead.console.progress import progress_bars
+    from levelhead.models.stored import stored_parameters
 
     is_run = model is not None and runs.is_run(Path(model))
     if (heads is not None or not is_run) and (heads is None or out is None):
@@ -213,7 +214,14 @@ def prune(
     for warning in (w for w in told if "levelhead" in Path(w.filename).parts):
         click.echo(visible(f"warning: {warning.message}", multiline=True), err=True)
     where = out or Path(str(model)) / runs.MODEL
-    click.echo(f"{where}: {pruned.num_parameters():,} parameters")
+    stored = None if form in EXPORTS else stored_parameters(where)
+    left = pruned.num_parameters()
+    if stored is None or stored == left:
+        click.echo(f"{where}: {left:,} parameters")
+    else:
+        click.echo(
+            f"{where}: {stored:,} parameters, {stored - left:,} of them zeros for what is gone"
+        )
 
 
 def _numbers(text: str | None, flag: str) -> tuple[float, ...]:

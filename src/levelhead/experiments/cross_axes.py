@@ -81,7 +81,7 @@ def cross_axes(
     """
     folder = RunFolder.open(run)
     table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {run}"))
-    heads_only(table.unit, "axes --prune")
+    heads_only(table.unit, "axes --cross")
     config = folder.config
     gamma = config.gamma if gamma is None else gamma
     alpha = config.alpha if alpha is None else alpha

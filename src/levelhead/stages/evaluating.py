@@ -11,6 +11,7 @@ from levelhead.config import EVALUATE, SCORE
 from levelhead.errors import RunFolderError
 from levelhead.evaluation import evaluate_run
 from levelhead.journal import sums, watch
+from levelhead.models.stored import stored_parameters
 from levelhead.models.units import removed_units, same_gates, same_units, saved_units
 from levelhead.progress import Progress
 from levelhead.records import HeadSelection
@@ -34,7 +35,7 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
         if sums.is_whole(path):
             held = runs.read_json(path)
             if held is not None and held.get("of") == of:
-                return held
+                return _with_size(held, folder)
         else:
             message = f"{path} is not as it was written; the model is evaluated again"
             watch.event("damaged", level="warning", files=[path.name], message=message)
@@ -54,6 +55,22 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
         )
     with journal.stage(folder.path, "evaluate", fingerprint(session, of, pruned)):
         return _evaluate(session, folder, pruned, selection, progress, of, look)
+
+
+def _with_size(held: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """A finished evaluation with the size of the model as it is saved: formats differ in it."""
+    stored = stored_parameters(folder.path / runs.MODEL)
+    parameters, size = held["parameters"], held["bytes"]
+    if stored is None or stored == parameters["pruned"]:
+        return held
+    each = size["pruned"] / parameters["pruned"]
+    held["parameters"], held["bytes"] = (
+        parameters | {"pruned": stored},
+        size | {"pruned": round(stored * each)},
+    )
+    runs.write_json(folder.path / runs.EVALUATION, held)
+    write_card(folder)
+    return held
 
 
 def _evaluate(
@@ -81,4 +98,4 @@ def _evaluate(
     runs.write_continuations(folder.path / runs.CONTINUATIONS, continuations, keep="validation")
     runs.write_json(path, data)
     write_card(folder)
-    return data
+    return _with_size(data, folder)
