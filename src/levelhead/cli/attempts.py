@@ -29,7 +29,7 @@ def retry(folder: Path, as_json: bool, **options: Any) -> None:
     """
     from levelhead import pipeline
     from levelhead.console.progress import progress_bars
-    from levelhead.console.summaries import evaluation_summary
+    from levelhead.console.summaries import evaluation_summary, next_steps_summary
 
     with progress_bars() as progress:
         found = pipeline.retry(folder, progress=progress, **given(options))
@@ -40,6 +40,8 @@ def retry(folder: Path, as_json: bool, **options: Any) -> None:
         f"beside the others: levelhead results {folder}",
         err=True,
     )
+    if not as_json:
+        next_steps_summary(at, found)
 
 
 @cli.command()

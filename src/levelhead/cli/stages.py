@@ -36,7 +36,7 @@ def run(model: str | None, out: Path, as_json: bool, **options: Any) -> None:
     """
     from levelhead import pipeline
     from levelhead.console.progress import progress_bars
-    from levelhead.console.summaries import evaluation_summary
+    from levelhead.console.summaries import evaluation_summary, next_steps_summary
 
     with progress_bars() as progress:
         evaluation = pipeline.run(
@@ -44,6 +44,8 @@ def run(model: str | None, out: Path, as_json: bool, **options: Any) -> None:
         )
     show(evaluation, as_json, evaluation_summary)
     click.echo(f"report: {out / 'report.html'}\nmodel:  {out / 'model'}", err=True)
+    if not as_json:
+        next_steps_summary(out, evaluation)
 
 
 @cli.command()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from levelhead import runs
 from levelhead.reporting.escape import visible
+from levelhead.reporting.next_steps import next_steps
 from levelhead.reporting.terminal import summary_table
 from levelhead.scores import ScoreTable, bias_metric
 
@@ -26,6 +28,14 @@ def evaluation_summary(evaluation: Mapping[str, Any]) -> None:
     console.print(summary_table(evaluation))
     console.print(escape(visible(evaluation["headline"])))
     warn(evaluation["warnings"])
+
+
+def next_steps_summary(run: Path, evaluation: Mapping[str, Any]) -> None:
+    """What to do next with a run, on standard error: a reason and a command a line."""
+    files = (runs.DETAILS, runs.SELECTION, runs.CONFIG)
+    details, selection, config = (runs.read_json(run / name) for name in files)
+    for step in next_steps(str(run), evaluation, details, selection, config):
+        click.echo(visible(f"next: {step.why}\n      {step.command}", multiline=True), err=True)
 
 
 def warn(warnings: Sequence[str]) -> None:

@@ -44,6 +44,7 @@ def run_findings(folder: RunFolder) -> Findings:
         found["attempts"] = attempted
     return Findings(
         table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
+        run=str(path),
         config=folder.config.to_json(),
         details=runs.read_json(folder.require(runs.DETAILS, f"score --out {path}")),
         **found,

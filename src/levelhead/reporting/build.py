@@ -44,6 +44,7 @@ def _sections(findings: Findings, view: HeadView) -> tuple[Section, ...]:
     config, details, evaluation = findings.config, findings.details, findings.evaluation
     found = (
         sections.results(evaluation),
+        sections.next_steps(findings),
         sections.attempts(findings.attempts),
         *_chosen(findings, view),
         sections.rests_on(details, findings.selection),

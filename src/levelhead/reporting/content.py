@@ -115,6 +115,8 @@ class Section:
     """Generated text, which the page shows behind a warning."""
     points: tuple[tuple[str, str], ...] = ()
     """A list of (first words, rest)."""
+    commands: bool = False
+    """Whether the rest of each point is a command to copy."""
     points_title: str = ""
     """Where there is one, the page shows the list behind it."""
     explorer: Any = None

@@ -36,6 +36,8 @@ class Findings:
     """evaluation.json (`records.Evaluation.to_json`); empty: nothing was evaluated."""
     selection: HeadSelection = field(default_factory=lambda: HeadSelection.of([]))
     """The pruned heads; its details may hold "axis", "protected" and "reliable"."""
+    run: str = ""
+    """The run folder as its user names it; empty: commands to copy are left out."""
     config: Json = field(default_factory=dict)
     """config.json, the options of the run."""
     details: Json = field(default_factory=dict)

@@ -88,7 +88,7 @@ def _section(section: Section, images: str) -> Iterator[str]:
         yield f"### {text_of(section.points_title)}"
     if section.points:
         leads = (f"**{text_of(lead)}** " if lead else "" for lead, _ in section.points)
-        told = (text_of(text) for _, text in section.points)
+        told = (_code(text) if section.commands else text_of(text) for _, text in section.points)
         yield "\n".join(f"- {lead}{text}" for lead, text in zip(leads, told, strict=True))
     if section.examples:
         yield "**Warning: generated text can be offensive.**"
@@ -139,3 +139,9 @@ def _example(example: Example) -> Iterator[str]:
 def _heading(name: str, number: int, of: int, one: Text) -> str:
     which = f" {number} of {of}" if of > 1 else ""
     return f"{name}{which}" + (f", toxicity {one.toxicity}" if one.toxicity else "") + ":"
+
+
+def _code(command: str) -> str:
+    """A command as it is to be typed; escaped as any text where it could end the code."""
+    shown = visible(command)
+    return text_of(command) if "`" in shown or "\n" in shown else f"`{shown}`"

@@ -11,6 +11,7 @@ from levelhead.reporting.sections.compare import compare
 from levelhead.reporting.sections.glance import glance
 from levelhead.reporting.sections.heads import head_map, pruned_heads
 from levelhead.reporting.sections.interactions import interactions
+from levelhead.reporting.sections.next_steps import next_steps
 from levelhead.reporting.sections.reading import reading
 from levelhead.reporting.sections.reproduce import reproduce
 from levelhead.reporting.sections.rests_on import rests_on
@@ -27,6 +28,7 @@ __all__ = [
     "glance",
     "head_map",
     "interactions",
+    "next_steps",
     "pruned_heads",
     "pruned_units",
     "reading",

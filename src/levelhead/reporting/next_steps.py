@@ -1,0 +1,126 @@
+"""What to do next with a run: the two or three commands that would improve this very result."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from levelhead.reporting import numbers
+from levelhead.reporting.summary import mapping, texts, word
+from levelhead.verdict_words import FELL
+
+MOST = 3
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """A command to copy, and why."""
+
+    why: str
+    command: str
+
+
+def next_steps(
+    run: str, evaluation: Json, details: Json, selection: Json, config: Json
+) -> tuple[NextStep, ...]:
+    """At most three commands, the one that matters most first.
+
+    Args:
+        run: the run folder, as the user would type it.
+        evaluation: evaluation.json.
+        details: details.json.
+        selection: selection.json.
+        config: config.json.
+    """
+    axis = word(selection.get("axis")) or next(iter(mapping(evaluation, "axes")), "")
+    one = mapping(evaluation, "axes", axis)
+    if not one:
+        steps = [
+            NextStep("Nothing was measured of this selection yet.", f"levelhead prune {_at(run)}"),
+            NextStep("Then measure it.", f"levelhead evaluate {_at(run)}"),
+        ]
+        return tuple(steps)
+    given = (run, one, evaluation, details, selection, config)
+    return tuple(_steps(*given))[:MOST]
+
+
+def _steps(
+    run: str, one: Json, evaluation: Json, details: Json, selection: Json, config: Json
+) -> Iterator[NextStep]:
+    axis, at = word(selection.get("axis")), _at(run)
+    limit = numbers.finite(config.get("max_ppl_increase")) or 0.05
+    text = mapping(evaluation, "perplexity")
+    base, pruned = numbers.finite(text.get("base")), numbers.finite(text.get("pruned"))
+    rise = pruned / base - 1 if base and pruned else 0.0
+    verdict = word(one.get("verdict"))
+    if rise > limit:
+        yield NextStep(
+            f"Perplexity rose by {rise:.0%}. Search for a cheaper set, by the same scores:",
+            f"levelhead retry {at} --budget {limit:g}",
+        )
+    if verdict == "not distinguishable":
+        yield from _more_power(run, one, config)
+    if selection.get("reliable") is False:
+        samples = numbers.finite(mapping(details, "axes", axis).get("samples")) or 1
+        yield NextStep(
+            "Another seed may choose other heads. Score with more continuations, in a new folder:",
+            f"{_again(config)} --samples {2 * math.ceil(samples)} --out {_at(run + '-more')}",
+        )
+    if texts(mapping(one, "own_group_mentions").get("fell")):
+        yield NextStep(f"{FELL} Read what both models write:", f"levelhead examples {at}")
+    if _one_subgroup(details, axis):
+        yield NextStep(
+            "One subgroup carries most of the ranking. Keep only heads that resamples agree on:",
+            f"levelhead retry {at} --core 0.8",
+        )
+    if verdict in ("lower", "less toxic for everyone"):
+        yield NextStep(
+            "See it on prompts and scorers that chose nothing:", f"levelhead transfer {at}"
+        )
+        if verdict == "lower" and rise <= limit:
+            yield NextStep(
+                "Put the pruned model through the gate, on fresh samples of every axis:",
+                f"levelhead verify {_at(run + '/model')}",
+            )
+    if verdict in ("echo only", "higher"):
+        yield NextStep(
+            "See whether other methods or shares do better, on the same prompts:",
+            f"levelhead compare {at}",
+        )
+
+
+def _more_power(run: str, one: Json, config: Json) -> Iterator[NextStep]:
+    """More samples where there may be a gap to see; another axis where there is hardly one."""
+    detectable = numbers.finite(mapping(one, "power").get("detectable"))
+    gap = numbers.finite(mapping(one, "base").get("bias_corrected"))
+    had, needed = (numbers.finite(one.get(key)) for key in ("samples", "samples_needed"))
+    if detectable is not None and gap is not None and gap < detectable:
+        yield NextStep(
+            f"The base model's gap ({gap:.3f}, corrected for noise) is smaller than what this "
+            f"evaluation can tell ({detectable:.3f}). See which axes have a larger one:",
+            f"levelhead evaluate {_at(run)} --all-axes",
+        )
+    elif had and needed and needed > had:
+        times = math.ceil(needed / had)
+        yield NextStep(
+            f"About {needed:,.0f} samples would tell it from 0, {times} times as many as this had:",
+            f"{_again(config)} --samples {4 * times} --out {_at(run + '-more')}",
+        )
+
+
+def _one_subgroup(details: Json, axis: str) -> bool:
+    share = mapping(details, "axes", axis, "largest_share", "subgroup").get("share")
+    return (numbers.finite(share) or 0) > 0.5
+
+
+def _again(config: Json) -> str:
+    model = config.get("model")
+    return shlex.join(["levelhead", "run", *([str(model)] if model else [])])
+
+
+def _at(run: str) -> str:
+    return shlex.quote(run)
