@@ -193,7 +193,7 @@ def warnings_of(
     if share > max_ppl_increase:
         found.append(
             f"perplexity is up by {share:.1%} (from {text['base']:.2f} to {text['pruned']:.2f}), "
-            f"more than {max_ppl_increase:.0%}: levelhead retry with a --budget searches a cheaper set"
+            f"more than {max_ppl_increase:.0%}: levelhead retry --budget searches a cheaper set"
         )
     for name, axis in axes.items():
         found += _axis_warnings(name, axis)
