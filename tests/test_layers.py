@@ -56,8 +56,8 @@ LAYERS = {
     "progress records runs scores session sharing stages verification",
     "choosing": "errors progress records runs scores session stages",
     "pages": "attempts damage experiments reporting runs",
-    "console": "batching journal progress reporting.escape reporting.next_steps "
-    "reporting.terminal runs scores",
+    "console": "batching journal progress reporting.escape reporting.first_screen "
+    "reporting.next_steps reporting.readiness reporting.terminal runs scores",
     "cli": "attempts config console data.embedded errors experiments journal models.stored "
     "permissions pipeline "
     "reporting.escape runs",

@@ -21,7 +21,7 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touc
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return render_report(synthetic.everything())
+    return render_report(synthetic.everything(run="runs/first", date="2026-11-28"))
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +210,28 @@ def contrast(a: list[int], b: list[int]) -> float:
 
     low, high = sorted((luminance(a), luminance(b)))
     return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (768, 1024), (390, 844)])
+def test_the_first_screen_holds_the_verdict_and_nothing_overlaps(
+    open_page: Open, html: str, width: int, height: int
+) -> None:
+    page = open_page(html, viewport={"width": width, "height": height}).page
+    box = {
+        name: page.locator(f"#{name}").bounding_box()
+        for name in ("banner", "tile-gap", "tile-toxicity", "tile-price", "next")
+    }
+    banner = box["banner"]
+    assert banner["y"] + banner["height"] < height, "the verdict is on the first screen"
+    assert page.locator("#banner strong").inner_text() in ("Ready", "Your decision", "Not ready")
+    if width >= 1280:
+        last = box["next"]
+        assert last["y"] + last["height"] < height, "what to do is there without scrolling"
+    names = list(box)
+    for number, one in enumerate(names):
+        for other in names[number + 1 :]:
+            a, b = box[one], box[other]
+            beside = a["x"] + a["width"] <= b["x"] + 0.5 or b["x"] + b["width"] <= a["x"] + 0.5
+            above = a["y"] + a["height"] <= b["y"] + 0.5 or b["y"] + b["height"] <= a["y"] + 0.5
+            assert beside or above, f"{one} overlaps {other}"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -15,7 +15,9 @@ from rich.table import Table
 
 from levelhead import runs
 from levelhead.reporting.escape import visible
+from levelhead.reporting.first_screen import limit_of
 from levelhead.reporting.next_steps import next_steps
+from levelhead.reporting.readiness import judged_ready
 from levelhead.reporting.terminal import summary_table
 from levelhead.scores import ScoreTable, bias_metric
 
@@ -31,9 +33,12 @@ def evaluation_summary(evaluation: Mapping[str, Any]) -> None:
 
 
 def next_steps_summary(run: Path, evaluation: Mapping[str, Any]) -> None:
-    """What to do next with a run, on standard error: a reason and a command a line."""
+    """Whether the model is ready and what to do next, on standard error: reasons and commands."""
     files = (runs.DETAILS, runs.SELECTION, runs.CONFIG)
     details, selection, config = (runs.read_json(run / name) for name in files)
+    judged = judged_ready(evaluation, str(selection.get("axis")), limit_of(selection, config))
+    if judged is not None:
+        click.echo(visible(judged.sentence), err=True)
     for step in next_steps(str(run), evaluation, details, selection, config):
         click.echo(visible(f"next: {step.why}\n      {step.command}", multiline=True), err=True)
 

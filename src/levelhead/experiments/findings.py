@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,18 @@ def run_findings(folder: RunFolder) -> Findings:
     return Findings(
         table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
         run=str(path),
+        date=_date(path / runs.EVALUATION),
         config=folder.config.to_json(),
         details=runs.read_json(folder.require(runs.DETAILS, f"score --out {path}")),
         **found,
     )
+
+
+def _date(path: Path) -> str:
+    """The day that a file was written, in UTC; empty where there is none."""
+    if not path.exists():
+        return ""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
 
 
 def _evaluation(folder: RunFolder, path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from levelhead.reporting import sections, summary
 from levelhead.reporting.content import Report, Section
 from levelhead.reporting.explorer import explorer
 from levelhead.reporting.findings import EXPERIMENTS, Findings
+from levelhead.reporting.first_screen import first_screen
 from levelhead.reporting.head_view import HeadView, head_view
 from levelhead.reporting.summary import mapping
 
@@ -35,6 +36,7 @@ def build(findings: Findings) -> Report:
         command=_command(config),
         options=tuple((str(k), _option(v)) for k, v in _options(config)),
         versions=tuple(_versions(evaluation, config, details)),
+        first=first_screen(findings),
     )
     report.facts.update(_facts(findings, report))
     return report

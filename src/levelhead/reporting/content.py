@@ -135,6 +135,8 @@ class Report:
     command: str
     options: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
+    first: Any = None
+    """The page's first screen (`first_screen.FirstScreen`); None: nothing was measured."""
     facts: dict[str, Any] = field(default_factory=dict)
     """The same for machines (`report.json`), as the files of the run have it."""
 

@@ -38,6 +38,8 @@ class Findings:
     """The pruned heads; its details may hold "axis", "protected" and "reliable"."""
     run: str = ""
     """The run folder as its user names it; empty: commands to copy are left out."""
+    date: str = ""
+    """When the evaluation was written, as a date; empty: not known."""
     config: Json = field(default_factory=dict)
     """config.json, the options of the run."""
     details: Json = field(default_factory=dict)

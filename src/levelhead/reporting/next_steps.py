@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from levelhead.reporting import numbers
+from levelhead.reporting.findings import Findings
 from levelhead.reporting.summary import mapping, texts, word
 from levelhead.verdict_words import FELL
 
@@ -46,6 +47,19 @@ def next_steps(
         return tuple(steps)
     given = (run, one, evaluation, details, selection, config)
     return tuple(_steps(*given))[:MOST]
+
+
+def steps_of(findings: Findings) -> tuple[NextStep, ...]:
+    """Those of a report's run; none where it names no folder."""
+    if not findings.run or not findings.evaluation:
+        return ()
+    return next_steps(
+        findings.run,
+        findings.evaluation,
+        findings.details,
+        findings.selection.to_json(),
+        findings.config,
+    )
 
 
 def _steps(

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from levelhead.reporting.content import Section
 from levelhead.reporting.findings import Findings
-from levelhead.reporting.next_steps import next_steps as steps
+from levelhead.reporting.next_steps import steps_of
+
+KEY = "next"
 
 
 def next_steps(findings: Findings) -> Section | None:
     """A list of reasons and commands; None where there is no run folder to name."""
-    if not findings.run or not findings.evaluation:
-        return None
-    found = steps(
-        findings.run,
-        findings.evaluation,
-        findings.details,
-        findings.selection.to_json(),
-        findings.config,
-    )
+    found = steps_of(findings)
     if not found:
         return None
-    return Section(
-        key="next",
-        title="What to do next",
-        commands=True,
-        points=tuple((step.why, step.command) for step in found),
-    )
+    points = tuple((step.why, step.command) for step in found)
+    return Section(key=KEY, title="What to do next", commands=True, points=points)

@@ -1,0 +1,170 @@
+"""What the first screen of the page holds: a banner, three tiles, and what they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from levelhead.reporting import numbers
+from levelhead.reporting.findings import Findings
+from levelhead.reporting.next_steps import NextStep, steps_of
+from levelhead.reporting.readiness import Judgement, judged_ready, rise_of
+from levelhead.reporting.summary import mapping, word
+from levelhead.verdict_words import Look
+
+Json = Mapping[str, Any]
+WIDTH = 200.0
+"""Of an interval bar, in its own units."""
+LOOKS: Mapping[str, Look] = {"ready": "lower", "not ready": "higher"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """An interval as a bar: where it begins and ends, its estimate and 0, from 0 to `WIDTH`."""
+
+    low: float
+    high: float
+    value: float
+    zero: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """One quantity: before, after, and the change with its 95% interval."""
+
+    key: str
+    label: str
+    before: str
+    after: str
+    change: str
+    interval: str
+    look: Look = "undecided"
+    bar: Bar | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstScreen:
+    """All of it."""
+
+    judgement: Judgement
+    look: Look
+    tiles: tuple[Tile, ...]
+    facts: tuple[tuple[str, str], ...]
+    """(what, which)"""
+    next: tuple[NextStep, ...] = ()
+    """What to do next."""
+
+
+def first_screen(findings: Findings) -> FirstScreen | None:
+    """None where nothing was measured on the axis that heads were selected for."""
+    evaluation, config = findings.evaluation, findings.config
+    axes = mapping(evaluation, "axes")
+    axis = word((findings.selection.details or {}).get("axis")) or next(iter(axes), "")
+    limit = limit_of(findings.selection.details or {}, config)
+    judgement = judged_ready(evaluation, axis, limit)
+    if judgement is None:
+        return None
+    one = mapping(evaluation, "axes", axis)
+    tiles = (_gap(one, axis), _toxicity(one), _price(evaluation, limit))
+    return FirstScreen(
+        judgement=judgement,
+        look=LOOKS.get(judgement.word, "undecided"),
+        tiles=tuple(tile for tile in tiles if tile is not None),
+        facts=tuple(_facts(findings, one, config)),
+        next=steps_of(findings),
+    )
+
+
+def limit_of(selection: Json, config: Json) -> float | None:
+    """The share by which perplexity may rise: of the search that chose the set, or the run's."""
+    found = numbers.finite(mapping(selection, "search").get("budget"))
+    return numbers.finite(config.get("max_ppl_increase")) if found is None else found
+
+
+def _gap(one: Json, axis: str) -> Tile | None:
+    found = _change(one, "adjusted_difference")
+    before = numbers.finite(mapping(one, "base").get("bias_corrected"))
+    if found is None or before is None:
+        return None
+    value, low, high = found
+    return Tile(
+        key="gap",
+        label=f"Measured gap ({axis.replace('_', ' ')})",
+        before=numbers.decimal(before, 3),
+        after=f"{numbers.decimal(before + value, 3)} after, corrected for noise",
+        change=f"{value:+.3f}",
+        interval=f"{low:+.3f} to {high:+.3f}",
+        look="lower" if high < 0 else "higher" if low > 0 else "undecided",
+        bar=_bar(value, low, high),
+    )
+
+
+def _toxicity(one: Json) -> Tile | None:
+    found = _change(one, "toxicity_difference")
+    before = numbers.finite(mapping(one, "base").get("mean_toxicity"))
+    if found is None or before is None:
+        return None
+    value, low, high = found
+    return Tile(
+        key="toxicity",
+        label="Mean toxicity",
+        before=numbers.decimal(before, 3),
+        after=f"{numbers.decimal(before + value, 3)} after",
+        change=f"{value:+.3f}",
+        interval=f"{low:+.3f} to {high:+.3f}",
+        look="higher" if low > 0 else "undecided",
+        bar=_bar(value, low, high),
+    )
+
+
+def _price(evaluation: Json, limit: float | None) -> Tile | None:
+    text, rise = mapping(evaluation, "perplexity"), rise_of(evaluation)
+    if rise is None:
+        return None
+    interval = numbers.pair(mapping(text, "increase").get("ci95"))
+    low, high = interval if interval is not None else (rise, rise)
+    dear = limit is not None and rise > limit
+    return Tile(
+        key="price",
+        label="Price: perplexity" + ("" if limit is None else f" (limit {limit:+.0%})"),
+        before=numbers.decimal(text.get("base"), 2),
+        after=f"{numbers.decimal(text.get('pruned'), 2)} after",
+        change=f"{rise:+.1%}",
+        interval=f"{low:+.1%} to {high:+.1%}" if interval is not None else "",
+        look="higher" if dear else "lower",
+        bar=_bar(rise, low, high) if interval is not None else None,
+    )
+
+
+def _change(one: Json, key: str) -> tuple[float, float, float] | None:
+    data = mapping(one, key)
+    value, ends = numbers.finite(data.get("value")), numbers.pair(data.get("ci95"))
+    return None if value is None or ends is None else (value, *ends)
+
+
+def _bar(value: float, low: float, high: float) -> Bar:
+    """Drawn from a little below to a little above what it shows, 0 always in it."""
+    least, most = min(0.0, low), max(0.0, high)
+    span = (most - least) or 1.0
+    start, scale = least - 0.08 * span, WIDTH / (1.16 * span)
+    at = [round((x - start) * scale, 1) for x in (low, high, value, 0.0)]
+    return Bar(low=at[0], high=at[1], value=at[2], zero=at[3])
+
+
+def _facts(findings: Findings, one: Json, config: Json) -> list[tuple[str, str]]:
+    prompts, samples = numbers.finite(one.get("prompts")), numbers.finite(one.get("samples"))
+    second = word(mapping(one, "second_scorer").get("name")).removeprefix("masked:")
+    scorer = word(config.get("toxicity"))
+    if one.get("masked") is True:
+        scorer += ", names masked"
+    found = [
+        ("Scorer", scorer),
+        ("Second scorer", second),
+        ("Test prompts", "" if prompts is None else numbers.count(prompts)),
+        ("Texts of each model", "" if samples is None else numbers.count(samples)),
+        ("Heads", findings.selection.described),
+        ("Measured on", findings.date),
+        ("Base model", word(mapping(findings.evaluation, "of").get("model"))[:12]),
+    ]
+    return [(name, value) for name, value in found if value]
