@@ -12,7 +12,7 @@ ADVISORIES := "import json, urllib.request as u; json.load(u.urlopen('https://py
 .PHONY: demo test test-slow test-embedded test-coverage test-machines torture check fix bench install clean-demo fuzz audit
 
 demo: install
-	$(BIN)/levelhead run --out $(DEMO)
+	$(BIN)/levelhead demo --out $(DEMO)
 	@echo "open $(DEMO)/report.html"
 
 test: $(VENV)/.installed

@@ -145,3 +145,15 @@ def test_the_size_is_that_of_the_model_as_it_is_saved(done: Path) -> None:
     again = levelhead.evaluate(done)
     assert again["parameters"] == compact["parameters"]
     assert again["bytes"] == compact["bytes"]
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do(
+    done: Path, inputs: Path, options: dict[str, Any]
+) -> None:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()
+             if name != "axis"]  # fmt: skip
+    call = ["run", str(inputs / "model"), "--out", str(done), "--axis", "gender", *flags]
+    said = CliRunner().invoke(cli, call)
+    assert said.exit_code == 0, said.output
+    assert f"nothing to do: {done} is finished" in said.output
+    assert "next: " in said.output

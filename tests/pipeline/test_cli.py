@@ -115,9 +115,16 @@ def test_an_unfetched_embedded_model_names_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEVELHEAD_CACHE", str(tmp_path / "cache"))
-    code, said = levelhead("run", "--out", str(tmp_path / "run"))
+    code, said = levelhead("demo", "--out", str(tmp_path / "run"))
     assert code == 2
     assert "levelhead fetch-model" in said
+
+
+def test_a_model_that_was_forgotten_is_not_the_embedded_one(tmp_path: Path) -> None:
+    code, said = levelhead("run", "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "Missing argument 'MODEL'" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_select_prints_only_what_was_chosen(table: Path) -> None:

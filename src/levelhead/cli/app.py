@@ -24,7 +24,7 @@ def cli() -> None:
     """Find the attention heads of a language model that add measured bias, and prune them.
 
     \b
-    levelhead run --out runs/first         everything, on the embedded model
+    levelhead demo --out runs/first        everything, on the embedded model
     levelhead run gpt2 --out runs/gpt2     everything, on a model of yours
     levelhead COMMAND --help               what a command does, with its defaults
 

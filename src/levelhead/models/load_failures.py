@@ -15,7 +15,9 @@ from huggingface_hub import errors as hub
 
 from levelhead.errors import LevelheadError, ModelError
 
-OFFLINE_WAYS = "a local folder works without network, and so does the embedded model (no MODEL)"
+OFFLINE_WAYS = (
+    "a local folder works without network, and so does the embedded model (levelhead demo)"
+)
 
 
 @contextmanager

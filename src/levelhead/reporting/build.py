@@ -13,7 +13,7 @@ from levelhead.reporting.explorer import explorer
 from levelhead.reporting.findings import EXPERIMENTS, Findings
 from levelhead.reporting.first_screen import first_screen
 from levelhead.reporting.head_view import HeadView, head_view
-from levelhead.reporting.summary import mapping
+from levelhead.reporting.summary import mapping, started_by
 
 FORMAT = 1
 _RUN_MARK = "levelhead_run"  # config.json's own format number, not an option
@@ -126,9 +126,7 @@ def _option(value: Any) -> str:
 
 def _command(config: Mapping[str, Any]) -> str:
     """The command line that starts the same run in another folder; empty without options."""
-    words = ["levelhead", "run"]
-    if config.get("model"):
-        words.append(str(config["model"]))
+    words = started_by(config)
     for name, value in _options(config):
         if name == "model" or value is None or isinstance(value, Mapping):
             continue

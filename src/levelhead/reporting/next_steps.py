@@ -10,7 +10,7 @@ from typing import Any
 
 from levelhead.reporting import numbers
 from levelhead.reporting.findings import Findings
-from levelhead.reporting.summary import mapping, texts, word
+from levelhead.reporting.summary import mapping, started_by, texts, word
 from levelhead.verdict_words import FELL
 
 MOST = 3
@@ -132,8 +132,7 @@ def _one_subgroup(details: Json, axis: str) -> bool:
 
 
 def _again(config: Json) -> str:
-    model = config.get("model")
-    return shlex.join(["levelhead", "run", *([str(model)] if model else [])])
+    return shlex.join(started_by(config))
 
 
 def _at(run: str) -> str:

@@ -94,6 +94,12 @@ def records(data: Any, key: str) -> list[Mapping[str, Any]]:
     return [one for one in listed if isinstance(one, Mapping)]
 
 
+def started_by(config: Mapping[str, Any]) -> list[str]:
+    """The first words of the command that starts a run like this one."""
+    model = config.get("model")
+    return ["levelhead", "run", str(model)] if model else ["levelhead", "demo"]
+
+
 def warnings(*sources: Mapping[str, Any], reliable: Any = None) -> list[str]:
     """The "warnings" of all sources, each once; first of all that scores were unreliable."""
     found = [UNRELIABLE] if reliable is False else []
