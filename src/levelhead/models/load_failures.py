@@ -15,7 +15,7 @@ from huggingface_hub import errors as hub
 
 from levelhead.errors import LevelheadError, ModelError
 
-OFFLINE_WAYS = (
+OFFLINE_WAYS = "a local folder works without network, and so does levelhead demo"
     "a local folder works without network, and so does the embedded model (levelhead demo)"
 )
 
