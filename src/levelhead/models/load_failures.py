@@ -16,8 +16,6 @@ from huggingface_hub import errors as hub
 from levelhead.errors import LevelheadError, ModelError
 
 OFFLINE_WAYS = "a local folder works without network, and so does levelhead demo"
-    "a local folder works without network, and so does the embedded model (levelhead demo)"
-)
 
 
 @contextmanager
