@@ -108,6 +108,39 @@ def linear_difference_interval(
     )
 
 
+def weighted_mean_interval(
+    values: Float[np.ndarray, "n"],
+    weight: Float[np.ndarray, "n"],
+    cluster: Int[np.ndarray, "n"] | None = None,
+    *,
+    level: float = 0.95,
+) -> Estimate:
+    """sum(weight * values) over random clusters: windows of a text, or templates of texts.
+
+    With weights in proportion to tokens it is a mean per token, a ratio whose denominator is
+    random too; the deviations from the mean (linearisation) take that into account.
+
+    Args:
+        values: such as a mean per token of each window or text.
+        weight: what each counts for; they sum to 1.
+        cluster: codes of the clusters; none: each value is one.
+        level: confidence level.
+
+    Raises:
+        ConfigError: level outside (0, 1).
+        PromptError: fewer than two clusters.
+    """
+    check_level(level)
+    codes = cluster_codes(np.arange(len(values)) if cluster is None else cluster)
+    value = float(values @ weight)
+    contributions = np.bincount(codes, weights=(values - value) * weight)
+    stderr = math.sqrt(float(sum_variance(contributions)))
+    half = float(stats.t.ppf((1 + level) / 2, len(contributions) - 1)) * stderr
+    return Estimate(
+        value=value, stderr=stderr, interval=Interval(value - half, value + half, level)
+    )
+
+
 def samples_needed(
     difference: float, interval: Interval, samples: int, *, power: float = 0.8
 ) -> int | None:
