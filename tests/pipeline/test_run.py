@@ -1,5 +1,6 @@
 """The whole run on a model whose biased head is known, and the form of what it leaves."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -245,3 +246,25 @@ def test_another_axis_can_be_evaluated_afterwards(
     only = levelhead.evaluate(out, axis=("other",))
     assert set(only["axes"]) == {"other"}
     assert "other" in only["headline"]
+
+
+def test_the_price_is_told_on_every_text_and_every_surface(done: Path) -> None:
+    evaluation = json.loads((done / "evaluation.json").read_text())
+    found = evaluation["price"]
+    assert [one["text"] for one in found][1:] == ["literature", "everyday", "own-text"]
+    assert found[0]["increase"] == evaluation["perplexity"]["increase"]
+    assert found[0]["text"] == evaluation["perplexity"]["text"]
+    for one in found:
+        assert one["kl"]["value"] >= 0
+        assert len(one["increase"]["ci95"]) == len(one["kl"]["ci95"]) == 2
+    assert found[-1]["texts"] <= found[-1]["sampled"]
+    worst = max(found, key=lambda one: one["increase"]["value"])["text"]
+    named = {"own-text": "the base model's own texts"}.get(worst, Path(worst).name)
+    assert f"perplexity on {named}, the worst of 4 texts" in evaluation["headline"]
+    page = (done / "report.html").read_text()
+    text = levelhead.report(done, "md").read_text()
+    card = (done / "model" / "README.md").read_text()
+    for one in ("literature", "everyday", "the base model's own texts"):
+        assert f"Perplexity on {one}" in text
+        assert f"erplexity on {one}" in card
+        assert one in html.unescape(page)

@@ -22,7 +22,7 @@ from levelhead.batching import map_batches
 from levelhead.errors import ModelError, TextError
 from levelhead.evaluation.base import Variant
 from levelhead.metrics.divergence import last_logits, nll_and_kl
-from levelhead.metrics.intervals import weighted_mean_interval
+from levelhead.metrics.intervals import at_least_0, weighted_mean_interval
 from levelhead.metrics.perplexity import (
     PerplexityResult,
     Window,
@@ -32,7 +32,7 @@ from levelhead.metrics.perplexity import (
     strided_windows,
 )
 from levelhead.progress import Progress
-from levelhead.records import Estimate, Interval, Split
+from levelhead.records import Estimate, Split
 from levelhead.session import Session
 
 
@@ -51,9 +51,7 @@ class TextComparison:
     def kl(self) -> Estimate:
         """Mean KL per token with its interval; windows as in `relative_increase`."""
         per_token = self.block_kl / self.base.block_tokens
-        found = weighted_mean_interval(per_token, self.base.block_weight, self.cluster)
-        interval = Interval(max(0.0, found.interval.low), found.interval.high)
-        return replace(found, interval=interval)
+        return at_least_0(weighted_mean_interval(per_token, self.base.block_weight, self.cluster))
 
     @property
     def increase(self) -> Estimate:

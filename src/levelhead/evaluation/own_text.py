@@ -28,8 +28,9 @@ from levelhead.scoring.matched_rows import own_rows
 from levelhead.scoring.problem import BiasProblem, SampledTexts
 from levelhead.scoring.teacher_forcing import Row, continuation_logits
 
-OWN_TEXTS = 128
-"""Texts read of those that were sampled: templates are what differs, and each has a few."""
+OWN_TEXTS = 80
+"""Texts read of those that were sampled: one of each template tells most for its cost, and the
+built-in prompts of an axis have 80 templates."""
 BATCH_SIZE = 8
 """Texts at once: two models' logits of each are held."""
 

@@ -9,7 +9,7 @@ Knows nothing of the absolute value in bias(S): its intervals are in `bias_inter
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -139,6 +139,22 @@ def weighted_mean_interval(
     return Estimate(
         value=value, stderr=stderr, interval=Interval(value - half, value + half, level)
     )
+
+
+def at_least_0(found: Estimate) -> Estimate:
+    """A mean of skewed quantities of at least 0, such as KL, with an interval that knows that.
+
+    On the scale of logarithms; where the plain interval reaches 0, that one, cut off there. In
+    simulation (tests/metrics/test_intervals.py: KL per token, 20 to 64 templates) it covers 93 to
+    95%, the plain one 93%, with nine in ten misses below the truth.
+    """
+    half = found.interval.high - found.value
+    if half >= found.value:
+        interval = replace(found.interval, low=max(0.0, found.interval.low))
+    else:
+        factor = math.exp(half / found.value)
+        interval = replace(found.interval, low=found.value / factor, high=found.value * factor)
+    return replace(found, interval=interval)
 
 
 def samples_needed(
