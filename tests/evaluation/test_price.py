@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from tests.reporting import synthetic
 from tests.rounding import SAME
 from transformers import PreTrainedModel
 
+from levelhead import journal
 from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, MissingExtraError, TextError
 from levelhead.evaluation.base import pruned_model, without_heads
-from levelhead.evaluation.divergence import check_text, compare_on_text
+from levelhead.evaluation.divergence import TextComparison, check_text, compare_on_text
 from levelhead.evaluation.own_text import OwnTexts, compare_on_own, own_texts
 from levelhead.evaluation.prices import measured_prices
 from levelhead.price import OWN_TEXT, prices, title, worst_price
@@ -106,6 +108,35 @@ def test_the_interval_is_over_templates(base: PreTrainedModel, sharper: PreTrain
     once = width(ROWS, [0, 1, 2, 3])
     assert width(ROWS * 4, [0, 1, 2, 3] * 4) == pytest.approx(once, rel=1e-4)
     assert width(ROWS * 4, list(range(16))) < once / 2
+
+
+def test_what_was_read_is_not_read_again_after_a_kill(
+    base: PreTrainedModel, sharper: PreTrainedModel, session: Session, tmp_path: Path
+) -> None:
+    read: list[int] = []
+
+    def counted() -> Any:
+        read.append(1)
+        return nullcontext(sharper)
+
+    def both() -> list[TextComparison]:
+        given = (session, base, [counted], "test", silent)
+        return [
+            *compare_on_text(*given, name="everyday"),
+            *compare_on_own(base, [counted], OWN, silent, pad=0, batch_size=1),
+        ]
+
+    with pytest.raises(KeyboardInterrupt), journal.stage(tmp_path, "evaluate", {"of": 1}):
+        whole = both()
+        raise KeyboardInterrupt
+    once = len(read)
+    assert once == 4 + len(whole[0].base.block_tokens)
+    with journal.stage(tmp_path, "evaluate", {"of": 1}):
+        again = both()
+    assert len(read) == once
+    for one, other in zip(whole, again, strict=True):
+        assert np.array_equal(one.block_kl, other.block_kl)
+        assert one.kl == other.kl
 
 
 def written(counts: list[int], seed: int = 0) -> tuple[BiasProblem, SampledTexts]:

@@ -13,7 +13,7 @@ import torch
 import levelhead
 from levelhead import runs
 from levelhead.config import RunConfig
-from levelhead.errors import ConfigError, SelectionError
+from levelhead.errors import ConfigError, SelectionError, TextError
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
@@ -268,3 +268,36 @@ def test_the_price_is_told_on_every_text_and_every_surface(done: Path) -> None:
         assert f"Perplexity on {one}" in text
         assert f"erplexity on {one}" in card
         assert one in html.unescape(page)
+
+
+def test_other_price_texts_are_measured_and_the_same_are_not_again(
+    done: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    before = (run / "evaluation.json").read_bytes()
+    with pytest.raises(TextError, match="no such text"):
+        levelhead.evaluate(run, price_text=("nowhere.txt",))
+    assert (run / "evaluation.json").read_bytes() == before
+    levelhead.evaluate(run)
+    assert (run / "evaluation.json").read_bytes() == before, "nothing is done twice"
+    found = levelhead.evaluate(run, price_text=("none",))
+    assert [one["text"] for one in found["price"]][1:] == ["own-text"]
+    assert "the worst of 2 texts" in found["headline"]
+
+
+def test_a_run_from_before_prices_is_still_shown(done: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    old = json.loads((run / "evaluation.json").read_text())
+    del old["price"], old["of"]["price_texts"]
+    config = json.loads((run / "config.json").read_text())
+    del config["price_text"]
+    runs.write_json(run / "evaluation.json", old)
+    runs.write_json(run / "config.json", config)
+    text = levelhead.report(run, "md").read_text()
+    rise = old["perplexity"]["pruned"] / old["perplexity"]["base"] - 1
+    assert "| Perplexity |" in text.replace("**", "")
+    (one,) = levelhead.results(run)["attempts"]
+    assert one["perplexity_increase"] == pytest.approx(rise)
+    assert levelhead.evaluate(run)["price"], "evaluated again, since it lacks them"
