@@ -126,9 +126,14 @@ def test_what_was_read_is_not_read_again_after_a_kill(
             *compare_on_own(base, [counted], OWN, silent, pad=0, batch_size=1),
         ]
 
-    with pytest.raises(KeyboardInterrupt), journal.stage(tmp_path, "evaluate", {"of": 1}):
-        whole = both()
-        raise KeyboardInterrupt
+    def killed() -> None:
+        with journal.stage(tmp_path, "evaluate", {"of": 1}):
+            whole.extend(both())
+            raise KeyboardInterrupt
+
+    whole: list[TextComparison] = []
+    with pytest.raises(KeyboardInterrupt):
+        killed()
     once = len(read)
     assert once == 4 + len(whole[0].base.block_tokens)
     with journal.stage(tmp_path, "evaluate", {"of": 1}):
