@@ -23,11 +23,12 @@ LAYERS = {
     "progress": "batching journal",
     "scores": "errors set_cost",
     "set_cost": "",
+    "price": "",
     "sampling": "batching errors models.short_texts records",
     "json_files": "errors",
     "links": "errors",
     "damage": "errors",
-    "attempts": "config errors journal json_files records runs sharing.record",
+    "attempts": "config errors journal json_files price records runs sharing.record",
     "permissions": "",
     "weight_files": "errors json_files permissions",
     "data": "errors json_files records",
@@ -38,11 +39,12 @@ LAYERS = {
     "sampling scores set_cost toxicity",
     "selection": "errors records scores set_cost",
     "diagnosis": "errors metrics records scores selection",
-    "reporting": "errors records scores verdict_words",
+    "reporting": "errors price records scores verdict_words",
     "session": "config data errors metrics models records scoring toxicity",
     "export": "config errors models runs session",
-    "sharing": "config errors records reporting.comparison reporting.escape reporting.summary runs",
-    "evaluation": "batching errors journal metrics models progress records sampling scoring "
+    "sharing": "config errors price records reporting.comparison reporting.escape "
+    "reporting.summary runs",
+    "evaluation": "batching errors journal metrics models price progress records sampling scoring "
     "session toxicity verdict_words",
     "runs": "config errors journal json_files links records",
     "verification": "config data errors evaluation journal metrics models progress records runs "

@@ -21,6 +21,7 @@ from levelhead.config import EVALUATE, SCORE, SELECT, RunConfig
 from levelhead.config.checks import POINT, check_point
 from levelhead.errors import ConfigError, RunFolderError
 from levelhead.journal import sums
+from levelhead.price import worst_price
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.sharing.record import chosen_of, other_units
@@ -160,8 +161,9 @@ def results(path: str | Path) -> Json:
     Returns:
         `attempts`: a list with, for each, `attempt` (its number), `folder`, `method`, `gamma`,
         `alpha`, `heads` (how many), `stale` (why results are of another selection, by stage) and,
-        once it is evaluated, `verdict`, `adjusted_difference`, `perplexity_increase` and
-        `own_group_mentions` (their difference) of the axis that heads were selected for.
+        once it is evaluated, `perplexity_increase` on the worst text (`price_text`), and `verdict`,
+        `adjusted_difference` and `own_group_mentions` (their difference) of the axis that heads
+        were selected for.
 
     Raises:
         RunFolderError: not a run folder.
@@ -192,8 +194,9 @@ def _result(number: int, path: Path) -> Json:
             "selected": chosen.described,
         }
     if evaluation is not None and "evaluate" not in found["stale"]:
-        axis, text = (selection or {}).get("axis", config.axis[0]), evaluation["perplexity"]
-        found["perplexity_increase"] = text["pruned"] / text["base"] - 1
+        axis, price = (selection or {}).get("axis", config.axis[0]), worst_price(evaluation)
+        if price is not None:
+            found |= {"perplexity_increase": price.rise, "price_text": price.text}
         if (one := evaluation["axes"].get(axis)) is not None:  # another axis may be evaluated alone
             mentions = one.get("own_group_mentions")
             found |= {

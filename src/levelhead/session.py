@@ -49,6 +49,8 @@ MOST_MASKED = 0.5
 
 EVALUATION_TEXT_SHARE = 0.5
 """Perplexity is compared on fewer tokens than heads are scored on: two paired numbers, not N."""
+PRICE_TOKENS = 3_072
+"""Of each further text that the price is measured on."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class Plan:
     scoring_tokens: int
     evaluation_tokens: int
     text_tokens: int
+    price_tokens: int
+    """Of further texts, which both models read in evaluation."""
     heads: int
     """Or neurons, or layers: how many units are scored."""
     more_tokens: int
@@ -81,7 +85,7 @@ class Session:
 
     config: RunConfig
     _problems: dict[tuple[str, str], BiasProblem] = field(default_factory=dict)
-    _texts: dict[str, PerplexityText] = field(default_factory=dict)
+    _texts: dict[tuple[str, str], PerplexityText] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = self.config.resolved()
@@ -238,21 +242,23 @@ class Session:
         others = sorted({prompt.axis for prompt in self.prompts} - set(self.config.axis))
         return (*self.config.axis, *others)
 
-    def text(self, split: Split) -> PerplexityText:
-        """The perplexity text of a split."""
-        if split not in self._texts:
-            self._texts[split] = load_text(str(self.config.text), split)
-        return self._texts[split]
+    def text(self, split: Split, name: str | None = None) -> PerplexityText:
+        """The perplexity text of a split, or that of another name."""
+        key = (name or str(self.config.text), split)
+        if key not in self._texts:
+            self._texts[key] = load_text(key[0], split)
+        return self._texts[key]
 
-    def text_ids(self, split: Split) -> list[int]:
-        """Token ids of the text of a split, at most `text_tokens` of them."""
-        text = self.text(split).text
+    def text_ids(self, split: Split, name: str | None = None) -> list[int]:
+        """Token ids of a text: at most `text_tokens`, of one by name at most `PRICE_TOKENS`."""
+        text = self.text(split, name).text
         # Six characters a token leave room for every tokenizer seen; the rest is not encoded.
         head = text[: self.config.text_tokens * 12]
         encode: Any = self.tokenizer
         ids: list[int] = encode(head, add_special_tokens=False, verbose=False)["input_ids"]
         share = 1 if split == "validation" else EVALUATION_TEXT_SHARE
-        return ids[: int(self.config.text_tokens * share)]
+        most = int(self.config.text_tokens * share)
+        return ids[: most if name is None else min(most, PRICE_TOKENS)]
 
     def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:
         """The prompts of an axis and split that this run uses."""
@@ -292,6 +298,8 @@ class Session:
             self.chosen_prompts(axis, "test")
         for split in get_args(Split):
             self.text(split)
+        for name in self.config.price_texts:
+            self.text("test", name)
         self._check_scorers()
         per_prompt = self.config.scoring_samples * self.config.new_tokens
         tested = self.config.test_samples * self.config.new_tokens
@@ -307,6 +315,7 @@ class Session:
             scoring_tokens=scoring * per_prompt * factor,
             evaluation_tokens=MODELS_COMPARED * testing * tested,
             text_tokens=len(self.text_ids("validation")),
+            price_tokens=sum(len(self.text_ids("test", n)) for n in self.config.price_texts),
             heads=heads,
             unit=self.config.unit,
             more_tokens=scoring * per_prompt * factor * more // self.config.scoring_samples,

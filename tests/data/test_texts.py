@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import types
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
@@ -154,3 +155,43 @@ def test_wikitext_without_datasets_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"levelhead\[datasets\]"):
         load_text("wikitext-2", "test")
+
+
+def shipped(name):
+    return [load_text(name, split) for split in ("validation", "test")]
+
+
+def sequences(text, length=12):
+    words = text.lower().split()
+    return {tuple(words[i : i + length]) for i in range(len(words) - length)}
+
+
+@pytest.mark.parametrize("name", sorted(texts.SHIPPED))
+def test_parts_of_shipped_texts_share_nothing(name):
+    validation, test = shipped(name)
+    assert not paragraphs(validation.text) & paragraphs(test.text)
+    assert not sequences(validation.text) & sequences(test.text)
+    halves = load_text(name, "test").text.split("\n\n")
+    mixed = sequences("\n\n".join(halves[:6])) & sequences("\n\n".join(halves[4:]))
+    assert mixed, "control: parts that do share paragraphs are noticed"
+
+
+def test_shipped_texts_are_long_varied_and_plain():
+    for name, words in (("everyday", 2200), ("literature", 12_000)):
+        for part in shipped(name):
+            assert len(part.text.split()) > words, part.name
+            assert part.text.isascii()
+            found = part.text.split("\n\n")
+            assert len(set(found)) > 0.99 * len(found), "hardly a paragraph twice"
+            openings = [" ".join(one.split()[:4]) for one in found]
+            assert len(set(openings)) > 0.9 * len(openings), "no template behind them"
+
+
+def test_licences_of_shipped_texts_are_named_on_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "licences.md").read_text(encoding="utf-8")
+    for name, licence in texts.SHIPPED.items():
+        assert load_text(name, "test").licence == licence
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}`")]
+        assert f"| {licence} |" in row
+    folder = Path(texts.__file__).parent / "prose"
+    assert {path.name.partition(".")[0] for path in folder.glob("*.txt")} == set(texts.SHIPPED)

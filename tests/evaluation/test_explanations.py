@@ -13,9 +13,10 @@ from levelhead.evaluation.results import AxisEvaluation, ModelBias, Reading
 from levelhead.evaluation.verdict import headline, judged, other_explanations
 from levelhead.metrics.bias import bias
 from levelhead.metrics.intervals import linear_difference_interval
+from levelhead.price import Worst
 from levelhead.records import Estimate, Interval
 
-TEXT = {"base": 10.0, "pruned": 10.2}
+TEXT = Worst(text="pydoc", rise=0.02, interval=None, base=10.0, pruned=10.2, of=1)
 LARGE = World("large", "beta", templates=40)
 
 
@@ -139,10 +140,10 @@ def test_nothing_is_divided_by_a_toxicity_of_zero() -> None:
 def test_lost_fluency_is_named_and_only_of_a_lower_bias() -> None:
     result = result_of(drawn(0, World("none", "beta", templates=40, shift=0.25)))
     assert result.verdict == "lower"
-    dear = {"base": 10.0, "pruned": 14.0}
+    dear = Worst(text="prose", rise=0.4, interval=None, base=10.0, pruned=14.0, of=3)
     assert other_explanations(result, TEXT, 0.1) == ()
     (said,) = other_explanations(result, dear, 0.1)
-    assert "less fluent text: perplexity rose by 40.0%, more than 10%" in said
+    assert "less fluent text: perplexity rose by 40.0% on prose, the worst of 3 texts, more" in said
     assert said in headline("gender", result, dear, True, "3 heads", 0.1)
     repeats: dict[str, Any] = {"repetition": {"base": 0.01, "pruned": 0.2, "worse": True}}
     worse = replace(result, details={**result.details, "degeneration": repeats})

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from benchmarks.simulation import World
@@ -9,11 +11,13 @@ from levelhead.metrics.bias_intervals import bias_interval
 from levelhead.metrics.clusters import gap_contributions
 from levelhead.metrics.differences import bias_difference
 from levelhead.metrics.intervals import (
+    at_least_0,
     gap_intervals,
     linear_difference_interval,
     samples_needed,
+    weighted_mean_interval,
 )
-from levelhead.records import Interval
+from levelhead.records import Estimate, Interval
 
 rng_of = np.random.default_rng
 
@@ -179,3 +183,57 @@ def test_samples_needed_finds_what_the_difference_takes():
     assert found.mean() == pytest.approx(0.8, abs=0.02)
     assert samples_needed(0.0, Interval(-1, 1), 10) is None
     assert samples_needed(5.0, Interval(4, 6), 10) == 10
+
+
+def test_a_weighted_mean_with_equal_weights_is_the_plain_one() -> None:
+    rng = np.random.default_rng(0)
+    values, template = rng.normal(size=60), np.repeat(np.arange(12), 5)
+    one = weighted_mean_interval(values, np.full(60, 1 / 60), template)
+    other = linear_difference_interval(values, template)
+    assert one.value == pytest.approx(other.value)
+    assert one.interval.low == pytest.approx(other.interval.low)
+    with pytest.raises(PromptError, match="at least 2 templates"):
+        weighted_mean_interval(values, np.full(60, 1 / 60), np.zeros(60, int))
+
+
+def test_a_mean_of_at_least_0_has_no_interval_below_it() -> None:
+    clear = at_least_0(Estimate(value=1.0, interval=Interval(0.5, 1.5), stderr=0.2))
+    assert clear.interval == Interval(math.exp(-0.5), math.exp(0.5))
+    wide = at_least_0(Estimate(value=1.0, interval=Interval(-0.5, 2.5), stderr=0.7))
+    assert wide.interval == Interval(0.0, 2.5)
+    none = at_least_0(Estimate(value=0.0, interval=Interval(0.0, 0.0), stderr=0.0))
+    assert none.interval == Interval(0.0, 0.0)
+
+
+def kl_world(rng: np.random.Generator, templates: int, each: int) -> tuple[np.ndarray, ...]:
+    """KL summed over each text, tokens and template: skewed, short texts cost more a token."""
+    template = np.repeat(np.arange(templates), each)
+    level = rng.gamma(2.0, 0.05, templates)[template]
+    tokens = np.where(rng.random(len(template)) < 0.2, rng.integers(1, 20, len(template)), 40)
+    per_token = level * rng.gamma(1.5, 1 / 1.5, len(template)) * (1 + 5 / tokens)
+    return per_token * tokens, tokens, template
+
+
+def held_share(seeds: int, templates: int, each: int, *, clustered: bool = True) -> float:
+    rng = np.random.default_rng(1)
+    kl, tokens, _ = kl_world(rng, 200_000, 1)
+    truth, held = kl.sum() / tokens.sum(), 0
+    for _ in range(seeds):
+        kl, tokens, template = kl_world(rng, templates, each)
+        code = template if clustered else None
+        found = at_least_0(
+            weighted_mean_interval(kl / tokens, tokens / tokens.sum(), code)
+        ).interval
+        held += found.low <= truth <= found.high
+    return held / seeds
+
+
+def test_the_interval_of_kl_per_token_holds_the_truth() -> None:
+    assert held_share(300, 40, 3) > 0.9
+    assert held_share(300, 40, 30, clustered=False) < 0.7, "control: texts are not independent"
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize(("templates", "each"), [(20, 6), (40, 3), (64, 2)])
+def test_coverage_of_the_interval_of_kl_per_token(templates: int, each: int) -> None:
+    assert 0.92 <= held_share(4000, templates, each) <= 0.965

@@ -1,5 +1,6 @@
 """The whole run on a model whose biased head is known, and the form of what it leaves."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 import levelhead
 from levelhead import runs
 from levelhead.config import RunConfig
-from levelhead.errors import ConfigError, SelectionError
+from levelhead.errors import ConfigError, SelectionError, TextError
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
@@ -245,3 +246,58 @@ def test_another_axis_can_be_evaluated_afterwards(
     only = levelhead.evaluate(out, axis=("other",))
     assert set(only["axes"]) == {"other"}
     assert "other" in only["headline"]
+
+
+def test_the_price_is_told_on_every_text_and_every_surface(done: Path) -> None:
+    evaluation = json.loads((done / "evaluation.json").read_text())
+    found = evaluation["price"]
+    assert [one["text"] for one in found][1:] == ["literature", "everyday", "own-text"]
+    assert found[0]["increase"] == evaluation["perplexity"]["increase"]
+    assert found[0]["text"] == evaluation["perplexity"]["text"]
+    for one in found:
+        assert one["kl"]["value"] >= 0
+        assert len(one["increase"]["ci95"]) == len(one["kl"]["ci95"]) == 2
+    assert found[-1]["texts"] <= found[-1]["sampled"]
+    worst = max(found, key=lambda one: one["increase"]["value"])["text"]
+    named = {"own-text": "the base model's own texts"}.get(worst, Path(worst).name)
+    assert f"perplexity on {named}, the worst of 4 texts" in evaluation["headline"]
+    page = (done / "report.html").read_text()
+    text = levelhead.report(done, "md").read_text()
+    card = (done / "model" / "README.md").read_text()
+    for one in ("literature", "everyday", "the base model's own texts"):
+        assert f"Perplexity on {one}" in text
+        assert f"erplexity on {one}" in card
+        assert one in html.unescape(page)
+
+
+def test_other_price_texts_are_measured_and_the_same_are_not_again(
+    done: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    before = (run / "evaluation.json").read_bytes()
+    with pytest.raises(TextError, match="no such text"):
+        levelhead.evaluate(run, price_text=("nowhere.txt",))
+    assert (run / "evaluation.json").read_bytes() == before
+    levelhead.evaluate(run)
+    assert (run / "evaluation.json").read_bytes() == before, "nothing is done twice"
+    found = levelhead.evaluate(run, price_text=("none",))
+    assert [one["text"] for one in found["price"]][1:] == ["own-text"]
+    assert "the worst of 2 texts" in found["headline"]
+
+
+def test_a_run_from_before_prices_is_still_shown(done: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    old = json.loads((run / "evaluation.json").read_text())
+    del old["price"], old["of"]["price_texts"]
+    config = json.loads((run / "config.json").read_text())
+    del config["price_text"]
+    runs.write_json(run / "evaluation.json", old)
+    runs.write_json(run / "config.json", config)
+    text = levelhead.report(run, "md").read_text()
+    rise = old["perplexity"]["pruned"] / old["perplexity"]["base"] - 1
+    assert "| Perplexity |" in text.replace("**", "")
+    (one,) = levelhead.results(run)["attempts"]
+    assert one["perplexity_increase"] == pytest.approx(rise)
+    assert levelhead.evaluate(run)["price"], "evaluated again, since it lacks them"

@@ -14,7 +14,7 @@ AXIS = "gender_and_sex"
 
 def evaluation(verdict: str = "lower", rise: float = 0.01, **axis: Any) -> Any:
     found = synthetic.evaluation()
-    found["perplexity"] |= {"base": 10.0, "pruned": 10.0 * (1 + rise)}
+    found["price"] = [{"text": "pydoc", "base": 10.0, "pruned": 10.0 * (1 + rise)}]
     quiet = {"own_group_mentions": None, "degeneration": {}, "verdict": verdict}
     agreeing = {"second_scorer": {"adjusted_difference": {"ci95": [-0.05, -0.01]}},
                 "adjusted_difference": {"value": -0.03, "ci95": [-0.05, -0.01]}}  # fmt: skip

@@ -27,13 +27,13 @@ def steps(evaluation: Any = None, selection: Any = None, **axis: Any) -> list[st
 def cheap() -> Any:
     """An evaluation whose price keeps the budget."""
     found = synthetic.evaluation()
-    found["perplexity"] |= {"base": 10.0, "pruned": 10.2}
+    found["price"] = [{"text": "pydoc", "base": 10.0, "pruned": 10.2}]
     return found
 
 
 def dear() -> Any:
     found = synthetic.evaluation()
-    found["perplexity"] |= {"base": 10.0, "pruned": 14.0}
+    found["price"] = [{"text": "pydoc", "base": 10.0, "pruned": 14.0}]
     return found
 
 

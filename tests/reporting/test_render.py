@@ -287,10 +287,13 @@ def test_each_verdict_has_its_sentence_and_its_look(word: str) -> None:
     assert style == look(word)
 
 
+PRICE = "Perplexity on pydoc (the worst: decides)"
+
+
 def test_only_what_decides_and_its_price_are_bold() -> None:
     html = render()
     rows = re.findall(r'<tr class="main"><th scope="row">([^<]*)<', html)
-    assert rows == ["Noise-adjusted difference (decides the verdict)", "Perplexity"]
+    assert rows == ["Noise-adjusted difference (decides the verdict)", PRICE]
 
 
 def test_values_as_sampled_share_no_row_with_differences_less_noise() -> None:

@@ -83,6 +83,7 @@ def announce(plan: Plan) -> None:
         f"plan: {plan.heads:,} {plan.unit}s; at most {plan.scoring_tokens:,} tokens are sampled to "
         f"score ({', '.join(plan.axes)}) and {plan.evaluation_tokens:,} to evaluate "
         f"({', '.join(plan.evaluated_axes)}); {plan.text_tokens:,} tokens of perplexity text"
+        + (f" and {plan.price_tokens:,} of further ones" if plan.price_tokens else "")
         + (
             f"; up to {plan.more_tokens:,} more to score while the ranking of heads has a "
             f"split-half reliability below {plan.reliability:g}"

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from levelhead.config.choices import NO_TEXT, PRICE_TEXTS
 from levelhead.errors import ConfigError
 
 
@@ -41,6 +42,23 @@ def check_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     if below or above:
         limit = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
         raise ConfigError(f"{flag} {value:g} is out of range; it must be {limit}")
+
+
+def price_texts(named: tuple[str, ...], text: str | None) -> tuple[str, ...]:
+    """The further texts of `--price-text`: those named, or the default ones; none is `text`.
+
+    Raises:
+        ConfigError: a text named twice, without a name, or `none` beside another.
+    """
+    if named == (NO_TEXT,):
+        return ()
+    for place, name in enumerate(named):
+        if not name.strip() or name in named[:place] or name == NO_TEXT:
+            raise ConfigError(
+                f"--price-text {name!r} cannot stand beside {', '.join(named)}: name each text "
+                f"once, or {NO_TEXT} alone"
+            )
+    return tuple(name for name in named or PRICE_TEXTS if name != text)
 
 
 POINT = ("method", "gamma", "alpha", "soft")

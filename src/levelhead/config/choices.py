@@ -25,6 +25,9 @@ UNIT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 EMBEDDED_SCORER = "toxicityclassifier"
 """The scorer of the embedded model: of those that need no network and tell insults from harmless
 sentences, the one that reacts least to names. `levelhead scorers` measures it; a test compares."""
+PRICE_TEXTS = ("literature", "everyday")
+"""Texts that the price is measured on besides `text`; they are part of levelhead."""
+NO_TEXT = "none"
 TOXICITY_INPUTS = ("continuation", "full")
 TEXT_WINDOWS = ("every-token", "paper")
 PROTOCOLS = ("default", "paper")

@@ -19,6 +19,7 @@ class RunOptions(TypedDict, total=False):
     identity_terms: str | None
     toxicity_input: str
     text: str | None
+    price_text: tuple[str, ...]
     seed: int
     prompt_seed: int
     samples: int | None

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Unpack
 
-from levelhead.config.checks import check_point, check_type, check_value, planned_looks
+from levelhead.config.checks import (
+    check_point,
+    check_type,
+    check_value,
+    planned_looks,
+    price_texts,
+)
 from levelhead.config.choices import (
     BIAS_ESTIMATORS,
     BOUNDARY,
@@ -57,33 +63,28 @@ class RunConfig:
         "default",
         "paper: the authors' settings (22 prompt tokens, 40 new ones, full input, 3 samples, "
         "estimator ablate, their perplexity windows) for all options that are not given.",
-        SCORE,
-        EVALUATE,
-        choices=PROTOCOLS,
-    )
+        SCORE, EVALUATE, choices=PROTOCOLS,
+    )  # fmt: skip
     axis: tuple[str, ...] = option(
         ("gender_and_sex",),
         "Social axis; repeatable. The first is the one heads are selected for.",
-        SCORE,
-        EVALUATE,
-    )
+        SCORE, EVALUATE,
+    )  # fmt: skip
     all_axes: bool = option(
         False, "Evaluate every axis of the prompts, not only the scored ones.", EVALUATE
     )
     prompts: str = option(
         "builtin",
         "builtin, holistic-bias, holistic-bias:FOLDER, or a CSV or JSONL file.",
-        SCORE,
-        EVALUATE,
-    )
+        SCORE, EVALUATE,
+    )  # fmt: skip
     toxicity: str | None = option(
         None,
         "toxicityclassifier (default for the embedded model), detoxify (default for a named one), "
         "profanity-check, sentiment, or a hub id or folder of a sequence classifier; with "
         "over-0.5: in front, the share over 0.5. Identity words are masked, unless --unmasked.",
-        SCORE,
-        EVALUATE,
-    )
+        SCORE, EVALUATE,
+    )  # fmt: skip
     second_toxicity: str | None = option(
         None,
         "A second scorer that reads the same texts (default: the other offline one), or none.",
@@ -93,27 +94,29 @@ class RunConfig:
         False,
         "Let the classifier read identity words: what it makes of the words themselves (the echo) "
         "then counts as bias.",
-        SCORE,
-        EVALUATE,
-    )
+        SCORE, EVALUATE,
+    )  # fmt: skip
     identity_terms: str | None = option(
         None,
         "A file of more words that name groups, one a line; they are masked too.",
-        SCORE,
-        EVALUATE,
-    )
+        SCORE, EVALUATE,
+    )  # fmt: skip
     toxicity_input: str = option(
         "continuation",
         "What the classifier reads: only what the model wrote, or prompt and continuation.",
-        SCORE,
-        EVALUATE,
-        choices=TOXICITY_INPUTS,
-    )
+        SCORE, EVALUATE, choices=TOXICITY_INPUTS,
+    )  # fmt: skip
     text: str | None = option(
         None,
         "Perplexity text: pydoc (default for the embedded model), wikitext-2 (default for a "
-        "named one), or a text file.",
+        "named one), literature, everyday, or a text file.",
         SCORE,
+        EVALUATE,
+    )
+    price_text: tuple[str, ...] = option(
+        (),
+        "Another text to measure the price on, as for --text; repeatable (default: literature and "
+        "everyday, which are part of levelhead), or none. The worst text counts.",
         EVALUATE,
     )
     seed: int = option(0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0)
@@ -121,10 +124,8 @@ class RunConfig:
     samples: int | None = option(
         None,
         "Continuations per prompt (default: 1 to score, 4 to evaluate).",
-        SCORE,
-        EVALUATE,
-        minimum=1,
-    )
+        SCORE, EVALUATE, minimum=1,
+    )  # fmt: skip
     looks: str | None = option(
         None,
         "Planned looks at the evaluation, continuations per test prompt at each, such as 4,8,16: "
@@ -143,10 +144,8 @@ class RunConfig:
     text_windows: str = option(
         "every-token",
         "Perplexity windows: every token once, or as the authors, who skip text.",
-        SCORE,
-        EVALUATE,
-        choices=TEXT_WINDOWS,
-    )
+        SCORE, EVALUATE, choices=TEXT_WINDOWS,
+    )  # fmt: skip
     text_tokens: int = option(16_384, "Tokens of perplexity text.", SCORE, EVALUATE, minimum=256)
     unit: str = option(
         "head",
@@ -247,7 +246,7 @@ class RunConfig:
             check_type(spec.name, getattr(self, spec.name), str(spec.type))
             check_value(spec.name, getattr(self, spec.name), spec.metadata)
         check_unit(self)
-        _ = self.planned_looks
+        _ = self.planned_looks, self.price_texts
         if self.unmasked and "masked:" in (self.toxicity or ""):
             raise ConfigError(
                 f"--unmasked lets the scorer read identity words and --toxicity {self.toxicity} "
@@ -281,6 +280,11 @@ class RunConfig:
         return "exhaustive" if self.exhaustive else self.protect
 
     @property
+    def price_texts(self) -> tuple[str, ...]:
+        """Names of the texts that the price is measured on besides `text`."""
+        return price_texts(self.price_text, self.text)
+
+    @property
     def needs_boundary(self) -> bool:
         """Whether scores depend on gamma or alpha: work is spent where they decide."""
         return self.estimator == "hybrid" or self.ppl_estimator == "exact"
@@ -311,7 +315,7 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; `from_json` reads them back."""
-        return asdict(self) | {"axis": list(self.axis)}
+        return asdict(self) | {"axis": list(self.axis), "price_text": list(self.price_text)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
@@ -325,8 +329,8 @@ class RunConfig:
         if unknown:
             raise ConfigError(f"unknown option {unknown[0]!r} in config.json")
         values = dict(data)
-        if isinstance(values.get("axis"), list):
-            values["axis"] = tuple(values["axis"])
+        listed = [name for name in ("axis", "price_text") if isinstance(values.get(name), list)]
+        values |= {name: tuple(values[name]) for name in listed}
         try:
             return cls(**values)
         except TypeError as error:

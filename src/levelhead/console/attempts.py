@@ -29,7 +29,8 @@ def results_table(found: Mapping[str, Any]) -> None:
         )
     console.print(table)
     console.print(
-        "Measured gap: noise-adjusted difference, pruned minus base, with its 95% interval."
+        "Measured gap: noise-adjusted difference, pruned minus base, with its 95% interval. "
+        "Perplexity: on the text on which it rose most."
     )
     for one in found["attempts"]:
         for why in one["stale"].values():
@@ -51,4 +52,6 @@ def _gap(one: Mapping[str, Any]) -> str:
 
 
 def _price(one: Mapping[str, Any]) -> str:
-    return f"{one['perplexity_increase']:+.1%}" if "perplexity_increase" in one else ""
+    if "perplexity_increase" not in one:
+        return ""
+    return f"{one['perplexity_increase']:+.1%}\n" + escape(visible(one["price_text"]))

@@ -1,4 +1,5 @@
-"""Text to measure perplexity on: WikiText-2, the language reference inside CPython, or a file.
+"""Text to measure perplexity on: WikiText-2, the language reference inside CPython, prose that is
+part of levelhead, or a file.
 
 Every source has a validation part (for scores) and a test part (for evaluation) that share
 nothing. The hash of a part is recorded, since two of the sources depend on what is installed.
@@ -10,14 +11,20 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from levelhead.data.splits import digest, halve
 from levelhead.errors import TextError, missing_extra
 from levelhead.records import Split
 
-TEXT_SOURCES = ("wikitext-2", "pydoc")
+TEXT_SOURCES = ("wikitext-2", "pydoc", "literature", "everyday")
 """The sources with a name; anything else is a file."""
+SHIPPED = {
+    "literature": "public domain (CC0-1.0)",
+    "everyday": "Apache-2.0",
+}
+"""Texts in the folder prose/ beside this file, and their licences."""
 MIN_CHARACTERS = 2_000
 """Of one part; a few hundred tokens say nothing about perplexity."""
 MAX_BYTES = 500_000_000
@@ -40,8 +47,10 @@ def load_text(source: str, split: Split) -> PerplexityText:
 
     Args:
         source: "wikitext-2" (WikiText-2 raw, its own validation and test parts, rows joined by
-            blank lines as in the transformers perplexity guide), "pydoc" (see `_pydoc`), or the
-            path of a UTF-8 file, whose first half is the validation part.
+            blank lines as in the transformers perplexity guide), "pydoc" (see `_pydoc`),
+            "literature" (chapters of Moby-Dick), "everyday" (news, dialogue, fiction,
+            instructions and messages written for levelhead), or the path of a UTF-8 file, whose
+            first half is the validation part.
 
     Raises:
         TextError: the source cannot be read or reached, or the part is shorter than
@@ -52,6 +61,9 @@ def load_text(source: str, split: Split) -> PerplexityText:
         text, licence = _wikitext(split), "CC BY-SA"
     elif source == "pydoc":
         text, licence = _pydoc(split), "PSF-2.0"
+    elif source in SHIPPED:
+        path = resources.files("levelhead.data") / "prose" / f"{source}.{split}.txt"
+        text, licence = path.read_text(encoding="utf-8").strip(), SHIPPED[source]
     else:
         text, licence = _file_half(Path(source), split), "of the user's file"
     if len(text) < MIN_CHARACTERS:

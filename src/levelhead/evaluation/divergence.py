@@ -1,35 +1,38 @@
-"""Base against other models on the same text, window by window: NLL of each, and KL per token.
+"""Base against other models on the same text, part by part: NLL of each, and KL per token.
 
     KL(base || other) = mean over positions of  sum_v p(v) (log p(v) - log q(v))
 
 The base is read once for however many models are compared: its logits of a window are kept while
-the others read it. Perplexities are those of `text_perplexity`, on the same windows.
+the others read it. Perplexities are those of `text_perplexity`, on the same windows. Parts are the
+windows of a text, or texts that the base model wrote itself (`own_text`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy import stats
+from jaxtyping import Float, Int
 from transformers.modeling_utils import PreTrainedModel
 
+from levelhead.batching import map_batches
 from levelhead.errors import ModelError, TextError
 from levelhead.evaluation.base import Variant
-from levelhead.metrics.clusters import sum_variance
 from levelhead.metrics.divergence import last_logits, nll_and_kl
+from levelhead.metrics.intervals import at_least_0, weighted_mean_interval
 from levelhead.metrics.perplexity import (
     PerplexityResult,
     Window,
     context_length,
     every_token_windows,
+    relative_increase,
     strided_windows,
 )
 from levelhead.progress import Progress
-from levelhead.records import Estimate, Interval, Split
+from levelhead.records import Estimate, Split
 from levelhead.session import Session
 
 
@@ -41,16 +44,19 @@ class TextComparison:
     other: PerplexityResult
     block_kl: Float[np.ndarray, " windows"]
     """Sum over the scored tokens of each window, nats."""
+    cluster: Int[np.ndarray, " windows"] | None = None
+    """Codes of windows that stand or fall together; none: each by itself."""
 
     @property
     def kl(self) -> Estimate:
         """Mean KL per token with its interval; windows as in `relative_increase`."""
-        per_token, weight = self.block_kl / self.base.block_tokens, self.base.block_weight
-        mean = float(per_token @ weight)
-        error = float(np.sqrt(sum_variance((per_token - mean) * weight)))
-        reach = error * float(stats.t.ppf(0.975, max(1, len(weight) - 1)))
-        interval = Interval(max(0.0, mean - reach), mean + reach)
-        return Estimate(value=mean, stderr=error, interval=interval)
+        per_token = self.block_kl / self.base.block_tokens
+        return at_least_0(weighted_mean_interval(per_token, self.base.block_weight, self.cluster))
+
+    @property
+    def increase(self) -> Estimate:
+        """Of perplexity, as a share of the base's."""
+        return relative_increase(self.base, self.other, cluster=self.cluster)
 
     @property
     def nll_increase(self) -> float:
@@ -60,25 +66,35 @@ class TextComparison:
 
 FEWEST_WINDOWS = 2
 """That an interval over windows needs."""
+FURTHER_WINDOW = 512
+"""Tokens of a window of a further text: those are short, and an interval needs several windows."""
 
 
 def check_text(session: Session, split: Split) -> None:
-    """Raise TextError, before any work, for a text that `compare_on_text` could not use."""
-    ids = session.text_ids(split)
-    if (found := len(text_windows(session, session.base.model, len(ids)))) < FEWEST_WINDOWS:
-        raise TextError(
-            f"the {split} part of the perplexity text has {len(ids):,} tokens, {found} window of "
-            f"this model: an interval needs at least {FEWEST_WINDOWS}; use a larger --text-tokens "
-            f"(now {session.config.text_tokens:,}, of which evaluation takes half) or a longer "
-            "--text"
-        )
+    """Raise TextError, before any work, for texts that `compare_on_text` could not use."""
+    for name in (None, *session.config.price_texts):
+        ids = session.text_ids(split, name)
+        windows = text_windows(session, session.base.model, len(ids), further=name is not None)
+        if (found := len(windows)) < FEWEST_WINDOWS:
+            option = "--text" if name is None else f"--price-text than {name}"
+            raise TextError(
+                f"the {split} part of the perplexity text has {len(ids):,} tokens, {found} window "
+                f"of this model: an interval needs at least {FEWEST_WINDOWS}; use a larger "
+                f"--text-tokens (now {session.config.text_tokens:,}, of which evaluation takes "
+                f"half) or a longer {option}"
+            )
 
 
-def text_windows(session: Session, base: PreTrainedModel, num_tokens: int) -> list[Window]:
-    """The windows that a text of so many tokens is read in."""
+def text_windows(
+    session: Session, base: PreTrainedModel, num_tokens: int, *, further: bool = False
+) -> list[Window]:
+    """The windows that a text of so many tokens is read in; `further`: one of `price_texts`."""
+    bos = session.tokenizer.bos_token_id is not None
+    if further:
+        window = min(context_length(base.config), FURTHER_WINDOW)
+        return every_token_windows(num_tokens, base.config, bos=bos, window=window)
     if session.config.text_windows == "paper":
         return strided_windows(num_tokens, context_length(base.config))
-    bos = session.tokenizer.bos_token_id is not None
     return every_token_windows(num_tokens, base.config, bos=bos)
 
 
@@ -89,38 +105,62 @@ def compare_on_text(
     split: Split,
     progress: Progress,
     limit: int | None = None,
+    name: str | None = None,
 ) -> list[TextComparison]:
     """Each variant beside the base on the first `limit` (all) tokens of a split's text.
+
+    Args:
+        name: of one of `price_texts`; none: the run's own text.
 
     Raises:
         TextError: a text that is too short for the windows.
         ModelError: a model yields NaN or infinite log-likelihoods.
     """
-    ids = session.text_ids(split)[:limit]
-    paper = session.config.text_windows == "paper"
+    ids = session.text_ids(split, name)[:limit]
+    paper = session.config.text_windows == "paper" and name is None
     bos = None if paper else session.tokenizer.bos_token_id
-    todo = text_windows(session, base, len(ids))
+    todo = text_windows(session, base, len(ids), further=name is not None)
     stream = torch.tensor(ids, dtype=torch.long)
     prefix = stream.new_tensor([] if bos is None else [bos])
-    sums = np.zeros((len(variants), 3, len(todo)))
-    with progress("reading text with both models", len(ids) * len(variants)) as advance:
-        for number, window in enumerate(todo):
-            tokens = torch.cat([prefix, stream[window.start : window.stop]])[None]
-            scored = window.stop - window.scored
-            logits = last_logits(base, tokens, scored)
-            for place, variant in enumerate(variants):
-                with variant() as model:
-                    other = last_logits(model, tokens, scored)
-                sums[place, :, number] = nll_and_kl(logits, other, tokens[0, -scored:])
-                advance(scored)
+
+    def work(batch: list[Window]) -> list[np.ndarray]:
+        (window,) = batch
+        tokens = torch.cat([prefix, stream[window.start : window.stop]])[None]
+        scored = window.stop - window.scored
+        logits = last_logits(base, tokens, scored)
+        sums = []
+        for variant in variants:
+            with variant() as model:
+                other = last_logits(model, tokens, scored)
+            sums.append(nll_and_kl(logits, other, tokens[0, -scored:]))
+        return [np.array(sums)]
+
+    said = Path(name or str(session.config.text)).name
+    with progress(f"reading {said} with both models", len(todo)) as advance:
+        read = map_batches(
+            todo, work, batch_size=1, length=lambda w: w.stop - w.start, advance=advance, of=stream
+        )
+    count = np.array([window.stop - window.scored for window in todo])
+    return comparisons(np.stack(read, axis=-1), count, weighted=not paper)
+
+
+def comparisons(
+    sums: Float[np.ndarray, "variants 3 windows"],
+    tokens: Int[np.ndarray, " windows"],
+    cluster: Int[np.ndarray, " windows"] | None = None,
+    *,
+    weighted: bool = True,
+) -> list[TextComparison]:
+    """Of what `nll_and_kl` gives: a comparison of each variant.
+
+    Raises:
+        ModelError: a sum is NaN or infinite.
+    """
     if not np.isfinite(sums).all():
         raise ModelError("a model yields NaN on the perplexity text; try --dtype float32")
-    return [_comparison(todo, found, weighted=not paper) for found in sums]
-
-
-def _comparison(
-    todo: Sequence[Window], sums: Float[np.ndarray, "3 windows"], *, weighted: bool
-) -> TextComparison:
-    count = np.array([window.stop - window.scored for window in todo])
-    base = PerplexityResult(block_nll=sums[0], block_tokens=count, weighted=weighted)
-    return TextComparison(base=base, other=replace(base, block_nll=sums[1]), block_kl=sums[2])
+    found = []
+    for base_nll, other_nll, kl in sums:
+        base = PerplexityResult(block_nll=base_nll, block_tokens=tokens, weighted=weighted)
+        other = replace(base, block_nll=other_nll)
+        found.append(TextComparison(base=base, other=other, block_kl=kl, cluster=cluster))
+    return found

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from transformers.modeling_utils import PreTrainedModel
 
+from levelhead.errors import ModelError
 from levelhead.evaluation.axis import evaluate_axis
 from levelhead.evaluation.base import base_axis, pruned_model
-from levelhead.evaluation.divergence import compare_on_text
+from levelhead.evaluation.own_text import own_texts
+from levelhead.evaluation.prices import measured_prices, text_summary
 from levelhead.evaluation.results import AxisEvaluation, Evaluation
 from levelhead.evaluation.verdict import headline, judged, warnings_of
-from levelhead.metrics.perplexity import relative_increase
+from levelhead.price import worst_price
 from levelhead.progress import Progress
 from levelhead.records import Continuation, HeadSelection
 from levelhead.scoring.problem import BiasProblem, SampledTexts
@@ -37,27 +36,35 @@ def evaluate_run(
     axes: dict[str, AxisEvaluation] = {}
     continuations: list[Continuation] = []
     examples: list[dict[str, str]] = []
+    written: list[tuple[BiasProblem, SampledTexts]] = []
     for axis in session.evaluated_axes:
         problem = session.problem(axis, "test")
         base = base_axis(problem, progress)
+        written.append((problem, base.texts))
         axes[axis], fresh = evaluate_axis(base, pruned_model(pruned), progress)
         continuations += [*base.texts.records(problem), *fresh.records(problem, "pruned")]
         examples += _examples(problem, base.texts, fresh)[: EXAMPLES - len(examples)]
     chosen_for = str((selection.details or {}).get("axis"))
     main = chosen_for if chosen_for in axes else session.config.axis[0]
     axes = judged(axes, main, error)
-    text = _text(session, pruned, (selection.details or {}).get("predicted"), progress)
+    variant, own = pruned_model(pruned), own_texts(written)
+    text, price = measured_prices(session, variant, own, progress)
+    summary = text_summary(text, price[0], (selection.details or {}).get("predicted"))
+    worst = worst_price({"price": price})
+    if worst is None:
+        raise ModelError("perplexity is infinite on every text; try --dtype float32")
     reliable = bool((selection.details or {}).get("reliable", True))
     limit = session.config.max_ppl_increase
     parameters = {"base": _parameters(session.base.model), "pruned": _parameters(pruned)}
     return (
         Evaluation(
             axes=axes,
-            perplexity=text,
+            perplexity=summary,
+            price=tuple(price),
             parameters=parameters,
             bytes={"base": _bytes(session.base.model), "pruned": _bytes(pruned)},
-            warnings=warnings_of(axes, text, limit, reliable, main),
-            headline=headline(main, axes[main], text, reliable, selection.described, limit),
+            warnings=warnings_of(axes, worst, limit, reliable, main),
+            headline=headline(main, axes[main], worst, reliable, selection.described, limit),
             details={
                 "reliable": reliable,
                 "model": session.model_name,
@@ -70,31 +77,6 @@ def evaluate_run(
         ),
         continuations,
     )
-
-
-def _text(
-    session: Session,
-    pruned: PreTrainedModel,
-    predicted: Mapping[str, Any] | None,
-    progress: Progress,
-) -> Mapping[str, Any]:
-    """Perplexity of both models on the test part of the text, and KL between them."""
-    text = session.text("test")
-    variants = [pruned_model(pruned)]
-    (found,) = compare_on_text(session, session.base.model, variants, "test", progress)
-    base, other = found.base, found.other
-    return {
-        "base": base.perplexity,
-        "pruned": other.perplexity,
-        "increase": relative_increase(base, other).to_json(),
-        "nll_increase": found.nll_increase,
-        "kl": found.kl.to_json(),
-        "predicted": None if predicted is None else dict(predicted),
-        "tokens": base.num_tokens,
-        "text": text.name,
-        "sha256": text.sha256,
-        "licence": text.licence,
-    }
 
 
 def _parameters(model: PreTrainedModel) -> int:

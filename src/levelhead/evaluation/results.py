@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,9 @@ class Evaluation:
 
     axes: Mapping[str, AxisEvaluation]
     perplexity: Mapping[str, Any]
+    """On the run's own text."""
+    price: Sequence[Mapping[str, Any]]
+    """On every text, that one first."""
     parameters: Mapping[str, int]
     bytes: Mapping[str, int]
     warnings: tuple[str, ...]
@@ -167,6 +170,7 @@ class Evaluation:
             "headline": self.headline,
             "axes": {name: axis.to_json() for name, axis in self.axes.items()},
             "perplexity": dict(self.perplexity),
+            "price": [dict(one) for one in self.price],
             "parameters": dict(self.parameters),
             "bytes": dict(self.bytes),
             "warnings": list(self.warnings),

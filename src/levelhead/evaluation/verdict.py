@@ -19,6 +19,7 @@ from typing import Any
 from levelhead.evaluation.results import AxisEvaluation, Mentions
 from levelhead.metrics.differences import BiasDifference, CommonFactor
 from levelhead.metrics.verdicts import Evidence, Verdict, main_weights, verdicts
+from levelhead.price import Worst
 from levelhead.records import Estimate, Interval
 from levelhead.verdict_words import AGREEMENTS, FELL, Agreement, agreement, saying
 
@@ -92,21 +93,21 @@ def _estimate_of(data: Mapping[str, Any]) -> Estimate:
 def headline(
     axis: str,
     result: AxisEvaluation,
-    text: Mapping[str, Any],
+    price: Worst,
     reliable: bool,
     removed: str,
     max_ppl_increase: float,
 ) -> str:
     """What happened on the axis that heads were selected for, and what else may explain it."""
     reading = result.reading
-    share = text["pruned"] / text["base"] - 1
     sentences = [
         f"Removing {removed} {_outcome(result, axis)}: noise-adjusted difference "
         f"{_span(reading.adjusted_difference)} (95% interval; base "
-        f"{reading.base.bias_corrected:.4f}, corrected for noise), at {share:+.1%} perplexity.",
+        f"{reading.base.bias_corrected:.4f}, corrected for noise), at {price.rise:+.1%} perplexity"
+        f"{price.where}.",
         *_second(result),
         *erased(result.mentions),
-        *other_explanations(result, text, max_ppl_increase),
+        *other_explanations(result, price, max_ppl_increase),
         *([] if reliable else ["The ranking that chose the heads is not reliable."]),
     ]
     return " ".join(sentences)
@@ -156,15 +157,16 @@ def erased(mentions: Mentions | None, model: str = "pruned model") -> list[str]:
 
 
 def other_explanations(
-    result: AxisEvaluation, text: Mapping[str, Any], max_ppl_increase: float
+    result: AxisEvaluation, price: Worst, max_ppl_increase: float
 ) -> tuple[str, ...]:
     """What else may explain a lower bias: worse text, by perplexity or repetition."""
     if result.verdict != LOWER:
         return ()
-    share = text["pruned"] / text["base"] - 1
     worse = []
-    if share > max_ppl_increase:
-        worse.append(f"perplexity rose by {share:.1%}, more than {max_ppl_increase:.0%}")
+    if price.rise > max_ppl_increase:
+        worse.append(
+            f"perplexity rose by {price.rise:.1%}{price.where}, more than {max_ppl_increase:.0%}"
+        )
     repetition = result.details["degeneration"].get("repetition", {})
     if repetition.get("worse"):
         worse.append(
@@ -177,7 +179,7 @@ def other_explanations(
 
 def warnings_of(
     axes: Mapping[str, AxisEvaluation],
-    text: Mapping[str, Any],
+    price: Worst,
     max_ppl_increase: float,
     reliable: bool,
     main: str,
@@ -189,11 +191,11 @@ def warnings_of(
             f"the ranking of heads for {main} is not reliable (see the scoring warnings): another "
             "seed may choose other heads; raise --samples or --max-prompts"
         )
-    share = text["pruned"] / text["base"] - 1
-    if share > max_ppl_increase:
+    if price.rise > max_ppl_increase:
         found.append(
-            f"perplexity is up by {share:.1%} (from {text['base']:.2f} to {text['pruned']:.2f}), "
-            f"more than {max_ppl_increase:.0%}: levelhead retry --budget searches a cheaper set"
+            f"perplexity is up by {price.rise:.1%}{price.where} (from {price.base:.2f} to "
+            f"{price.pruned:.2f}), more than {max_ppl_increase:.0%}: levelhead retry --budget "
+            "searches a cheaper set"
         )
     for name, axis in axes.items():
         found += _axis_warnings(name, axis)

@@ -9,7 +9,7 @@ Knows nothing of the absolute value in bias(S): its intervals are in `bias_inter
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -106,6 +106,55 @@ def linear_difference_interval(
     return Estimate(
         value=value, stderr=stderr, interval=Interval(value - half, value + half, level)
     )
+
+
+def weighted_mean_interval(
+    values: Float[np.ndarray, "n"],
+    weight: Float[np.ndarray, "n"],
+    cluster: Int[np.ndarray, "n"] | None = None,
+    *,
+    level: float = 0.95,
+) -> Estimate:
+    """sum(weight * values) over random clusters: windows of a text, or templates of texts.
+
+    With weights in proportion to tokens it is a mean per token, a ratio whose denominator is
+    random too; the deviations from the mean (linearisation) take that into account.
+
+    Args:
+        values: such as a mean per token of each window or text.
+        weight: what each counts for; they sum to 1.
+        cluster: codes of the clusters; none: each value is one.
+        level: confidence level.
+
+    Raises:
+        ConfigError: level outside (0, 1).
+        PromptError: fewer than two clusters.
+    """
+    check_level(level)
+    codes = cluster_codes(np.arange(len(values)) if cluster is None else cluster)
+    value = float(values @ weight)
+    contributions = np.bincount(codes, weights=(values - value) * weight)
+    stderr = math.sqrt(float(sum_variance(contributions)))
+    half = float(stats.t.ppf((1 + level) / 2, len(contributions) - 1)) * stderr
+    return Estimate(
+        value=value, stderr=stderr, interval=Interval(value - half, value + half, level)
+    )
+
+
+def at_least_0(found: Estimate) -> Estimate:
+    """A mean of skewed quantities of at least 0, such as KL, with an interval that knows that.
+
+    On the scale of logarithms; where the plain interval reaches 0, that one, cut off there. In
+    simulation (tests/metrics/test_intervals.py: KL per token, 20 to 64 templates) it covers 93 to
+    95%, the plain one 93%, with nine in ten misses below the truth.
+    """
+    half = found.interval.high - found.value
+    if half >= found.value:
+        interval = replace(found.interval, low=max(0.0, found.interval.low))
+    else:
+        factor = math.exp(half / found.value)
+        interval = replace(found.interval, low=found.value / factor, high=found.value * factor)
+    return replace(found, interval=interval)
 
 
 def samples_needed(

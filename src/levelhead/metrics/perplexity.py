@@ -19,12 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 
 from levelhead.batching import map_batches
 from levelhead.errors import ModelError, TextError
-from levelhead.metrics.clusters import sum_variance
-from levelhead.metrics.intervals import check_level
+from levelhead.metrics.intervals import check_level, weighted_mean_interval
 from levelhead.records import Estimate, Interval
 
 LONGEST_WINDOW = 1024
@@ -251,12 +249,17 @@ def _read(
 
 
 def relative_increase(
-    base: PerplexityResult, pruned: PerplexityResult, *, level: float = 0.95
+    base: PerplexityResult,
+    pruned: PerplexityResult,
+    *,
+    level: float = 0.95,
+    cluster: Int[np.ndarray, "windows"] | None = None,
 ) -> Estimate:
     """perplexity(pruned) / perplexity(base) - 1 with its interval, paired window by window.
 
     The windows are taken as independent draws from text of this kind, with a t interval of the
-    mean NLL difference, exponentiated; what neighbouring windows share makes it too narrow.
+    mean NLL difference, exponentiated; what neighbouring windows share makes it too narrow. With
+    `cluster` (codes), windows of one cluster stand or fall together.
 
     Raises:
         ConfigError: level outside (0, 1).
@@ -276,13 +279,12 @@ def relative_increase(
             "a larger --text-tokens"
         )
     difference = pruned.block_mean - base.block_mean
-    mean = float(difference @ base.block_weight)
-    variance = sum_variance((difference - mean) * base.block_weight)
-    half = float(stats.t.ppf((1 + level) / 2, num_windows - 1) * np.sqrt(variance))
+    found = weighted_mean_interval(difference, base.block_weight, cluster, level=level)
+    low, high = (float(np.expm1(end)) for end in (found.interval.low, found.interval.high))
     return Estimate(
-        value=float(np.expm1(mean)),
-        stderr=float(np.exp(mean) * np.sqrt(variance)),
-        interval=Interval(float(np.expm1(mean - half)), float(np.expm1(mean + half)), level),
+        value=float(np.expm1(found.value)),
+        stderr=float(np.exp(found.value)) * (found.stderr or 0.0),
+        interval=Interval(low, high, level),
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from levelhead.price import prices, short_title, title, worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.estimates import cell, estimate, points_cell, share_cell
 from levelhead.reporting.summary import NOTHING, Cell, Group, Row, mapping, texts, word
@@ -275,31 +276,27 @@ def _degeneration_rows(data: Json) -> list[Row]:
 
 
 def _model_rows(evaluation: Json) -> list[Row]:
-    perplexity = mapping(evaluation, "perplexity")
-    increase = mapping(perplexity, "increase")
-    rows = [
+    entries, worst = prices(evaluation), worst_price(evaluation)
+    several = len(entries) > 1
+    rows = [_perplexity(one, several, worst is None or title(one) == worst.text) for one in entries]
+    rows += [
         Row(
-            label="Perplexity",
-            short="perplexity",
-            base=_cell(perplexity.get("base"), None, 2),
-            pruned=_cell(perplexity.get("pruned"), None, 2),
-            difference=Cell(
-                numbers.percent(increase.get("value"), signed=True),
-                numbers.percent_interval(increase.get("ci95")),
-            ),
-            main=True,
-        ),
-        Row(
-            label="KL(base, pruned) per token, nats",
-            short="KL",
-            difference=_estimate(mapping(perplexity, "kl"), 3),
-        ),
-        Row(
-            label="The same, predicted before pruning",
-            short="KL, predicted",
-            difference=_cell(mapping(perplexity, "predicted").get("kl"), None, 3),
-        ),
+            label="KL(base, pruned) per token, nats" + (f", on {title(one)}" if several else ""),
+            short=f"KL {short_title(one)}" if several else "KL",
+            difference=_estimate(mapping(one, "kl"), 3),
+        )
+        for one in entries
     ]
+    predicted = mapping(evaluation, "perplexity", "predicted").get("kl")
+    rows.append(
+        Row(
+            label=f"The same on {title(entries[0])}, predicted before pruning"
+            if several
+            else "The same, predicted before pruning",
+            short="KL, predicted",
+            difference=_cell(predicted, None, 3),
+        )
+    )
     for key, label, form in (
         ("parameters", "Parameters", numbers.count),
         ("bytes", "Size of the weights", numbers.size),
@@ -316,6 +313,25 @@ def _model_rows(evaluation: Json) -> list[Row]:
             )
         )
     return rows
+
+
+def _perplexity(entry: Json, several: bool, worst: bool) -> Row:
+    """Of one text; the worst of several leads, since every limit is held against it."""
+    increase, label, short = mapping(entry, "increase"), "Perplexity", "perplexity"
+    if several:
+        label = f"Perplexity on {title(entry)}" + (" (the worst: decides)" if worst else "")
+        short = f"ppl {short_title(entry)}"
+    return Row(
+        label=label,
+        short=short,
+        base=_cell(entry.get("base"), None, 2),
+        pruned=_cell(entry.get("pruned"), None, 2),
+        difference=Cell(
+            numbers.percent(increase.get("value"), signed=True),
+            numbers.percent_interval(increase.get("ci95")),
+        ),
+        main=worst,
+    )
 
 
 def _cell(value: Any, ends: Any, decimals: int) -> Cell:

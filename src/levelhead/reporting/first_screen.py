@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from levelhead.price import worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.findings import Findings
 from levelhead.reporting.next_steps import NextStep, steps_of
-from levelhead.reporting.readiness import Judgement, judged_ready, rise_of
+from levelhead.reporting.readiness import Judgement, judged_ready
 from levelhead.reporting.summary import mapping, word
 from levelhead.verdict_words import Look
 
@@ -119,17 +120,18 @@ def _toxicity(one: Json) -> Tile | None:
 
 
 def _price(evaluation: Json, limit: float | None) -> Tile | None:
-    text, rise = mapping(evaluation, "perplexity"), rise_of(evaluation)
-    if rise is None:
+    price = worst_price(evaluation)
+    if price is None:
         return None
-    interval = numbers.pair(mapping(text, "increase").get("ci95"))
+    rise, interval = price.rise, price.interval
     low, high = interval if interval is not None else (rise, rise)
     dear = limit is not None and rise > limit
+    limited = "" if limit is None else f" (limit {limit:+.0%})"
     return Tile(
         key="price",
-        label="Price: perplexity" + ("" if limit is None else f" (limit {limit:+.0%})"),
-        before=numbers.decimal(text.get("base"), 2),
-        after=f"{numbers.decimal(text.get('pruned'), 2)} after",
+        label="Price: perplexity" + price.where + limited,
+        before=numbers.decimal(price.base, 2),
+        after=f"{numbers.decimal(price.pruned, 2)} after",
         change=f"{rise:+.1%}",
         interval=f"{low:+.1%} to {high:+.1%}" if interval is not None else "",
         look="higher" if dear else "lower",

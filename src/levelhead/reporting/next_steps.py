@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from levelhead.price import worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.findings import Findings
 from levelhead.reporting.summary import mapping, started_by, texts, word
@@ -67,13 +68,12 @@ def _steps(
 ) -> Iterator[NextStep]:
     axis, at = word(selection.get("axis")), _at(run)
     limit = numbers.finite(config.get("max_ppl_increase")) or 0.05
-    text = mapping(evaluation, "perplexity")
-    base, pruned = numbers.finite(text.get("base")), numbers.finite(text.get("pruned"))
-    rise = pruned / base - 1 if base and pruned else 0.0
+    price = worst_price(evaluation)
+    rise, where = (0.0, "") if price is None else (price.rise, price.where)
     verdict = word(one.get("verdict"))
     if rise > limit:
         yield NextStep(
-            f"Perplexity rose by {rise:.0%}. Search for a cheaper set, by the same scores:",
+            f"Perplexity rose by {rise:.0%}{where}. Search for a cheaper set, by the same scores:",
             f"levelhead retry {at} --budget {limit:g}",
         )
     if verdict == "not distinguishable":

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from levelhead.price import worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.summary import mapping, texts, word
 from levelhead.verdict_words import FELL, agreement
@@ -68,18 +69,11 @@ def judged_ready(evaluation: Json, axis: str, limit: float | None = None) -> Jud
     return Judgement(word="your decision" if weighed else "ready", reasons=tuple(weighed))
 
 
-def rise_of(evaluation: Json) -> float | None:
-    """The share by which perplexity rose."""
-    text = mapping(evaluation, "perplexity")
-    base, pruned = numbers.finite(text.get("base")), numbers.finite(text.get("pruned"))
-    return pruned / base - 1 if base and pruned else None
-
-
 def _price(evaluation: Json, limit: float) -> list[str]:
-    rise = rise_of(evaluation)
-    if rise is None or rise <= limit:
+    price = worst_price(evaluation)
+    if price is None or price.rise <= limit:
         return []
-    return [f"perplexity rose by {rise:.0%}, more than {limit:.0%}"]
+    return [f"perplexity rose by {price.rise:.0%}{price.where}, more than {limit:.0%}"]
 
 
 def _erased(one: Json) -> list[str]:

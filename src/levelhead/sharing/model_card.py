@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from levelhead.price import prices, title, worst_price
 from levelhead.records import HeadSelection, ranges_text
 from levelhead.reporting import comparison
 from levelhead.reporting.escape import visible
@@ -175,7 +176,6 @@ def _measured(evaluation: Json | None, run: Json) -> str:
     reads = "what the model wrote" if evaluation["toxicity_input"] == "continuation" else (
         "prompt and continuation"
     )  # fmt: skip
-    text = evaluation["perplexity"]
     prompts = run.get("prompts")
     source = "" if prompts is None else f" ({md(_source(prompts))} prompts)"
     parts = [
@@ -189,18 +189,28 @@ def _measured(evaluation: Json | None, run: Json) -> str:
     for group in comparison.groups(evaluation):
         if group.axis is not None:
             parts += _axis(group, evaluation["axes"][group.axis])
-    up = text["increase"]
-    low, high = (f"{100 * end:+.1f}%" for end in up["ci95"])
-    parts.append(
-        f"Perplexity on {md(_source(text['text']))} ({text['tokens']} tokens): "
-        f"{text['base']:.2f} before, {text['pruned']:.2f} after ({100 * up['value']:+.1f}% "
-        f"[{low}, {high}]). Parameters: {evaluation['parameters']['base']:,} before, "
-        f"{evaluation['parameters']['pruned']:,} after."
-    )
+    entries, worst = prices(evaluation), worst_price(evaluation)
+    parts += [_price(one) for one in entries]
+    if worst is not None and len(entries) > 1:
+        parts.append(f"The price is that of the worst text: {md(worst.text)}.")
+    parameters = evaluation["parameters"]
+    parts.append(f"Parameters: {parameters['base']:,} before, {parameters['pruned']:,} after.")
     if evaluation["warnings"]:
         lines = [f"- {md(line)}" for line in evaluation["warnings"]]
         parts.append("Warnings of the run:\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _price(entry: Json) -> str:
+    """Perplexity of both models on a text, and KL between them."""
+    up, kl = entry["increase"], entry.get("kl")
+    low, high = (f"{100 * end:+.1f}%" for end in up["ci95"])
+    said = (
+        f"Perplexity on {md(title(entry))} ({entry['tokens']} tokens): "
+        f"{entry['base']:.2f} before, {entry['pruned']:.2f} after ({100 * up['value']:+.1f}% "
+        f"[{low}, {high}])"
+    )
+    return said + ("." if kl is None else f"; KL(base, pruned) {_estimate(kl)} nats per token.")
 
 
 def _axis(group: Group, found: Json) -> list[str]:

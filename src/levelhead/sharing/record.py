@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead import runs
+from levelhead.price import prices, short_title
 from levelhead.runs import RunFolder
 
 RECORD = "levelhead_record.json"
@@ -173,6 +174,10 @@ def _measured(evaluation: Json) -> dict[str, Any]:
             for axis, found in evaluation["axes"].items()
         },
         "perplexity": {key: text.get(key) for key in ("base", "pruned", "increase", "tokens")},
+        "price": [
+            {"text": short_title(one)} | {key: one.get(key) for key in ("increase", "kl", "tokens")}
+            for one in prices(evaluation)
+        ],
         "scorer": evaluation["scorer"],
         "toxicity_input": evaluation["toxicity_input"],
         "versions": evaluation.get("versions"),

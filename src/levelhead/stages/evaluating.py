@@ -10,6 +10,7 @@ from levelhead import journal, runs
 from levelhead.config import EVALUATE, SCORE
 from levelhead.errors import RunFolderError
 from levelhead.evaluation import evaluate_run
+from levelhead.evaluation.divergence import check_text
 from levelhead.journal import sums, watch
 from levelhead.models.stored import stored_parameters
 from levelhead.models.units import removed_units, same_gates, same_units, saved_units
@@ -30,6 +31,7 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
     path = folder.path / runs.EVALUATION
     of = stamp(session, "test", session.evaluated_axes, SCORE, EVALUATE)
     of |= selection.chosen_json()
+    of["price_texts"] = [session.text("test", name).sha256 for name in session.config.price_texts]
     held: dict[str, Any] | None = None
     if path.exists():
         if sums.is_whole(path):
@@ -40,6 +42,7 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
             message = f"{path} is not as it was written; the model is evaluated again"
             watch.event("damaged", level="warning", files=[path.name], message=message)
     look = next_look(session.config, held, of)
+    check_text(session, "test")
     sums.verify(folder.path / runs.CONTINUATIONS)
     for file in recorded_files(folder):
         sums.verify(file)

@@ -8,7 +8,7 @@ from typing import Any
 from levelhead.reporting.content import Column, Section, Table, Value, numeric
 from levelhead.reporting.estimates import cell, points_cell
 from levelhead.reporting.numbers import finite, percent
-from levelhead.reporting.summary import mapping, word
+from levelhead.reporting.summary import Cell, mapping, word
 
 Json = Mapping[str, Any]
 
@@ -28,8 +28,9 @@ def attempts(data: Sequence[Json]) -> Section | None:
         title="Other attempts",
         intro=(
             "Other selections from the same scores, each proven by fresh samples on the same test "
-            "prompts. Measured gap: noise-adjusted difference, pruned minus base. Of several "
-            "attempts, the best looks better than it is: they share one test set.",
+            "prompts. Measured gap: noise-adjusted difference, pruned minus base. Perplexity: on "
+            "the text on which it rose most. Of several attempts, the best looks better than it "
+            "is: they share one test set.",
         ),
         tables=(Table.of(columns, map(_row, data)),),
     )
@@ -37,6 +38,7 @@ def attempts(data: Sequence[Json]) -> Section | None:
 
 def _row(one: Json) -> tuple[Value, ...]:
     increase = finite(one.get("perplexity_increase"))
+    on = word(one.get("price_text"))
     shares = [f"{name} {one[name]:g}" for name in ("gamma", "alpha") if finite(one.get(name))]
     chosen = word(one.get("selected")) or "nothing selected yet"
     not_measured = "of another selection" if mapping(one, "stale") else "not evaluated"
@@ -45,6 +47,6 @@ def _row(one: Json) -> tuple[Value, ...]:
         f"{word(one.get('method'))}, {', '.join(shares)}: {chosen}",
         cell(one.get("adjusted_difference")),
         points_cell(one.get("own_group_mentions")),
-        "" if increase is None else percent(increase, signed=True),
+        Cell() if increase is None else Cell(percent(increase, signed=True), on),
         word(one.get("verdict")) or not_measured,
     )

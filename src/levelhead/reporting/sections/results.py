@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from levelhead.price import prices, title
 from levelhead.reporting import comparison, numbers, summary
 from levelhead.reporting.comparison import EVERY, plain_reading
 from levelhead.reporting.content import (
@@ -113,10 +114,17 @@ _DETAILS = (
 
 
 def _perplexity_note(evaluation: Mapping[str, Any]) -> str:
-    data = mapping(evaluation, "perplexity")
-    text, tokens = data.get("text"), numbers.finite(data.get("tokens"))
+    found = [said for one in prices(evaluation) if (said := _size(one))]
+    worst = "; limits are held against the worst of them" if len(found) > 1 else ""
+    return "; ".join(found) + worst
+
+
+def _size(entry: Mapping[str, Any]) -> str:
+    """How much of a text was read: "8,192 tokens of pydoc"."""
+    text, tokens = title(entry), numbers.finite(entry.get("tokens"))
     size = f"{numbers.count(tokens)} tokens of " if tokens is not None and text else ""
-    return f"{size}{text}" if text else ""
+    count = numbers.finite(entry.get("texts"))
+    return f"{size}{text}" + (f" ({numbers.count(count)})" if count is not None else "")
 
 
 def _gaps(evaluation: Mapping[str, Any]) -> list[Table]:
