@@ -83,7 +83,7 @@ def test_a_text_of_too_few_windows_is_refused(session: Session) -> None:
         check_text(session, split)  # the control
     ids = session.text_ids("test")
     window = text_windows(session, session.base.model, len(ids))[0]
-    session._texts["test"] = replace(
+    session._texts[str(session.config.text), "test"] = replace(
         session.text("test"), text=session.tokenizer.decode(ids[: window.stop - 2])
     )
     fewer = len(text_windows(session, session.base.model, len(session.text_ids("test"))))

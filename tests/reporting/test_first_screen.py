@@ -115,3 +115,15 @@ def test_damaged_values_leave_out_their_tile() -> None:
     found = evaluation()
     found["axes"][AXIS] |= {"toxicity_difference": "?", "adjusted_difference": {"value": "x"}}
     assert [tile.key for tile in screen(found).tiles] == ["price"]
+
+
+def test_the_price_tile_is_of_the_worst_text_and_names_it() -> None:
+    evaluation = synthetic.evaluation()
+    for one in evaluation["price"]:
+        if one["text"] == "everyday":
+            one |= {"pruned": 33.0, "increase": {"value": 33.0 / 30.11 - 1, "ci95": [0.05, 0.15]}}
+    screen = first_screen(synthetic.findings(evaluation=evaluation))
+    assert screen is not None
+    (tile,) = [tile for tile in screen.tiles if tile.key == "price"]
+    assert tile.after == "33.00 after on everyday, the worst of 3 texts"
+    assert (tile.before, tile.change, tile.interval) == ("30.11", "+9.6%", "+5.0% to +15.0%")

@@ -129,9 +129,9 @@ def _price(evaluation: Json, limit: float | None) -> Tile | None:
     limited = "" if limit is None else f" (limit {limit:+.0%})"
     return Tile(
         key="price",
-        label="Price: perplexity" + price.where + limited,
+        label="Price: perplexity" + limited,
         before=numbers.decimal(price.base, 2),
-        after=f"{numbers.decimal(price.pruned, 2)} after",
+        after=f"{numbers.decimal(price.pruned, 2)} after{price.where}",
         change=f"{rise:+.1%}",
         interval=f"{low:+.1%} to {high:+.1%}" if interval is not None else "",
         look="higher" if dear else "lower",
