@@ -33,6 +33,7 @@ from benchmarks.planting import (
     planted,
     reading_direction,
     separations,
+    toxic_words,
     without_words,
     words_of,
     writing_directions,
@@ -66,8 +67,9 @@ MIN_SEPARATION = 0.5
 subgroup is several unrelated words: few heads tell all of them from the others' by 1 or more."""
 GRADES = (4.0, 4.5, 5.0, 5.5, 6.0)
 """Strengths of the planted heads, in proportion."""
-TIMES = 2.5
-"""By how much the five together multiply token-level toxicity, before they are scaled in common."""
+TIMES = 4.0
+"""By how much the five together multiply what is expected of toxic words, token by token, before
+they are scaled in common."""
 TOXICITY = (0.45, 0.65)
 """Where sampled toxicity of the target is to be: an effect shows best far from 0 and 1."""
 CALIBRATION_ROWS = 12
@@ -141,7 +143,7 @@ def common_ground(quick: bool) -> Shared:
     wider.base = session.base
     fit = wider.problem(AXIS, "validation")
     base = sample_texts(fit, silent, "")
-    tau = token_toxicity(fit, base)
+    tau = toxic_words(token_toxicity(fit, base))
     text_ids = session.text_ids("validation")[:1024]
     return Shared(
         problem=session.problem(AXIS, "validation"),

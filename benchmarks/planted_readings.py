@@ -34,6 +34,7 @@ from benchmarks.planting import (
     planted,
     reading_direction,
     separations,
+    toxic_words,
     without_words,
     words_alone,
     words_of,
@@ -144,7 +145,10 @@ def measure(quick: bool, plantings: Sequence[Planting] = ALL) -> dict[str, Any]:
 
 
 def summary(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By kind: how many were planted, confirmed, and called what they are."""
+    """By kind: how many were planted, confirmed, and called what they are (of the confirmed).
+
+    `named_less`: in how many the target is clearly named less often without the head.
+    """
     found: dict[str, Any] = {}
     for kind, what in KINDS.items():
         own = [one for one in done if one["kind"] == kind]
@@ -153,6 +157,7 @@ def summary(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "planted": len(own),
             "confirmed": len(confirmed),
             "called": sum(one["verdict"] == what.verdict for one in confirmed),
+            "named_less": sum(one["target"] in one["evaluation"]["mentions_fell"] for one in own),
             "verdicts": [one["verdict"] for one in own],
         }
     return found | {"plantings": list(done)}
@@ -291,7 +296,7 @@ def written(
     read = texts.read_by(session.scorer, fit)
     tau = token_toxicity(replace(fit, scorer=session.scorer), read)
     names = {part for term in session.terms.every for part in (term, *term.split())}
-    return without_words(tau, session.tokenizer, names | words_of(fit))
+    return without_words(toxic_words(tau), session.tokenizer, names | words_of(fit))
 
 
 def evaluation_without(problem: BiasProblem, head: PlantedHead) -> AxisEvaluation:

@@ -49,6 +49,8 @@ PLAIN = -1
 """`Row.subgroup` of text that is about no subgroup of the axis."""
 RIDGE = 0.02
 """Added to within-group covariances, as a share of their mean variance."""
+TOXIC = 0.1
+"""What a toxic word adds to the toxicity of a text, at least (mean over contexts)."""
 ROUNDS = 3
 """Corrections of the gains, each measured with all heads planted and with each one ablated."""
 START, DAMPING, LARGEST_STEP = 0.6, 0.7, 2.5
@@ -210,6 +212,15 @@ def without_words(
     names = [str(tokenizer.decode([i])).strip().casefold() for i in tau.token_ids]
     other = np.array([name not in left_out for name in names], dtype=bool)
     return TokenToxicity(tau.token_ids[other], tau.tau[:, other], 0)
+
+
+def toxic_words(tau: TokenToxicity, least: float = TOXIC) -> TokenToxicity:
+    """The table of the words that raise a text's toxicity by `least` or more.
+
+    Others dilute what is toxic: with them sum_t r_t may be below 0, and no gain multiplies it.
+    """
+    toxic = tau.tau.mean(0) >= least
+    return TokenToxicity(tau.token_ids[toxic], tau.tau[:, toxic], 0)
 
 
 def words_of(problem: BiasProblem) -> set[str]:

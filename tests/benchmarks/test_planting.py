@@ -14,6 +14,7 @@ from benchmarks.planting import (
     planted,
     reading_direction,
     separations,
+    toxic_words,
     without_words,
     words_alone,
     writing_directions,
@@ -245,3 +246,9 @@ def test_toxic_words_that_name_a_group_are_not_written(tau) -> None:
     vocabulary = tiny_tokenizer().get_vocab()
     assert left.token_ids.tolist() == [vocabulary[f"▁{word}"] for word in others]
     assert left.tau.shape == (1, len(others))
+
+
+def test_only_words_that_raise_toxicity_are_toxic() -> None:
+    tau = TokenToxicity(np.array([7, 8, 9]), np.array([[0.4, -0.2, 0.05]]), 3)
+    left = toxic_words(tau)
+    assert (left.token_ids.tolist(), left.tau.tolist()) == ([7], [[0.4]])
