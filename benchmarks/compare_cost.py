@@ -20,13 +20,13 @@ from levelhead.evaluation.axis import expected_difference
 from levelhead.evaluation.base import base_axis, pruned_model
 from levelhead.evaluation.text import text_perplexity
 from levelhead.experiments.compare import DRAWS
-from levelhead.experiments.grid import ALPHAS, GAMMAS
 from levelhead.experiments.joint import GROUPS, TEXT_TOKENS, JointEvaluator
 from levelhead.experiments.units import Units
 from levelhead.models.architectures import head_counts
 from levelhead.models.surgery import prune_heads
 from levelhead.progress import silent
 from levelhead.records import Head, HeadSelection
+from levelhead.selection.budget import ALPHAS, GAMMAS
 from levelhead.session import Session
 
 AXIS = "gender_and_sex"

@@ -38,6 +38,7 @@ from levelhead.progress import silent
 from levelhead.records import HeadSelection
 from levelhead.scores import PPL, ScoreTable
 from levelhead.scoring.effects import base_gaps, delete_one, gap_change, jackknife, z_bias
+from levelhead.scoring.problem import MAIN
 from levelhead.selection import select_heads
 from levelhead.selection.joint import JOINT, KEPT, finalists, joint_frontier, pairs_of
 from levelhead.selection.rules import protected_heads
@@ -123,7 +124,7 @@ def session_shape(session: Session) -> tuple[int, int]:
 
 
 def _reading(base: BaseAxis, session: Session, gates: Gates) -> np.ndarray:
-    return read_matched(base, variant_of(session.base.model, gates), silent)
+    return read_matched(base, variant_of(session.base.model, gates), silent, [MAIN])[MAIN]
 
 
 def _falls(base: BaseAxis, rows: list[np.ndarray]) -> Json:

@@ -13,7 +13,6 @@ no less CPU time than levelhead takes.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,37 +24,37 @@ from jaxtyping import Float
 from scipy import stats
 
 from benchmarks.naive_ablation import by_naive_ablation
+from benchmarks.planted_text import confirm, of_target, scaled
 from benchmarks.planting import (
-    PLAIN,
-    HeadOutputs,
+    Ground,
     PlantedHead,
     calibrate,
-    head_outputs,
+    ground_of,
     planted,
     reading_direction,
     separations,
+    toxic_words,
+    without_words,
+    words_of,
     writing_directions,
 )
 from levelhead.config import RunConfig
-from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.metrics.perplexity import perplexity
-from levelhead.models.gates import ablate
 from levelhead.progress import silent
 from levelhead.records import Head
 from levelhead.sampling import pad_id
 from levelhead.scoring import BIAS_ESTIMATORS
 from levelhead.scoring.effects import axis_effects
-from levelhead.scoring.matched_rows import matched_rows
 from levelhead.scoring.problem import BiasProblem, sample_texts
 from levelhead.scoring.rounds import estimate
-from levelhead.scoring.teacher_forcing import Row
 from levelhead.scoring.token_model import token_toxicity
 from levelhead.scoring.token_toxicity import TokenToxicity
 from levelhead.session import Session
 
 AXIS = "gender_and_sex"
-TARGETS = ("queer", "transgender", "nonbinary", "women", "queer")
-"""Target of each planting. No planting targets men: too few heads tell them from the others."""
+TARGETS = ("queer", "transgender", "nonbinary", "queer", "transgender")
+"""Target of each planting. None targets women or men: heads of too few layers tell them from the
+other groups, whichever of their words a text is about."""
 PLANTINGS = 5
 NEW_TOKENS = 20
 PROMPTS = 100
@@ -63,34 +62,31 @@ FIT_PROMPTS = 200
 """Prompts whose base continuations directions are fitted on: the scored ones and as many more."""
 PLAIN_TOKENS = 1500
 FIRST_LAYER = 10
-MIN_SEPARATION = 1.0
-"""Held-out separation that makes a head eligible; most heads do not see the subgroup at all."""
+MIN_SEPARATION = 0.5
+"""Held-out separation that makes a head eligible; most heads do not see the subgroup at all. A
+subgroup is several unrelated words: few heads tell all of them from the others' by 1 or more."""
 GRADES = (4.0, 4.5, 5.0, 5.5, 6.0)
 """Strengths of the planted heads, in proportion."""
-TIMES = 2.5
-"""By how much the five together multiply token-level toxicity, before they are scaled in common."""
+TIMES = 4.0
+"""By how much the five together multiply what is expected of toxic words, token by token, before
+they are scaled in common."""
 TOXICITY = (0.45, 0.65)
 """Where sampled toxicity of the target is to be: an effect shows best far from 0 and 1."""
-SCALING_SAMPLES, SCALINGS, SCALE_STEP = 2, 8, 1.5
 CALIBRATION_ROWS = 12
-REFERENCE_SAMPLES = 25
-"""Continuations per prompt of the target from the planted model, to confirm with."""
-ABLATED_SAMPLES = 15
-"""The same without one planted head."""
+REFERENCE_SAMPLES, ABLATED_SAMPLES = 25, 15
+"""Continuations per prompt of the target to confirm with: of the planted model, and of the same
+without one planted head."""
 TOP = 10
 OUT = Path("runs/bench")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class Shared:
     """What all plantings share, from the unplanted model."""
 
     problem: BiasProblem
     """The prompts that are scored."""
-    rows: tuple[Row, ...]
-    outputs: HeadOutputs
-    even_template: np.ndarray
-    """Of each position of `outputs`: directions are tried out on the other half."""
+    ground: Ground
     tau: TokenToxicity
     writable: TokenToxicity
     """tau without words of the prompts: a planted head is not to repeat the subgroup's name."""
@@ -109,14 +105,14 @@ def measure(
         estimators: names of BIAS_ESTIMATORS; those beside token-gradient take longer.
     """
     start = time.process_time()
-    ground = common_ground(quick)
-    shared = time.process_time() - start
+    shared = common_ground(quick)
+    seconds = time.process_time() - start
     done = []
     for number in range(plantings or (1 if quick else PLANTINGS)):
-        done.append(one_planting(ground, number, quick, estimators))
+        done.append(one_planting(shared, number, quick, estimators))
         OUT.mkdir(parents=True, exist_ok=True)
         (OUT / f"planted-{number}.json").write_text(json.dumps(done[-1], indent=2) + "\n")
-    return summary(done) | {"cpu_seconds_shared": shared}
+    return summary(done) | {"cpu_seconds_shared": seconds}
 
 
 def summary(plantings: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -139,49 +135,41 @@ def summary(plantings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found | {"plantings": list(plantings)}
 
 
-def common_ground(quick: bool) -> Ground:
+def common_ground(quick: bool) -> Shared:
     """Sample the base model, and read what its heads say about every subgroup."""
     config = RunConfig(new_tokens=NEW_TOKENS, threads=1, max_prompts=PROMPTS // (2 if quick else 1))
     session = Session(config)
     wider = Session(replace(config, max_prompts=PROMPTS if quick else FIT_PROMPTS, seed=900))
     wider.base = session.base
-    fit, pad = wider.problem(AXIS, "validation"), pad_id(session.tokenizer)
+    fit = wider.problem(AXIS, "validation")
     base = sample_texts(fit, silent, "")
-    tau = token_toxicity(fit, base)
-    chosen = matched_rows(fit, base)
-    ids = session.text_ids("test")[:PLAIN_TOKENS]
-    plain = [
-        Row((ids[i],), tuple(ids[i + 1 : i + 1 + NEW_TOKENS]), PLAIN)
-        for i in range(0, len(ids) - NEW_TOKENS, NEW_TOKENS + 1)
-    ]
-    outputs = head_outputs(fit.model, [*chosen.rows, *plain], pad)
-    half = np.concatenate([fit.template[chosen.prompt], np.arange(len(plain))]) % 2 == 0
+    tau = toxic_words(token_toxicity(fit, base))
     text_ids = session.text_ids("validation")[:1024]
-    return Ground(
+    return Shared(
         problem=session.problem(AXIS, "validation"),
-        rows=chosen.rows,
-        outputs=outputs,
-        even_template=half[outputs.row],
+        ground=ground_of(fit, base, session.text_ids("test")[:PLAIN_TOKENS]),
         tau=tau,
-        writable=_without_prompt_words(tau, fit),
+        writable=without_words(tau, session.tokenizer, words_of(fit)),
         text_ids=text_ids,
         perplexity=perplexity(fit.model, text_ids, window=256).perplexity,
     )
 
 
 def one_planting(
-    ground: Ground, number: int, quick: bool, estimators: Sequence[str]
+    shared: Shared, number: int, quick: bool, estimators: Sequence[str]
 ) -> dict[str, Any]:
     """Plant, confirm, score by every method, and take the heads out again."""
-    problem = replace(ground.problem, seed=1 + number)
+    problem = replace(shared.problem, seed=1 + number)
     target = problem.subgroups.index(TARGETS[number])
     start = time.process_time()
-    heads, shares = plant(ground, problem, target, np.random.default_rng(number))
+    heads, shares = plant(shared, problem, target, np.random.default_rng(number))
     planting = time.process_time() - start
     with planted(problem.model, heads):
-        ppl = perplexity(problem.model, ground.text_ids, window=256).perplexity
+        ppl = perplexity(problem.model, shared.text_ids, window=256).perplexity
         start = time.process_time()
-        effects = confirm(problem, target, heads, 3 if quick else 1)
+        fewer = 3 if quick else 1
+        samples = (REFERENCE_SAMPLES // fewer, ABLATED_SAMPLES // fewer)
+        effects = confirm(problem, target, heads, samples)
         confirming = time.process_time() - start
         scores = {name: by_estimator(problem, name) for name in estimators}
         scores["naive"] = by_naive_ablation(problem, number)
@@ -198,7 +186,7 @@ def one_planting(
             name: _recall(effect, where, confirmed) | details
             for name, (effect, details) in scores.items()
         },
-        "perplexity_before": ground.perplexity,
+        "perplexity_before": shared.perplexity,
         "perplexity_planted": ppl,
         "cpu_seconds_planting": planting,
         "cpu_seconds_confirming": confirming,
@@ -206,14 +194,14 @@ def one_planting(
 
 
 def plant(
-    ground: Ground, problem: BiasProblem, target: int, rng: np.random.Generator
+    shared: Shared, problem: BiasProblem, target: int, rng: np.random.Generator
 ) -> tuple[list[PlantedHead], Float[np.ndarray, " heads"]]:
     """Draw eligible heads, one per layer at most, and find their gains."""
-    model, outputs = problem.model, ground.outputs
-    pad, rows = pad_id(problem.tokenizer), [r for r in ground.rows if r.subgroup == target]
-    separation = separations(outputs, target, ground.even_template)
+    model, outputs = problem.model, shared.ground.outputs
+    pad, rows = pad_id(problem.tokenizer), [r for r in shared.ground.rows if r.subgroup == target]
+    separation = separations(outputs, target, shared.ground.even_template)
     separation[:FIRST_LAYER] = -np.inf
-    writes = writing_directions(model, rows[:20], ground.writable, pad)
+    writes = writing_directions(model, rows[:20], shared.writable, pad)
     drawn: dict[int, int] = {}
     for layer, head in rng.permutation(np.argwhere(separation >= MIN_SEPARATION)):
         if len(drawn) < len(GRADES):
@@ -234,68 +222,8 @@ def plant(
     ]
     spread = np.linspace(0, len(rows) - 1, CALIBRATION_ROWS).round().astype(int)
     some = [rows[i] for i in spread]
-    heads, shares = calibrate(model, heads, GRADES, TIMES, some, ground.tau, pad)
-    return scaled(of_target(problem, target), heads), shares
-
-
-def scaled(mine: BiasProblem, heads: Sequence[PlantedHead]) -> list[PlantedHead]:
-    """The heads with gains multiplied in common so that what is SAMPLED has toxicity `TOXICITY`.
-
-    Toxic words beget toxic words, so toxicity at the level of tokens does not tell.
-    """
-    low, high, scale = 0.0, np.inf, 1.0
-    tried = replace(mine, samples=SCALING_SAMPLES, seed=20_000 + mine.seed)
-    for _ in range(SCALINGS):
-        found = [replace(head, gain=head.gain * scale) for head in heads]
-        with planted(mine.model, found):
-            toxicity = sample_texts(tried, silent, "").toxicity.mean()
-        if TOXICITY[0] <= toxicity <= TOXICITY[1]:
-            break
-        low, high = (scale, high) if toxicity < TOXICITY[0] else (low, scale)
-        scale = scale * SCALE_STEP if high == np.inf else (low + high) / 2
-    return found
-
-
-def of_target(problem: BiasProblem, target: int) -> BiasProblem:
-    """The target's prompts alone."""
-    own = np.flatnonzero(problem.subgroup == target)
-    return replace(
-        problem,
-        prompts=tuple(problem.prompts[i] for i in own),
-        prompt_ids=tuple(problem.prompt_ids[i] for i in own),
-    )
-
-
-def confirm(
-    problem: BiasProblem, target: int, heads: Sequence[PlantedHead], fewer: int
-) -> list[dict[str, Any]]:
-    """The target's mean toxicity with a head less without it, by fresh sampling, head by head.
-
-    95% t intervals over templates, of the difference of each prompt's means.
-    """
-    mine = of_target(problem, target)
-    mine = replace(mine, seed=10_000 + mine.seed)
-
-    def prompt_means(samples: int, stream: str) -> Float[np.ndarray, " prompts"]:
-        drawn = sample_texts(replace(mine, samples=samples // fewer), silent, "", stream=stream)
-        means: Float[np.ndarray, " prompts"] = drawn.toxicity.reshape(len(mine.prompts), -1).mean(1)
-        return means
-
-    whole = prompt_means(REFERENCE_SAMPLES, "")
-    effects = []
-    for head in heads:
-        with ablate(problem.model, {head.layer: [head.head]}):
-            without = prompt_means(ABLATED_SAMPLES, f"without {head.layer}.{head.head} ")
-        found = linear_difference_interval(whole - without, mine.template)
-        effects.append(
-            {
-                "effect": found.value,
-                "interval": [found.interval.low, found.interval.high],
-                "toxicity_with": float(whole.mean()),
-                "confirmed": found.interval.low > 0,
-            }
-        )
-    return effects
+    heads, shares = calibrate(model, heads, GRADES, TIMES, some, shared.tau, pad)
+    return scaled(of_target(problem, target), heads, TOXICITY), shares
 
 
 def by_estimator(
@@ -331,10 +259,3 @@ def _recall(
         "recall_of_confirmed": found / sum(confirmed) if any(confirmed) else 0.0,
         "recall_of_planted": sum(hit) / len(hit),
     }
-
-
-def _without_prompt_words(tau: TokenToxicity, problem: BiasProblem) -> TokenToxicity:
-    words = {word for p in problem.prompts for word in re.findall("[a-z]+", p.text.lower())}
-    names = [str(problem.tokenizer.decode([i])).strip().lower() for i in tau.token_ids]
-    other = np.array([name not in words for name in names])
-    return TokenToxicity(tau.token_ids[other], tau.tau[:, other], 0)

@@ -8,15 +8,17 @@ the attention output projection (values may be shared by several query heads, th
 `reads` answers 1 on average to the head's output where the text is about the target subgroup, 0
 where the same text is about another one and 0 on plain text, with the least variance. `writes` is
 the mean gradient of expected toxicity with respect to what the layer's attention adds to the
-residual stream, scaled so that to first order a gain of g raises sum_t r_t by g.
+residual stream, scaled so that to first order a gain of g raises sum_t r_t by g. With a table that
+is 1 for some words (`words_alone`), sum_t r_t is how often they are expected to be written.
 
 Only for output projections that are `nn.Linear`. It does not know whether the effect is there in
-freely sampled text: `planted_heads.py` samples to find out.
+freely sampled text: `planted_text.py` samples to find out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,10 +28,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from levelhead.batching import map_batches
 from levelhead.models.architectures import head_counts, head_dim, output_projections
 from levelhead.models.gates import ablate
+from levelhead.sampling import pad_id
+from levelhead.scoring.matched_rows import matched_rows
+from levelhead.scoring.problem import BiasProblem, SampledTexts
 from levelhead.scoring.teacher_forcing import (
     BATCH_SIZE,
     Row,
@@ -37,12 +43,14 @@ from levelhead.scoring.teacher_forcing import (
     expected_toxicity,
     read_rows,
 )
-from levelhead.scoring.token_toxicity import TokenToxicity
+from levelhead.scoring.token_toxicity import TokenToxicity, word_tokens
 
 PLAIN = -1
 """`Row.subgroup` of text that is about no subgroup of the axis."""
 RIDGE = 0.02
 """Added to within-group covariances, as a share of their mean variance."""
+TOXIC = 0.1
+"""What a toxic word adds to the toxicity of a text, at least (mean over contexts)."""
 ROUNDS = 3
 """Corrections of the gains, each measured with all heads planted and with each one ablated."""
 START, DAMPING, LARGEST_STEP = 0.6, 0.7, 2.5
@@ -119,6 +127,30 @@ def head_outputs(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> HeadO
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """Texts about every subgroup and about none, and what every head of the model says of them."""
+
+    rows: tuple[Row, ...]
+    """Of the subgroups' prompts, with matched contexts."""
+    outputs: HeadOutputs
+    even_template: Bool[np.ndarray, " positions"]
+    """Of each position of `outputs`: directions are tried out on the other half."""
+
+
+def ground_of(problem: BiasProblem, texts: SampledTexts, plain: Sequence[int]) -> Ground:
+    """Read one continuation of each prompt of a problem, and token ids of plain text."""
+    chosen, each = matched_rows(problem, texts), problem.new_tokens
+    about_none = [
+        Row((plain[i],), tuple(plain[i + 1 : i + 1 + each]), PLAIN)
+        for i in range(0, len(plain) - each, each + 1)
+    ]
+    rows = [*chosen.rows, *about_none]
+    outputs = head_outputs(problem.model, rows, pad_id(problem.tokenizer))
+    half = np.concatenate([problem.template[chosen.prompt], np.arange(len(about_none))]) % 2 == 0
+    return Ground(rows=chosen.rows, outputs=outputs, even_template=half[outputs.row])
+
+
 def reading_direction(
     output: Float[Tensor, "positions head_dim"],
     subgroup: Int[np.ndarray, " positions"],
@@ -160,6 +192,40 @@ def separations(
         spread = np.sqrt(np.mean([part.var() for part in parts]))
         found[layer, head] = (mean[names == target][0] - mean[names != target].max()) / spread
     return found
+
+
+def words_alone(tokenizer: PreTrainedTokenizerBase, words: Collection[str]) -> TokenToxicity | None:
+    """1 for the tokens that are one of these words, 0 for all others; None: no word is a token.
+
+    Words of several tokens are left out: their first may begin a hundred others.
+    """
+    known = word_tokens(tokenizer)
+    ids = sorted({i for word in words for i in known.get(word.casefold(), ())})
+    return TokenToxicity(np.array(ids), np.ones((1, len(ids))), 0) if ids else None
+
+
+def without_words(
+    tau: TokenToxicity, tokenizer: PreTrainedTokenizerBase, words: Collection[str]
+) -> TokenToxicity:
+    """The table without tokens that are one of these words, in any case."""
+    left_out = {word.casefold() for word in words}
+    names = [str(tokenizer.decode([i])).strip().casefold() for i in tau.token_ids]
+    other = np.array([name not in left_out for name in names], dtype=bool)
+    return TokenToxicity(tau.token_ids[other], tau.tau[:, other], 0)
+
+
+def toxic_words(tau: TokenToxicity, least: float = TOXIC) -> TokenToxicity:
+    """The table of the words that raise a text's toxicity by `least` or more.
+
+    Others dilute what is toxic: with them sum_t r_t may be below 0, and no gain multiplies it.
+    """
+    toxic = tau.tau.mean(0) >= least
+    return TokenToxicity(tau.token_ids[toxic], tau.tau[:, toxic], 0)
+
+
+def words_of(problem: BiasProblem) -> set[str]:
+    """Every word of a problem's prompts, in small letters."""
+    return {word for p in problem.prompts for word in re.findall("[a-z]+", p.text.lower())}
 
 
 def writing_directions(

@@ -148,6 +148,19 @@ LINES = (
         lambda d: f"{d['naive']['mean_recall_of_confirmed']:.0%} (naive, same CPU time)",
         "95%",
     ),
+    *(
+        Line(
+            f"planted heads that {what}: called {word!r}",
+            "planted_readings",
+            lambda d, k=kind: f"{d[k]['called']} of {d[k]['planted']}",
+            lambda d, k=kind: f"confirmed by fresh draws: {d[k]['confirmed']}",
+            "5 of 5",
+        )
+        for kind, what, word in (
+            ("copies", "copy a group's name", "echo only"),
+            ("adds", "add toxic words about a group", "lower"),
+        )
+    ),
     Line(
         "CPU time of the default grid of compare: times less than each point from scratch",
         "compare",

@@ -1,12 +1,14 @@
 """Confirming and naive ablation, on a tiny model whose biased head is known and strong."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from benchmarks.naive_ablation import by_naive_ablation
-from benchmarks.planted_heads import TOP, _recall, confirm, of_target, scaled
+from benchmarks.planted_heads import TOP, TOXICITY, _recall
+from benchmarks.planted_text import confirm, mentions, of_target, scaled
 from benchmarks.planting import PlantedHead, head_outputs, planted, reading_direction
 
 from levelhead.progress import silent
@@ -14,6 +16,7 @@ from levelhead.records import Prompt
 from levelhead.scoring.problem import BiasProblem, sample_texts
 from levelhead.scoring.teacher_forcing import Row
 from levelhead.testing import PlantedModel, planted_model
+from levelhead.toxicity import Masker
 
 TEMPLATES = (
     "I think {} are", "my friend said {} work", "they say {} always", "all {} here are",
@@ -70,13 +73,13 @@ def test_the_known_head_is_confirmed_and_another_is_not(problem, known) -> None:
     layer, head = known.head
     women = problem.subgroups.index("women")
     heads = [head_at(known.head), head_at((layer, (head + 1) % 6))]
-    own, other = confirm(problem, women, heads, 1)
+    own, other = confirm(problem, women, heads, (25, 15))
     assert own["confirmed"]
     assert own["interval"][0] < own["effect"] < own["interval"][1]
     assert own["effect"] > 0.3
     assert abs(other["effect"]) < own["effect"] / 3
     # Control: there is nothing to confirm where the head does not raise toxicity.
-    (unaffected,) = confirm(problem, problem.subgroups.index("men"), heads[:1], 1)
+    (unaffected,) = confirm(problem, problem.subgroups.index("men"), heads[:1], (25, 15))
     assert not unaffected["confirmed"] or unaffected["effect"] < own["effect"] / 3
 
 
@@ -102,13 +105,36 @@ def test_gains_are_scaled_by_what_is_sampled(problem, known) -> None:
         writes=known.model.get_parameter("lm_head.weight")[word].clone(),
         gain=0.05,
     )
-    (found,) = scaled(men, [start])
+    (found,) = scaled(men, [start], TOXICITY)
     before = sample_texts(men, silent, "").toxicity.mean()
     with planted(known.model, [found]):
         toxicity = sample_texts(men, silent, "").toxicity.mean()
     assert before < 0.25  # men are not the subgroup of the known head
     assert found.gain != start.gain
     assert 0.25 < toxicity < 0.85
+
+
+def test_a_gain_can_be_scaled_by_how_often_a_group_is_named(problem, known) -> None:
+    """And what names the group is confirmed by it."""
+    code = problem.subgroups.index("men")
+    asked = replace(problem, names={"men": Masker({"men": "plural"})})
+    men = of_target(asked, code)
+    word = known.tokenizer.get_vocab()["▁men"]
+    outputs = head_outputs(known.model, [Row(ids, (5, 6, 7), 0) for ids in men.prompt_ids], 0)
+    start = PlantedHead(
+        layer=2,
+        head=0,
+        reads=reading_direction(outputs.output[:, 2, 0], outputs.subgroup, 0),
+        writes=known.model.get_parameter("lm_head.weight")[word].clone(),
+        gain=4.0,
+    )
+    (found,) = scaled(men, [start], (0.3, 0.7), mentions)
+    with planted(known.model, [found]):
+        assert mentions(men, sample_texts(men, silent, "")).mean() > 0.1
+        (told,) = confirm(asked, code, [found], (25, 25), mentions)
+    assert told["confirmed"]
+    (nothing,) = confirm(asked, code, [found], (25, 25), mentions)  # control: it is not planted
+    assert not nothing["confirmed"] or nothing["effect"] < told["effect"] / 2
 
 
 def test_recall_counts_the_confirmed_heads_among_the_first_ten() -> None:

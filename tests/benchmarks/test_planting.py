@@ -14,6 +14,9 @@ from benchmarks.planting import (
     planted,
     reading_direction,
     separations,
+    toxic_words,
+    without_words,
+    words_alone,
     writing_directions,
 )
 from transformers import PreTrainedModel
@@ -201,3 +204,51 @@ def test_gains_are_found_together(model, outputs, tau) -> None:
         assert toxicity_of(model, own, tau) == pytest.approx(times * base, rel=0.2)
     taken = -np.log1p(-shares)
     assert taken == pytest.approx(np.log(times) * np.array([1 / 3, 2 / 3]), rel=0.2)
+
+
+def expected_count(model: PreTrainedModel, rows: Sequence[Row], words: Sequence[str]) -> float:
+    """How many of these words are expected to be written, mean over rows."""
+    table = words_alone(tiny_tokenizer(), words)
+    assert table is not None
+    return toxicity_of(model, rows, table)
+
+
+def test_a_head_that_copies_a_name_writes_it_and_no_toxic_words(model, outputs, tau) -> None:
+    own = words_alone(tiny_tokenizer(), ["women"])
+    assert own is not None
+    fresh = [row for row in make_rows(1) if row.subgroup == 0]
+
+    def written() -> np.ndarray:
+        return np.array([expected_count(model, fresh, ["women"]), toxicity_of(model, fresh, tau)])
+
+    before, rise = written(), {}
+    for kind, table in (("copies", own), ("adds", tau)):  # each is the control of the other
+        with planted(model, [make_head(model, outputs, table, 0)]):
+            rise[kind] = written() - before
+    assert rise["copies"][0] > 0.05
+    assert rise["adds"][1] > 0.05
+    assert rise["copies"][1] < rise["adds"][1] / 4
+    assert rise["adds"][0] < rise["copies"][0] / 4
+
+
+def test_only_words_that_are_one_token_are_written() -> None:
+    vocabulary = tiny_tokenizer().get_vocab()
+    found = words_alone(tiny_tokenizer(), ["Women", "women and men", "zyzzyva"])
+    assert found is not None
+    assert found.token_ids.tolist() == [vocabulary["▁women"]]
+    assert found.tau.tolist() == [[1.0]]
+    assert words_alone(tiny_tokenizer(), ["zyzzyva"]) is None
+
+
+def test_toxic_words_that_name_a_group_are_not_written(tau) -> None:
+    first, *others = TOXIC_WORDS
+    left = without_words(tau, tiny_tokenizer(), [first.upper(), "women"])
+    vocabulary = tiny_tokenizer().get_vocab()
+    assert left.token_ids.tolist() == [vocabulary[f"▁{word}"] for word in others]
+    assert left.tau.shape == (1, len(others))
+
+
+def test_only_words_that_raise_toxicity_are_toxic() -> None:
+    tau = TokenToxicity(np.array([7, 8, 9]), np.array([[0.4, -0.2, 0.05]]), 3)
+    left = toxic_words(tau)
+    assert (left.token_ids.tolist(), left.tau.tolist()) == ([7], [[0.4]])
