@@ -136,8 +136,8 @@ def refuse_partial(
         raise SelectionError(
             f"single heads of {family.name} cannot be removed exactly: "
             f"{family.whole_layers_only}. Of layer {partial[0]} {len(removed[partial[0]])} of "
-            f"{num_heads} heads are listed: list all heads of a layer, or prune with --unit "
-            "layer"
+            f"{num_heads} heads are listed; remove all heads of a layer, as --unit layer "
+            "does"
         )
 
 
