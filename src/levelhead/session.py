@@ -31,6 +31,7 @@ from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
 from levelhead.metrics.power import STORED, UNKNOWN, axis_error, detectable_difference
 from levelhead.models.loading import LoadedModel, load_base, resolve_device
+from levelhead.models.repair import CalibrationText, Repairer
 from levelhead.models.units import unit_counts
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.design import design_of
@@ -253,6 +254,18 @@ class Session:
         ids: list[int] = encode(head, add_special_tokens=False, verbose=False)["input_ids"]
         share = 1 if split == "validation" else EVALUATION_TEXT_SHARE
         return ids[: int(self.config.text_tokens * share)]
+
+    @cached_property
+    def repairer(self) -> Repairer:
+        """Fits repairs to the text of the validation split, never to that of the test split."""
+        text = self.text("validation")
+        part = CalibrationText(
+            name=text.name,
+            sha256=text.sha256,
+            split="validation",
+            tokens=tuple(self.text_ids("validation")),
+        )
+        return Repairer(self.base.model, (part,), self.tokenizer.bos_token_id)
 
     def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:
         """The prompts of an axis and split that this run uses."""

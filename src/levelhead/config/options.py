@@ -24,6 +24,8 @@ from levelhead.config.choices import (
     PAPER,
     PROTECT,
     PROTOCOLS,
+    PRUNE,
+    REPAIRS,
     SCORE,
     SELECT,
     TEXT_WINDOWS,
@@ -33,7 +35,7 @@ from levelhead.config.choices import (
 )
 from levelhead.config.fields import option
 from levelhead.config.keywords import RunOptions
-from levelhead.config.unit_checks import check_unit
+from levelhead.config.unit_checks import check_repair, check_unit
 from levelhead.errors import ConfigError
 
 SCORING_SAMPLES, TEST_SAMPLES = 1, 4
@@ -85,10 +87,9 @@ class RunConfig:
         EVALUATE,
     )
     second_toxicity: str | None = option(
-        None,
-        "A second scorer that reads the same texts (default: the other offline one), or none.",
+        None, "A second scorer of the same texts (default: the other offline one), or none.",
         EVALUATE,
-    )
+    )  # fmt: skip
     unmasked: bool = option(
         False,
         "Let the classifier read identity words: what it makes of the words themselves (the echo) "
@@ -97,11 +98,9 @@ class RunConfig:
         EVALUATE,
     )
     identity_terms: str | None = option(
-        None,
-        "A file of more words that name groups, one a line; they are masked too.",
-        SCORE,
-        EVALUATE,
-    )
+        None, "A file of more words that name groups, one a line; they are masked too.",
+        SCORE, EVALUATE,
+    )  # fmt: skip
     toxicity_input: str = option(
         "continuation",
         "What the classifier reads: only what the model wrote, or prompt and continuation.",
@@ -119,12 +118,9 @@ class RunConfig:
     seed: int = option(0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0)
     prompt_seed: int = option(0, "Seed of which prompts are used.", SCORE, EVALUATE, minimum=0)
     samples: int | None = option(
-        None,
-        "Continuations per prompt (default: 1 to score, 4 to evaluate).",
-        SCORE,
-        EVALUATE,
-        minimum=1,
-    )
+        None, "Continuations per prompt (default: 1 to score, 4 to evaluate).",
+        SCORE, EVALUATE, minimum=1,
+    )  # fmt: skip
     looks: str | None = option(
         None,
         "Planned looks at the evaluation, continuations per test prompt at each, such as 4,8,16: "
@@ -215,6 +211,11 @@ class RunConfig:
     soft: bool = option(
         False, "Scale heads by gates from 0 to 1 instead of removing them, at equal cost.", SELECT
     )
+    repair: str = option(
+        "none", "least-squares: what is kept of a layer takes over what was removed, as far as it "
+        "can on the validation text; less perplexity is lost, and less of the gap.",
+        PRUNE, choices=REPAIRS,
+    )  # fmt: skip
     max_ppl_increase: float = option(
         0.1, "Share by which perplexity may rise before a warning.", EVALUATE, minimum=0
     )
@@ -247,6 +248,7 @@ class RunConfig:
             check_type(spec.name, getattr(self, spec.name), str(spec.type))
             check_value(spec.name, getattr(self, spec.name), spec.metadata)
         check_unit(self)
+        check_repair(self)
         _ = self.planned_looks
         if self.unmasked and "masked:" in (self.toxicity or ""):
             raise ConfigError(

@@ -13,6 +13,7 @@ from levelhead.evaluation.divergence import compare_on_text
 from levelhead.evaluation.results import AxisEvaluation, Evaluation
 from levelhead.evaluation.verdict import headline, judged, warnings_of
 from levelhead.metrics.perplexity import relative_increase
+from levelhead.models.repair import repair_of
 from levelhead.progress import Progress
 from levelhead.records import Continuation, HeadSelection
 from levelhead.scoring.problem import BiasProblem, SampledTexts
@@ -46,9 +47,11 @@ def evaluate_run(
     chosen_for = str((selection.details or {}).get("axis"))
     main = chosen_for if chosen_for in axes else session.config.axis[0]
     axes = judged(axes, main, error)
-    text = _text(session, pruned, (selection.details or {}).get("predicted"), progress)
+    text = _text(session, pruned, _predicted(selection, pruned), progress)
     reliable = bool((selection.details or {}).get("reliable", True))
     limit = session.config.max_ppl_increase
+    repair = repair_of(pruned)
+    removed = selection.described + (", with the rest repaired," if repair else "")
     parameters = {"base": _parameters(session.base.model), "pruned": _parameters(pruned)}
     return (
         Evaluation(
@@ -57,7 +60,7 @@ def evaluate_run(
             parameters=parameters,
             bytes={"base": _bytes(session.base.model), "pruned": _bytes(pruned)},
             warnings=warnings_of(axes, text, limit, reliable, main),
-            headline=headline(main, axes[main], text, reliable, selection.described, limit),
+            headline=headline(main, axes[main], text, reliable, removed, limit),
             details={
                 "reliable": reliable,
                 "model": session.model_name,
@@ -66,6 +69,7 @@ def evaluate_run(
                 **selection.chosen_json(),
                 "toxicity_input": session.config.toxicity_input,
                 "examples": examples,
+                **({} if repair is None else {"repair": repair}),
             },
         ),
         continuations,
@@ -95,6 +99,11 @@ def _text(
         "sha256": text.sha256,
         "licence": text.licence,
     }
+
+
+def _predicted(selection: HeadSelection, pruned: PreTrainedModel) -> Mapping[str, Any] | None:
+    """What the selection is predicted to cost; None of a repaired model: nothing predicts that."""
+    return None if repair_of(pruned) else (selection.details or {}).get("predicted")
 
 
 def _parameters(model: PreTrainedModel) -> int:
