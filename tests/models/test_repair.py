@@ -1,4 +1,4 @@
-"""What stays of a layer takes over what was removed: exact where it can be, never worse on its text."""
+"""What stays takes over what was removed: exact where it can be, never worse on its text."""
 
 from __future__ import annotations
 
@@ -175,7 +175,9 @@ def test_every_family_and_format_holds_a_repaired_model(
     family: str, fresh: Fresh, logits: Logits, tmp_path: Path
 ) -> None:
     uneven = HeadSelection.of(UNEVEN)
-    equal = HeadSelection.of((n, head) for n, own in EQUAL["one of a group"].items() for head in own)
+    equal = HeadSelection.of(
+        (n, head) for n, own in EQUAL["one of a group"].items() for head in own
+    )
     jobs = [("compact", uneven), ("zeroed", uneven), ("remote-code", uneven)]
     if family not in STOCK_CANNOT and family not in TINY_VARIANTS:
         jobs.append(("uniform", equal))
@@ -254,7 +256,7 @@ def test_what_cannot_be_repaired_is_refused_before_work(fresh: Fresh) -> None:
             repairer(model, tokens=int(width) - 1).check(chosen)  # type: ignore[arg-type]
         told = repairer(model, tokens=2 * int(width)).check_text(unit)  # type: ignore[arg-type]
         assert "2.0 per input" in told[0]
-        assert "with a ridge of 0.5" in told[0]
+        assert "with a ridge of 0.25" in told[0]
         assert repairer(model, tokens=4 * int(width)).check_text(unit) == []  # type: ignore[arg-type]
     short = repairer(model, tokens=100).repair(some)
     assert "2.1 per input" in short.record["warnings"][0]
@@ -286,7 +288,7 @@ def test_the_record_says_what_it_was_fitted_to(fresh: Fresh) -> None:
     assert [(one["name"], one["tokens"], one["share"]) for one in record["texts"]] == [
         ("one.txt", 900, 0.75), ("pydoc", 300, 0.25),
     ]  # fmt: skip
-    assert record["ridge"] == pytest.approx(48 / 1200)
+    assert record["ridge"] == pytest.approx(0.5 * 48 / 1200)
     assert json.loads(json.dumps(record)) == record
     longer = Repairer(model, (text(901, name="/home/me/one.txt"), texts[1]), bos=1)
     assert same_repair(record, Repairer(model, texts, bos=1).identity("head"))

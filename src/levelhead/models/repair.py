@@ -50,7 +50,7 @@ REPAIR = "levelhead_repair"
 NONE, LEAST_SQUARES = "none", "least-squares"
 OWN_OUTPUT = "own output"
 """The only target so far: what the layer wrote before."""
-SHRINK = 1.0
+SHRINK = 0.5
 """Ridge at one input per token."""
 WINDOW = 512
 MOST_BYTES = 2**31

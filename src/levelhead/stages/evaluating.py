@@ -32,6 +32,11 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
     of = stamp(session, "test", session.evaluated_axes, SCORE, EVALUATE)
     of |= selection.chosen_json()
     repair = saved_repair(folder.path / runs.MODEL)
+    if (repair or {}).get("method", NONE) != session.config.repair:
+        raise RunFolderError(
+            f"{folder.path / runs.MODEL} is {'' if repair else 'not '}repaired, and the run asks "
+            f"for repair {session.config.repair}; run: levelhead prune {folder.path}"
+        )
     if repair is not None:
         of["repair"] = repair
     held: dict[str, Any] | None = None
@@ -43,11 +48,6 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
         else:
             message = f"{path} is not as it was written; the model is evaluated again"
             watch.event("damaged", level="warning", files=[path.name], message=message)
-    if (repair or {}).get("method", NONE) != session.config.repair:
-        raise RunFolderError(
-            f"{folder.path / runs.MODEL} is {'' if repair else 'not '}repaired, and the run asks "
-            f"for repair {session.config.repair}; run: levelhead prune {folder.path}"
-        )
     look = next_look(session.config, held, of)
     sums.verify(folder.path / runs.CONTINUATIONS)
     for file in recorded_files(folder):
