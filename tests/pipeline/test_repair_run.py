@@ -119,6 +119,14 @@ def test_the_record_says_what_it_was_fitted_to(repaired: Path, inputs: Path) -> 
     assert str(inputs) not in card
 
 
+def test_verify_says_that_the_model_was_repaired(repaired: Path) -> None:
+    from levelhead.console.verify import verify_summary
+
+    found = levelhead.verify(repaired, policy={"max_ppl_increase": 5.0, "max_gap_increase": 0.5})
+    assert found["subject"]["repair"] == saved_repair(repaired / "model")
+    verify_summary(found)
+
+
 def test_a_finished_run_and_a_killed_one(
     repaired: Path, inputs: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,8 +201,8 @@ class Repairer:
         if not kept_inputs(self.model, selection):
             raise SelectionError(
                 f"--repair {LEAST_SQUARES} rebuilds what was removed from what stays in the same "
-                f"layer, but every layer of {selection.described} loses everything: there is "
-                "nothing to repair it with; leave out --repair"
+                f"layer, but every layer of {selection.described} loses everything: "
+                "there is nothing to repair it with; leave out --repair"
             )
         self.check_text(selection.unit)
 
