@@ -24,6 +24,7 @@ from benchmarks import (
     plain_perplexity,
     planted_heads,
     protect,
+    repair,
     seeds,
     table,
 )
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "compare": compare_cost.measure,
     "neurons": neurons.measure,
     "dtype": dtype.measure,
+    "repair": repair.measure,
 }
 OUT = Path("runs/bench")
 
