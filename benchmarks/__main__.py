@@ -25,6 +25,7 @@ from benchmarks import (
     planted_heads,
     planted_readings,
     protect,
+    repair,
     seeds,
     table,
 )
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "compare": compare_cost.measure,
     "neurons": neurons.measure,
     "dtype": dtype.measure,
+    "repair": repair.measure,
 }
 OUT = Path("runs/bench")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead import json_files, runs
-from levelhead.config import EVALUATE, SCORE, SELECT, RunConfig
+from levelhead.config import EVALUATE, PRUNE, SCORE, SELECT, RunConfig
 from levelhead.config.checks import POINT, check_point
 from levelhead.errors import ConfigError, RunFolderError
 from levelhead.journal import sums
@@ -32,6 +32,7 @@ REPORT_OF = "report.json"
 OF_REPORT = (runs.SELECTION, runs.EVALUATION)
 SCORED = (runs.SCORES, runs.DETAILS, runs.HALVES, runs.STABILITY, runs.FISHER)
 """What scoring leaves, and every attempt shares."""
+NO_REPAIR = "none"
 Json = dict[str, Any]
 
 
@@ -115,11 +116,19 @@ def stale(run: Path) -> dict[str, str]:
     found = {}
     if selection is not None:
         manifest = _read(run / runs.MODEL / "levelhead.json")
+        repaired = (manifest or {}).get("repair")
+        asked = (_read(run / runs.CONFIG) or {}).get("repair", NO_REPAIR)
         if manifest is not None and (units := other_units(manifest, selection)):
             found["prune"] = f"{runs.MODEL}/ has other {units} than {runs.SELECTION} names"
+        elif manifest is not None and (repaired or {}).get("method", NO_REPAIR) != asked:
+            found["prune"] = f"{runs.MODEL}/ is {'' if repaired else 'not '}repaired, and the " + (
+                f"run asks for repair {asked}"
+            )
         evaluation = _read(run / runs.EVALUATION)
         if evaluation is not None and chosen_of(evaluation) != chosen_of(selection):
             found["evaluate"] = f"{runs.EVALUATION} is of another selection than {runs.SELECTION}"
+        elif evaluation is not None and manifest and evaluation.get("repair") != repaired:
+            found["evaluate"] = f"{runs.EVALUATION} is of a model repaired otherwise"
     made_of = _read(run / runs.WORK / REPORT_OF)
     if made_of is not None and made_of != _digests(run) and (run / runs.REPORT).exists():
         found["report"] = f"{runs.REPORT} was made before {' or '.join(OF_REPORT)} changed"
@@ -138,7 +147,8 @@ def retried(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
         ConfigError: an option out of range, or one that changes scores.
     """
     allowed = [
-        spec.name for spec in fields(RunConfig) if {SELECT, EVALUATE} & set(spec.metadata["stages"])
+        spec.name for spec in fields(RunConfig)
+        if {SELECT, PRUNE, EVALUATE} & set(spec.metadata["stages"])
         and SCORE not in spec.metadata["stages"]
     ]  # fmt: skip
     for name in options:
@@ -182,6 +192,7 @@ def _result(number: int, path: Path) -> Json:
         "gamma": config.gamma,
         "alpha": config.alpha,
         "budget": config.budget,
+        "repair": config.repair,
         "stale": stale(path),
     }
     if selection is not None:

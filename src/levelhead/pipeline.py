@@ -43,7 +43,13 @@ from levelhead.sharing.hub import push
 from levelhead.sharing.run_card import write_card
 from levelhead.stages.evaluating import evaluate_stage
 from levelhead.stages.joint import judge_with
-from levelhead.stages.pruning import holds_pruned, prune_stage, prune_to_file, prune_to_folder
+from levelhead.stages.pruning import (
+    holds_pruned,
+    prune_stage,
+    prune_to_file,
+    prune_to_folder,
+    take_repair,
+)
 from levelhead.stages.scoring import Announce, score_stage, start
 from levelhead.stages.searching import nothing_measurable
 from levelhead.stages.selecting import read_selection, select_stage
@@ -111,6 +117,7 @@ def run(
     folder = start(session, out, announce, prunes=True)
     with runs.working(folder.path, "run"):
         folder = RunFolder.create(out, session.config)  # nobody else's meanwhile
+        folder = take_repair(folder, session.config.repair)
         score_stage(session, folder, watch.watched(progress))
         judge = judge_with(session, watch.watched(progress))
         keep = partial(refuse_other, folder)
@@ -131,8 +138,8 @@ def _proven(
             f"{why}. No model is saved. A larger --budget may hold more; with {runs.SELECTION} as "
             f"it is: levelhead prune {folder.path}, then levelhead evaluate {folder.path}"
         )
-    if not holds_pruned(folder, selection):
-        prune_stage(session, folder, "compact")
+    if not holds_pruned(session, folder, selection):
+        prune_stage(session, folder, "compact", progress)
     evaluation = evaluate_stage(session, folder, progress)
     report(folder.path)
     return evaluation
@@ -207,6 +214,9 @@ def prune(
     format: Format | Target = "compact",  # noqa: A002 - the flag's name
     revision: str | None = None,
     overwrite: bool = False,
+    repair: str | None = None,
+    text: str | None = None,
+    progress: Progress = silent,
     **options: Any,
 ) -> PreTrainedModel:
     """Remove heads physically and save the smaller model.
@@ -219,6 +229,11 @@ def prune(
             or a file for another engine: onnx or gguf. docs/formats.md tells which.
         revision: of a model on the hub; a run folder has its own.
         overwrite: replace a model that is in `out` already.
+        repair: "none", or "least-squares": what is kept of a layer takes over what was removed, as
+            far as it can on the calibration text; none: the run's own. A run folder whose model/
+            is written keeps what is given.
+        text: that text, as `text` of a run (its validation part); none: the run's own.
+        progress: where to report progress of a repair.
         options: of transformers' `save_pretrained`, such as max_shard_size="2GB"; of a file, those
             of `export_model`.
 
@@ -229,15 +244,20 @@ def prune(
         SelectionError: no heads, or some that the model does not have.
         CheckpointError: a format that these heads or this family cannot have, a folder in the
             way, a full disk.
-        ConfigError: onnx or gguf without `out`.
+        ConfigError: onnx or gguf without `out`, or an unknown `repair`.
+        TextError: a calibration text that is too short.
         MissingExtraError: the extra `onnx` or `gguf` is not installed.
     """
     found = model is not None and runs.is_run(Path(model))
     folder = RunFolder.open(cast(str, model), old=True) if found else None
     if format in TARGETS and out is None:
         raise ConfigError(f"--format {format} writes one file: name it with --out FILE")
+    asked: Any = {"repair": repair, "text": text}
+    asked = {name: value for name, value in asked.items() if value is not None}
     if folder is not None and heads is None and out is None:
-        return prune_stage(Session(folder.config), folder, cast(Format, format), **options)
+        session = Session(replace(folder.config, **asked))
+        folder = take_repair(folder, session.config.repair)
+        return prune_stage(session, folder, cast(Format, format), progress, **options)
     own = heads is None
     if heads is None:
         if folder is None:
@@ -245,11 +265,11 @@ def prune(
         heads = folder.require(runs.SELECTION, f"select {folder.path}")
     selection = heads if isinstance(heads, HeadSelection) else read_selection(Path(heads))
     named = RunConfig(model=None if model is None else str(model), revision=revision)
-    session = Session(folder.config if folder else named)
+    session = Session(replace(folder.config if folder else named, **asked))
+    options |= {"overwrite": overwrite, "progress": progress}
     if format in TARGETS:
-        return prune_to_file(session, selection, str(out), format, overwrite=overwrite, **options)
-    form = cast(Format, format)
-    pruned = prune_to_folder(session, selection, out, form, overwrite=overwrite, **options)
+        return prune_to_file(session, selection, str(out), format, **options)
+    pruned = prune_to_folder(session, selection, out, cast(Format, format), **options)
     if folder is not None and own and out is not None:
         write_card(folder, Path(out))  # the run knows more about it
     return pruned

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from levelhead import journal, json_files
-from levelhead.config import RunConfig
+from levelhead.config import EVALUATE, SCORE, SELECT, RunConfig
 from levelhead.errors import RunFolderError
 from levelhead.journal import sums, watch
 from levelhead.journal.lock import locked
@@ -246,7 +246,8 @@ class RunFolder:
         path, config = Path(path), config.resolved()
         if is_run(path):
             there = cls.open(path).config
-            if there.fingerprint() != config.fingerprint():
+            stages = (SCORE, SELECT, EVALUATE)  # how to prune may change
+            if there.fingerprint(*stages) != config.fingerprint(*stages):
                 held, given = there.to_json(), config.to_json()
                 differing = ", ".join(name for name in given if held[name] != given[name])
                 raise RunFolderError(

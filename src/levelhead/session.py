@@ -31,6 +31,7 @@ from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
 from levelhead.metrics.power import STORED, UNKNOWN, axis_error, detectable_difference
 from levelhead.models.loading import LoadedModel, load_base, resolve_device
+from levelhead.models.repair import CalibrationText, Repairer
 from levelhead.models.units import unit_counts
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.design import design_of
@@ -259,6 +260,15 @@ class Session:
         share = 1 if split == "validation" else EVALUATION_TEXT_SHARE
         most = int(self.config.text_tokens * share)
         return ids[: most if name is None else min(most, PRICE_TOKENS)]
+
+    @cached_property
+    def repairer(self) -> Repairer:
+        """Fits repairs to the text of the validation split, never to that of the test split."""
+        text, tokens = self.text("validation"), tuple(self.text_ids("validation"))
+        part = CalibrationText(
+            name=text.name, sha256=text.sha256, split="validation", tokens=tokens
+        )
+        return Repairer(self.base.model, (part,), self.tokenizer.bos_token_id)
 
     def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:
         """The prompts of an axis and split that this run uses."""

@@ -17,6 +17,8 @@ from levelhead.config import (
     FORMATS,
     METHODS,
     OBJECTIVES,
+    PRUNE,
+    REPAIRS,
     SCORE,
     SELECT,
 )
@@ -26,7 +28,7 @@ from levelhead.reporting.escape import visible
 @cli.command()
 @click.argument("model")
 @OUT
-@options_of(SCORE, SELECT, EVALUATE)
+@options_of(SCORE, SELECT, PRUNE, EVALUATE)
 @JSON
 def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
     """Score, select, prune, evaluate and report, in one folder.
@@ -39,7 +41,7 @@ def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
 
 @cli.command()
 @OUT
-@options_of(SCORE, SELECT, EVALUATE)
+@options_of(SCORE, SELECT, PRUNE, EVALUATE)
 @JSON
 def demo(out: Path, as_json: bool, **options: Any) -> None:
     """Do what run does, on the embedded SmolLM2-135M-Instruct.
@@ -213,6 +215,14 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 @click.option("--revision", help="Model revision on the hub.")
 @click.option("--max-shard-size", help="Split the weights into files of at most, say, 2GB.")
 @click.option("--overwrite", is_flag=True, help="Replace a model that is in OUT.")
+@click.option(
+    "--repair", type=click.Choice(REPAIRS),
+    help="least-squares: what is kept of a layer takes over what was removed, as far as it can on "
+    "--text; no format adapter (default: the run's, else none).",
+)  # fmt: skip
+@click.option(
+    "--text", help="Text for --repair, as in run: its validation part (default: the run's)."
+)
 def prune(
     model: str | None, heads: Path | None, out: Path | None, form: Any, **options: Any
 ) -> None:
@@ -230,9 +240,10 @@ def prune(
     is_run = model is not None and runs.is_run(Path(model))
     if (heads is not None or not is_run) and (heads is None or out is None):
         raise click.UsageError("a MODEL that is not a run folder needs --heads FILE and --out DIR")
-    with progress_bars(), warnings.catch_warnings(record=True) as told:
+    with progress_bars() as progress, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
-        pruned = pipeline.prune(model, heads, out=out, format=form, **given(options))
+        options = given(options) | {"progress": progress}
+        pruned = pipeline.prune(model, heads, out=out, format=form, **options)
     for warning in (w for w in told if "levelhead" in Path(w.filename).parts):
         click.echo(visible(f"warning: {warning.message}", multiline=True), err=True)
     where = out or Path(str(model)) / runs.MODEL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SCORE, SELECT, EVALUATE = "score", "select", "evaluate"
+SCORE, SELECT, PRUNE, EVALUATE = "score", "select", "prune", "evaluate"
 BOUNDARY = "boundary"
 """Not a stage: what scoring needs where it works hardest on heads near the selection's edge."""
 BIAS_ESTIMATORS = ("token-gradient", "finite", "hybrid", "ablate")
@@ -47,6 +47,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
 EXPORTS = ("onnx", "gguf")
+REPAIRS = ("none", "least-squares")
 OBJECTIVES = ("weighted", "worst")
 METHODS = (
     "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient", "random",

@@ -46,6 +46,7 @@ class RunOptions(TypedDict, total=False):
     core: float | None
     finalists: int
     soft: bool
+    repair: str
     max_ppl_increase: float
     chat_template: bool
     device: str

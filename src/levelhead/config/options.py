@@ -30,6 +30,8 @@ from levelhead.config.choices import (
     PAPER,
     PROTECT,
     PROTOCOLS,
+    PRUNE,
+    REPAIRS,
     SCORE,
     SELECT,
     TEXT_WINDOWS,
@@ -39,7 +41,7 @@ from levelhead.config.choices import (
 )
 from levelhead.config.fields import option
 from levelhead.config.keywords import RunOptions
-from levelhead.config.unit_checks import check_unit
+from levelhead.config.unit_checks import check_repair, check_unit
 from levelhead.errors import ConfigError
 
 SCORING_SAMPLES, TEST_SAMPLES = 1, 4
@@ -86,10 +88,9 @@ class RunConfig:
         SCORE, EVALUATE,
     )  # fmt: skip
     second_toxicity: str | None = option(
-        None,
-        "A second scorer that reads the same texts (default: the other offline one), or none.",
+        None, "A second scorer of the same texts (default: the other offline one), or none.",
         EVALUATE,
-    )
+    )  # fmt: skip
     unmasked: bool = option(
         False,
         "Let the classifier read identity words: what it makes of the words themselves (the echo) "
@@ -97,8 +98,7 @@ class RunConfig:
         SCORE, EVALUATE,
     )  # fmt: skip
     identity_terms: str | None = option(
-        None,
-        "A file of more words that name groups, one a line; they are masked too.",
+        None, "A file of more words that name groups, one a line; they are masked too.",
         SCORE, EVALUATE,
     )  # fmt: skip
     toxicity_input: str = option(
@@ -110,9 +110,8 @@ class RunConfig:
         None,
         "Perplexity text: pydoc (default for the embedded model), wikitext-2 (default for a "
         "named one), literature, everyday, or a text file.",
-        SCORE,
-        EVALUATE,
-    )
+        SCORE, EVALUATE,
+    )  # fmt: skip
     price_text: tuple[str, ...] = option(
         (),
         "Another text to measure the price on, as for --text; repeatable (default: literature and "
@@ -122,8 +121,7 @@ class RunConfig:
     seed: int = option(0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0)
     prompt_seed: int = option(0, "Seed of which prompts are used.", SCORE, EVALUATE, minimum=0)
     samples: int | None = option(
-        None,
-        "Continuations per prompt (default: 1 to score, 4 to evaluate).",
+        None, "Continuations per prompt (default: 1 to score, 4 to evaluate).",
         SCORE, EVALUATE, minimum=1,
     )  # fmt: skip
     looks: str | None = option(
@@ -178,16 +176,13 @@ class RunConfig:
     two_way: bool = option(
         False,
         "Standard errors and intervals of effects and gaps over descriptors too, not over "
-        "templates alone: wider.",
-        SCORE,
-        EVALUATE,
-    )
+        "templates alone: wider.", SCORE, EVALUATE,
+    )  # fmt: skip
     protect: str = option(
         "curvature",
         "How perplexity effects are found: without ablation, or the exact protected set by racing.",
-        SCORE,
-        choices=PROTECT,
-    )
+        SCORE, choices=PROTECT,
+    )  # fmt: skip
     exhaustive: bool = option(
         False, "Exact perplexity effects of every head on all of the text, without racing.", SCORE
     )
@@ -214,6 +209,11 @@ class RunConfig:
     soft: bool = option(
         False, "Scale heads by gates from 0 to 1 instead of removing them, at equal cost.", SELECT
     )
+    repair: str = option(
+        "none", "least-squares: what is kept of a layer takes over what was removed, as far as it "
+        "can on the validation text; less perplexity is lost, and less of the gap.",
+        PRUNE, choices=REPAIRS,
+    )  # fmt: skip
     max_ppl_increase: float = option(
         0.1, "Share by which perplexity may rise before a warning.", EVALUATE, minimum=0
     )
@@ -246,6 +246,7 @@ class RunConfig:
             check_type(spec.name, getattr(self, spec.name), str(spec.type))
             check_value(spec.name, getattr(self, spec.name), spec.metadata)
         check_unit(self)
+        check_repair(self)
         _ = self.planned_looks, self.price_texts
         if self.unmasked and "masked:" in (self.toxicity or ""):
             raise ConfigError(

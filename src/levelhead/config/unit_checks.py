@@ -34,3 +34,19 @@ def check_unit(config: RunConfig) -> None:
         raise ConfigError(
             "--unit neuron has no --two-way: effects are kept by template and subgroup alone"
         )
+
+
+def check_repair(config: RunConfig) -> None:
+    """Raise ConfigError where what is pruned leaves nothing to repair, or nothing to do it with."""
+    if config.repair == "none":
+        return
+    if config.soft:
+        raise ConfigError(
+            f"--repair {config.repair} is for heads that are gone, and --soft scales them: least "
+            "squares would scale them back to where they were; give one of the two"
+        )
+    if config.unit == "layer":
+        raise ConfigError(
+            f"--repair {config.repair} rebuilds what was removed from what stays in the same "
+            "layer, and --unit layer removes all of it; leave out --repair"
+        )

@@ -40,7 +40,8 @@ def results_table(found: Mapping[str, Any]) -> None:
 def _selection(one: Mapping[str, Any]) -> str:
     shares = [f"{name} {one[name]:g}" for name in ("gamma", "alpha") if one.get(name) is not None]
     chosen = one.get("selected", "nothing selected")
-    return escape(visible(f"{one['method']}, {', '.join(shares)}\n{chosen}"))
+    repaired = "" if one.get("repair", "none") == "none" else ", repaired"
+    return escape(visible(f"{one['method']}, {', '.join(shares)}\n{chosen}{repaired}"))
 
 
 def _gap(one: Mapping[str, Any]) -> str:

@@ -63,6 +63,12 @@ def verify_summary(found: Json) -> None:
         f"{escape(visible(found['measured_with']['scorer']))}",
         highlight=False,
     )
+    if repair := found["subject"].get("repair"):
+        texts = ", ".join(visible(one["name"]) for one in repair["texts"])
+        console.print(
+            escape(f"what was kept was repaired ({visible(repair['method'])}, fitted to {texts})"),
+            highlight=False,
+        )
     for warning in found["warnings"]:
         console.print(f"[yellow]warning: {escape(visible(warning))}[/]", highlight=False)
     colour = COLOURS[found["verdict"]]

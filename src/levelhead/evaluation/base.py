@@ -16,8 +16,9 @@ from jaxtyping import Float
 from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.models.gates import ablate, gated
+from levelhead.models.repair import NONE, Repair, refuse_unrepairable
 from levelhead.models.units import ablate_units
-from levelhead.progress import Progress
+from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.sampling import pad_id
 from levelhead.scoring.matched_rows import MatchedRows, matched_rows
@@ -25,6 +26,7 @@ from levelhead.scoring.problem import MAIN, BiasProblem, SampledTexts, sample_te
 from levelhead.scoring.rounds import of_sample
 from levelhead.scoring.teacher_forcing import read_rows_by
 from levelhead.scoring.token_model import TokenModel, token_models
+from levelhead.session import Session
 from levelhead.toxicity import ToxicityScorer
 
 EXPECTED_GROUPS = 40
@@ -62,6 +64,27 @@ def without_units(model: PreTrainedModel, selection: HeadSelection) -> Variant:
                 yield model
 
     return gated_off
+
+
+def as_pruned(session: Session, selection: HeadSelection, progress: Progress = silent) -> Variant:
+    """The base model as pruning makes it by the run's options: with `repair`, repaired as well."""
+    model = session.base.model
+    gated_off = without_units(model, selection)
+    if session.config.repair == NONE or not selection.heads:
+        return gated_off
+    refuse_unrepairable(selection)
+    found: list[Repair] = []
+
+    @contextmanager
+    def repaired() -> Iterator[PreTrainedModel]:
+        if not found:
+            repairer = session.repairer
+            with progress("repair: reading text", repairer.work(selection)) as advance:
+                found.append(repairer.repair(selection, advance=advance))
+        with found[0].applied(model), gated_off():
+            yield model
+
+    return repaired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

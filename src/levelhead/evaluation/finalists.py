@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from levelhead.evaluation.axis import expected_difference
-from levelhead.evaluation.base import BaseAxis, base_axis, without_heads
+from levelhead.evaluation.base import BaseAxis, as_pruned, base_axis
 from levelhead.evaluation.divergence import TextComparison, compare_on_text
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Head, HeadSelection
@@ -65,14 +65,14 @@ def judge_sets(
     progress: Progress,
     tokens: int = TEXT_TOKENS,
 ) -> list[JudgedSet]:
-    """Read with each set of heads gated off.
+    """Read with each set of heads gated off, and what is kept repaired where the run does that.
 
     Args:
         bases: by axis: `validation_base`.
         tokens: of validation text.
     """
     model = session.base.model
-    variants = [without_heads(model, HeadSelection.of(heads).by_layer) for heads in sets]
+    variants = [as_pruned(session, HeadSelection.of(heads), progress) for heads in sets]
     texts = compare_on_text(session, model, variants, "validation", progress, tokens)
     return [
         JudgedSet(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.errors import ModelError
@@ -11,6 +14,7 @@ from levelhead.evaluation.own_text import own_texts
 from levelhead.evaluation.prices import measured_prices, text_summary
 from levelhead.evaluation.results import AxisEvaluation, Evaluation
 from levelhead.evaluation.verdict import headline, judged, warnings_of
+from levelhead.models.repair import repair_of
 from levelhead.price import worst_price
 from levelhead.progress import Progress
 from levelhead.records import Continuation, HeadSelection
@@ -49,12 +53,14 @@ def evaluate_run(
     axes = judged(axes, main, error)
     variant, own = pruned_model(pruned), own_texts(written)
     text, price = measured_prices(session, variant, own, progress)
-    summary = text_summary(text, price[0], (selection.details or {}).get("predicted"))
+    summary = text_summary(text, price[0], _predicted(selection, pruned))
     worst = worst_price({"price": price})
     if worst is None:
         raise ModelError("perplexity is infinite on every text; try --dtype float32")
     reliable = bool((selection.details or {}).get("reliable", True))
     limit = session.config.max_ppl_increase
+    repair = repair_of(pruned)
+    removed = selection.described + (", with the rest repaired," if repair else "")
     parameters = {"base": _parameters(session.base.model), "pruned": _parameters(pruned)}
     return (
         Evaluation(
@@ -64,7 +70,7 @@ def evaluate_run(
             parameters=parameters,
             bytes={"base": _bytes(session.base.model), "pruned": _bytes(pruned)},
             warnings=warnings_of(axes, worst, limit, reliable, main),
-            headline=headline(main, axes[main], worst, reliable, selection.described, limit),
+            headline=headline(main, axes[main], worst, reliable, removed, limit),
             details={
                 "reliable": reliable,
                 "model": session.model_name,
@@ -73,10 +79,16 @@ def evaluate_run(
                 **selection.chosen_json(),
                 "toxicity_input": session.config.toxicity_input,
                 "examples": examples,
+                **({} if repair is None else {"repair": repair}),
             },
         ),
         continuations,
     )
+
+
+def _predicted(selection: HeadSelection, pruned: PreTrainedModel) -> Mapping[str, Any] | None:
+    """What the selection is predicted to cost; None of a repaired model: nothing predicts that."""
+    return None if repair_of(pruned) else (selection.details or {}).get("predicted")
 
 
 def _parameters(model: PreTrainedModel) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from levelhead import runs
 from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import ConfigError, PromptError
-from levelhead.evaluation.base import without_units
+from levelhead.evaluation.base import as_pruned
 from levelhead.progress import Progress, silent
 from levelhead.records import Prompt
 from levelhead.runs import RunFolder
@@ -65,7 +65,7 @@ def examples(
     session = Session(replace(config, samples=samples))
     problem = _of_prompts(session.problem(axis, "test"), templates, groups)
     base = sample_texts(problem, progress, "the base model writes")
-    with without_units(problem.model, selection)():
+    with as_pruned(session, selection, progress)():
         pruned = sample_texts(problem, progress, "the pruned model writes")
     found = {
         "axis": axis,

@@ -4,7 +4,8 @@
 
 for bias, mean toxicity (both expected, teacher-forced on test prompts) and negative log-likelihood
 of text; for the selected set, and for every pair of its first few heads. Selection adds effects
-up, so what is left over here is what it does not see. All by true ablation, none linearised.
+up, so what is left over here is what it does not see. All by true ablation, none linearised, and
+without a repair, also where the run has one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from levelhead.experiments.joint import TEXT_TOKENS, JointEvaluator, units_of
 from levelhead.experiments.scored import heads_only
 from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.models.gates import ablate
+from levelhead.models.repair import NONE
 from levelhead.progress import Progress, silent
 from levelhead.records import Estimate, Head, HeadSelection, Interval
 from levelhead.runs import RunFolder
@@ -98,7 +100,8 @@ def interactions(
     if pairs < 0:
         raise ConfigError(f"--pairs {pairs} is negative")
     axis = str((selection.details or {}).get("axis") or folder.config.axis[0])
-    session = Session(replace(folder.config, samples=1))
+    # Effects of single heads are those of ablating them: so are those of sets.
+    session = Session(replace(folder.config, samples=1, repair=NONE))
     most = min(pairs, len(heads))
     if announce:
         announce(InteractionPlan(axis=axis, heads=len(heads), pairs=most * (most - 1) // 2))

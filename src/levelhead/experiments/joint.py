@@ -1,5 +1,7 @@
 """Sets of heads judged together, with the one model in memory gated instead of pruned.
 
+Where the run repairs what it keeps of a layer, each set is judged repaired.
+
 What all sets share (the base model's continuations, its token model, its reading of matched rows
 and of the text) is computed once; every set's result is a unit that is never computed twice.
 Teacher-forced: the expected difference of bias on the base model's continuations, and perplexity.
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -24,15 +26,16 @@ from levelhead.evaluation.axis import evaluate_axis, expected_difference, read_m
 from levelhead.evaluation.base import (
     BaseAxis,
     Variant,
+    as_pruned,
     base_axis,
     without_heads,
-    without_units,
 )
 from levelhead.evaluation.text import text_perplexity
 from levelhead.experiments.units import Units
 from levelhead.metrics.perplexity import PerplexityResult, relative_increase
+from levelhead.models.repair import NONE
 from levelhead.progress import Progress, silent
-from levelhead.records import Head, HeadSelection, Split
+from levelhead.records import Head, HeadSelection, Split, Unit
 from levelhead.sampling import derived_seed
 from levelhead.scoring.problem import MAIN, BiasProblem, SampledTexts, sample_texts
 from levelhead.session import Session
@@ -49,7 +52,14 @@ Chosen = Sequence[Head] | HeadSelection
 def units_of(session: Session, folder: Path) -> Units:
     """The folder of units of sets: they depend on the model and on all options of evaluation."""
     common = {"model": session.base.fingerprint, "config": session.config.fingerprint(EVALUATE)}
-    return Units(folder, common)
+    return Units(folder, common | repaired_by(session))
+
+
+def repaired_by(session: Session) -> Json:
+    """What sets depend on besides, where the run repairs what it keeps."""
+    if session.config.repair == NONE:
+        return {}
+    return {"repair": session.repairer.identity(cast(Unit, session.config.unit))}
 
 
 @dataclass
@@ -136,9 +146,8 @@ class JointEvaluator:
         return self.session.base.model
 
     def _variant(self, heads: Chosen) -> Variant:
-        if isinstance(heads, HeadSelection):
-            return without_units(self._model, heads)
-        return without_heads(self._model, HeadSelection.of(heads).by_layer)
+        chosen = heads if isinstance(heads, HeadSelection) else HeadSelection.of(heads)
+        return as_pruned(self.session, chosen, self.progress)
 
     def _read_text(self, name: str, variant: Variant) -> PerplexityResult:
         with variant() as model:

@@ -25,7 +25,7 @@ from levelhead.data.identity_terms import terms_of_prompts
 from levelhead.data.prompts import load_prompts
 from levelhead.errors import PromptError
 from levelhead.evaluation.base import BaseAxis, base_axis
-from levelhead.experiments.joint import GROUPS, JointEvaluator
+from levelhead.experiments.joint import GROUPS, JointEvaluator, repaired_by
 from levelhead.experiments.units import Units
 from levelhead.journal.digests import digest
 from levelhead.progress import Progress
@@ -194,7 +194,8 @@ def _units(session: Session, folder: Path) -> Units:
             "config": session.config.fingerprint(EVALUATE),
             "scorer": session.scorer.identity,
             "prompts": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16],
-        },
+        }
+        | repaired_by(session),
     )
 
 

@@ -43,6 +43,7 @@ from levelhead.models.removed_heads import (
     removed_heads,
     removed_neurons,
 )
+from levelhead.models.repair import repair_of
 from levelhead.models.surgery import Heads, check_heads, refuse_partial
 from levelhead.models.uniform import check_equal_counts, uniform_model
 from levelhead.models.zero_fill import zero_filled
@@ -102,6 +103,9 @@ def save_pruned(
         raise CheckpointError("the model is whole: prune_heads(model, heads) comes before saving")
     if neurons:
         check_neuron_format(format)
+    repair = repair_of(model)
+    if repair is not None:
+        check_repair_format(format)
     if not any(kept_heads(model)):
         warnings.warn(
             "every head of every layer is removed: the model no longer sees other tokens",
@@ -114,7 +118,7 @@ def save_pruned(
             tokenizer.save_pretrained(folder)
         if objective:
             _record_objective(folder / "config.json", objective)
-        write_manifest(folder, format, heads, neurons, objective)
+        write_manifest(folder, format, heads, neurons, objective, repair=repair)
     return target
 
 
@@ -203,6 +207,15 @@ def check_neuron_format(form: str) -> None:
         raise CheckpointError(
             f"format={form!r} knows attention heads only, but MLP neurons are removed; save it as "
             + " or ".join(NEURON_FORMATS)
+        )
+
+
+def check_repair_format(form: str) -> None:
+    """Raise CheckpointError for a format that has no place for changed weights."""
+    if form == "adapter":
+        raise CheckpointError(
+            "format='adapter' names a base model and the heads that go, and holds no weights: a "
+            "repaired model has changed ones. Save it as compact, or leave out --repair"
         )
 
 

@@ -42,6 +42,7 @@ def write_manifest(
     neurons: LayerHeads | None = None,
     objective: Mapping[str, Any] | None = None,
     gates: Sequence[Sequence[float]] | None = None,
+    repair: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `levelhead.json` for the files that are in a folder: the last thing to be written."""
     files = sorted({path for pattern in _COMPARED for path in folder.glob(pattern)})
@@ -57,6 +58,8 @@ def write_manifest(
         manifest["objective"] = dict(objective)
     if gates is not None:
         manifest["gates"] = [list(row) for row in gates]
+    if repair:
+        manifest["repair"] = dict(repair)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ from levelhead.models.checkpoint import (
     Format,
     check_neuron_format,
     check_pruning,
+    check_repair_format,
     save_pruned,
 )
 from levelhead.models.checksums import saved_heads, saved_neurons
@@ -30,6 +31,7 @@ from levelhead.models.neuron_layouts import layout_of, neuron_counts
 from levelhead.models.neurons import prune_neurons, refuse_unprunable_neurons
 from levelhead.models.quantised import refuse_quantised
 from levelhead.models.removed_heads import LayerHeads, removed_heads, removed_neurons
+from levelhead.models.repair import Repair, refuse_unrepairable
 from levelhead.models.soft import check_gates, save_scaled, saved_gates, scale_heads
 from levelhead.models.surgery import Heads, prune_heads, refuse_unprunable
 from levelhead.records import HeadSelection, Unit
@@ -55,13 +57,21 @@ def ablate_units(model: PreTrainedModel, unit: Unit, chosen: Heads) -> AbstractC
     return ablate_neurons(model, chosen) if unit == "neuron" else ablate(model, chosen)
 
 
-def prune_units(model: PreTrainedModel, selection: HeadSelection) -> None:
-    """`prune_heads` or `prune_neurons`: remove what is selected, in place; or scale by gates."""
+def prune_units(
+    model: PreTrainedModel, selection: HeadSelection, repair: Repair | None = None
+) -> None:
+    """`prune_heads` or `prune_neurons`: remove what is selected, in place; or scale by gates.
+
+    Args:
+        repair: new weights of what stays, fitted for this selection.
+    """
     if selection.gates is not None:
         scale_heads(model, selection.gates)
         return
     prune = prune_neurons if selection.unit == "neuron" else prune_heads
     prune(model, selection.by_layer)
+    if repair is not None:
+        repair.apply(model)
 
 
 def refuse_unprunable_units(model: PreTrainedModel, unit: Unit) -> None:
@@ -74,12 +84,20 @@ def refuse_unprunable_units(model: PreTrainedModel, unit: Unit) -> None:
         refuse_unprunable(model)
 
 
-def check_unit_pruning(config: PreTrainedConfig, selection: HeadSelection, form: Format) -> None:
+def check_unit_pruning(
+    config: PreTrainedConfig, selection: HeadSelection, form: Format, *, repairs: bool = False
+) -> None:
     """`check_pruning` for any unit: from the config alone, before weights are loaded.
+
+    Args:
+        repairs: whether what stays is to be repaired.
 
     Raises:
         SelectionError, CheckpointError, UnsupportedArchitectureError: what would stop pruning.
     """
+    if repairs:
+        refuse_unrepairable(selection)
+        check_repair_format(form)
     if selection.gates is not None:
         if form not in STOCK_FORMATS:
             raise CheckpointError(

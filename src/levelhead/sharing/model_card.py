@@ -48,6 +48,7 @@ def model_card(
     digests: Mapping[str, str] | None = None,
     record: str | None = None,
     name: str | None = None,
+    repair: Json | None = None,
 ) -> str:
     """The README.md of a pruned model.
 
@@ -63,6 +64,7 @@ def model_card(
         digests: SHA-256 of the folder's files, by name.
         record: the digest of levelhead_record.json, which holds all of this for machines.
         name: of the pruned model; by default the base's with "-pruned".
+        repair: `repair` of levelhead.json, where what was kept was repaired.
     """
     shown = _shown(base_name)
     title = name or f"{shown.rpartition('/')[2]}-pruned"
@@ -84,6 +86,8 @@ def model_card(
         + ".",
         _removed(selection),
     ]
+    if repair:
+        parts.insert(5, _repaired(repair))
     if digests:
         lines = [f"- {code(file)}: {code(digest)}" for file, digest in sorted(digests.items())]
         parts.append("## Files\n\nSHA-256:\n\n" + "\n".join(lines))
@@ -285,6 +289,30 @@ def _removed(selection: Json) -> str:
         return title + "\n".join(lines)
     lines = [f"- {layer}: {', '.join(map(str, gone))}" for layer, gone in chosen.by_layer.items()]
     return "## Removed heads\n\nLayer: heads, both counted from 0.\n\n" + "\n".join(lines)
+
+
+def _repaired(repair: Json) -> str:
+    """How what is kept of a layer took over what was removed."""
+    texts = "; ".join(
+        f"{md(one['name'])} ({md(one['split'])} part, {one['tokens']:,} tokens, "
+        f"{one['share']:.0%} of all)"
+        for one in repair["texts"]
+    )
+    rebuilt = list(repair["rebuilt"].values())
+    lines = [
+        f"The weights of what stays in a layer were changed by {code(repair['method'])}, in "
+        "closed form and without training, so that they write what the removed parts wrote, as "
+        f"far as they can. Fitted to: {texts}. Ridge: {repair['ridge']:.3g}."
+    ]
+    if rebuilt:
+        lines.append(
+            f"On that text {min(rebuilt):.0%} to {max(rebuilt):.0%} of the mean square of what a "
+            f"layer lost is written again ({len(rebuilt)} layers). Part of the measured gap may "
+            "come back with it: what was measured above is the repaired model."
+        )
+    if gone := repair["not_repaired"]:
+        lines.append(f"Layers that lost everything, not repaired: {', '.join(map(str, gone))}.")
+    return "## Repair\n\n" + " ".join(lines + [md(one) for one in repair["warnings"]])
 
 
 def _source(given: str) -> str:

@@ -104,7 +104,7 @@ def other_units(manifest: Json, selection: Json) -> str:
 
 
 def pruning_record(
-    selection: Json, objective: Json, evaluation: Json | None = None
+    selection: Json, objective: Json, evaluation: Json | None = None, repair: Json | None = None
 ) -> dict[str, Any]:
     """The content of levelhead_record.json.
 
@@ -113,6 +113,7 @@ def pruning_record(
         objective: `objective_of` it.
         evaluation: evaluation.json of the same heads; None: nothing was measured, which the
             record then says by `measured` being null.
+        repair: how what was kept was repaired (levelhead.json), where it was.
     """
     found: dict[str, Any] = {
         MARK: FORMAT,
@@ -120,6 +121,8 @@ def pruning_record(
         "objective": dict(objective),
         "measured": None if evaluation is None else _measured(evaluation),
     }
+    if repair:
+        found["repair"] = dict(repair)
     return found | {"digest": digest(found)}
 
 
@@ -133,9 +136,11 @@ def write_record(folder: RunFolder, model: Path, hub_name: str | None) -> dict[s
     """
     selection = runs.read_json(folder.require(runs.SELECTION, f"select {folder.path}"))
     evaluation = _optional(folder.path / runs.EVALUATION)
-    if evaluation is not None and chosen(evaluation) != chosen(selection):
-        evaluation = None  # of another selection
-    record = pruning_record(selection, run_objective(folder, selection, hub_name), evaluation)
+    repair = (_optional(model / "levelhead.json") or {}).get("repair")
+    if evaluation is not None and not is_of(evaluation, selection, repair):
+        evaluation = None
+    objective = run_objective(folder, selection, hub_name)
+    record = pruning_record(selection, objective, evaluation, repair)
     runs.write_json(model / RECORD, record)
     return record
 
@@ -150,6 +155,11 @@ def run_objective(folder: RunFolder, selection: Json, hub_name: str | None) -> d
         config=folder.config.to_json(),
         details=details,
     )
+
+
+def is_of(evaluation: Json, selection: Json, repair: Json | None) -> bool:
+    """Whether an evaluation is of this selection, repaired in this way (None: not at all)."""
+    return chosen(evaluation) == chosen(selection) and evaluation.get("repair") == repair
 
 
 def chosen(data: Json) -> Any:

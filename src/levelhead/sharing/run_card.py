@@ -39,8 +39,11 @@ def write_card(folder: RunFolder, at: Path | None = None, *, name: str | None = 
         )
     details = _optional(folder.path / runs.DETAILS)
     evaluation = _optional(folder.path / runs.EVALUATION)
-    if evaluation is not None and chosen_of(evaluation) != chosen_of(selection):
-        evaluation = None  # of another selection
+    repair = manifest.get("repair")
+    if evaluation is not None and (
+        chosen_of(evaluation) != chosen_of(selection) or evaluation.get("repair") != repair
+    ):
+        evaluation = None  # of another selection, or of a model repaired otherwise
     base = folder.config.model
     record = write_record(folder, model, hub_name(base))
     text = model_card(
@@ -54,6 +57,7 @@ def write_card(folder: RunFolder, at: Path | None = None, *, name: str | None = 
         form=manifest.get("format", "compact"),
         digests=manifest.get("sha256"),
         record=record["digest"],
+        repair=repair,
         name=name,
     )
     runs.write_text(model / CARD, text)
@@ -95,10 +99,14 @@ def _optional(path: Path) -> Any:
 
 
 def card_of_selection(
-    selection: dict[str, Any], base_name: str, revision: str | None, form: str
+    selection: dict[str, Any],
+    base_name: str,
+    revision: str | None,
+    form: str,
+    repair: dict[str, Any] | None = None,
 ) -> str:
     """The card of a model pruned outside of a run: nothing is measured, and it says so."""
     return model_card(
         None, selection, None, None, base_name, revision,
-        licence=base_licence(base_name), form=form,
+        licence=base_licence(base_name), form=form, repair=repair,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from levelhead.errors import RunFolderError
 from levelhead.evaluation import evaluate_run
 from levelhead.evaluation.divergence import check_text
 from levelhead.journal import sums, watch
+from levelhead.models.repair import NONE, repair_of, saved_repair
 from levelhead.models.stored import stored_parameters
 from levelhead.models.units import removed_units, same_gates, same_units, saved_units
 from levelhead.progress import Progress
@@ -32,6 +33,14 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
     of = stamp(session, "test", session.evaluated_axes, SCORE, EVALUATE)
     of |= selection.chosen_json()
     of["price_texts"] = [session.text("test", name).sha256 for name in session.config.price_texts]
+    repair = saved_repair(folder.path / runs.MODEL)
+    if (repair or {}).get("method", NONE) != session.config.repair:
+        raise RunFolderError(
+            f"{folder.path / runs.MODEL} is {'' if repair else 'not '}repaired, and the run asks "
+            f"for repair {session.config.repair}; run: levelhead prune {folder.path}"
+        )
+    if repair is not None:
+        of["repair"] = repair
     held: dict[str, Any] | None = None
     if path.exists():
         if sums.is_whole(path):
@@ -47,6 +56,11 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
     for file in recorded_files(folder):
         sums.verify(file)
     pruned = session.load(str(folder.path / runs.MODEL)).model
+    if repair_of(pruned) != repair:
+        raise RunFolderError(
+            f"config.json and levelhead.json of {folder.path / runs.MODEL} differ in how it was "
+            f"repaired; run: levelhead prune {folder.path}"
+        )
     # Formats with a stock config say it beside that.
     unit = selection.unit
     gone = removed_units(pruned, unit) or saved_units(folder.path / runs.MODEL, unit)
@@ -96,7 +110,8 @@ def _evaluate(
     scoring = folder.path / runs.DETAILS
     if scoring.exists():
         chosen = (selection.details or {}).get("warnings", [])
-        told = [*runs.read_json(scoring)["warnings"], *chosen, *data["warnings"]]
+        fitted = (repair_of(pruned) or {}).get("warnings", [])
+        told = [*runs.read_json(scoring)["warnings"], *chosen, *fitted, *data["warnings"]]
         data["warnings"] = list(dict.fromkeys(told))
     runs.write_continuations(folder.path / runs.CONTINUATIONS, continuations, keep="validation")
     runs.write_json(path, data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from levelhead.models.checkpoint import Format, register
 from levelhead.models.checksums import verify_folder
 from levelhead.models.folders import check_target
 from levelhead.models.loading import load_base, load_config
+from levelhead.models.repair import NONE, repair_of, same_repair, saved_repair
 from levelhead.models.surgery import check_heads
 from levelhead.models.units import (
     check_unit_pruning,
@@ -26,6 +29,7 @@ from levelhead.models.units import (
     same_units,
     save_units,
 )
+from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.session import Session
@@ -44,6 +48,7 @@ def prune_stage(
     session: Session,
     folder: RunFolder,
     format: Format,  # noqa: A002 - the flag's name
+    progress: Progress = silent,
     **options: Any,
 ) -> PreTrainedModel:
     selection = read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
@@ -51,12 +56,12 @@ def prune_stage(
         raise ConfigError("a run's model/ is what evaluate reads: an adapter needs another --out")
     target = folder.path / runs.MODEL
     config = load_config(session.base_path, session.config.revision)
-    check_unit_pruning(config, selection, format)
+    check_unit_pruning(config, selection, format, repairs=repairs(session))
     # A copy of its own, in the number format it was saved in: the session's base stays as it is.
     loaded = load_base(
         session.base_path, revision=session.config.revision, dtype="saved", device="cpu"
     )
-    prune_units(loaded.model, selection)
+    _prune(session, loaded.model, selection, progress)
     objective = run_objective(folder, selection.to_json(), hub_name(folder.config.model))
     save_units(
         loaded.model, selection, target, format, loaded.tokenizer, overwrite=True,
@@ -75,6 +80,7 @@ def prune_to_folder(
     format: Format,  # noqa: A002 - the flag's name
     *,
     overwrite: bool = False,
+    progress: Progress = silent,
     **options: Any,
 ) -> PreTrainedModel:
     """Prune a session's base model and save it, with a card that says it was not measured.
@@ -86,9 +92,10 @@ def prune_to_folder(
     if out is not None:
         check_target(Path(out), overwrite)
     base, revision = session.base_path, session.config.revision
-    check_unit_pruning(load_config(base, revision), selection, format)
+    config = load_config(base, revision)
+    check_unit_pruning(config, selection, format, repairs=repairs(session))
     loaded = load_base(base, revision=revision, dtype="saved", need_tokenizer=False)
-    prune_units(loaded.model, selection)
+    _prune(session, loaded.model, selection, progress)
     if out is not None:
         if format == "adapter":
             options = {"revision": loaded.revision}
@@ -98,10 +105,11 @@ def prune_to_folder(
             loaded.model, selection, out, format, loaded.tokenizer, overwrite=overwrite,
             objective=objective, **options,
         )  # fmt: skip
-        record = pruning_record(selection.to_json(), objective)
+        repair = repair_of(loaded.model)
+        record = pruning_record(selection.to_json(), objective, repair=repair)
         runs.write_json(Path(out) / RECORD, record)
         name = named or EMBEDDED_NAME
-        text = card_of_selection(selection.to_json(), name, loaded.revision, format)
+        text = card_of_selection(selection.to_json(), name, loaded.revision, format, repair)
         runs.write_text(Path(out) / CARD, text)
     return loaded.model
 
@@ -113,6 +121,7 @@ def prune_to_file(
     to: Target,
     *,
     overwrite: bool = False,
+    progress: Progress = silent,
     **options: Any,
 ) -> PreTrainedModel:
     """Prune a session's base model and write it as one file for another engine.
@@ -126,13 +135,50 @@ def prune_to_file(
     loaded = load_base(
         base, revision=revision, dtype="float32", device="cpu", need_tokenizer=to == "gguf"
     )
-    prune_units(loaded.model, selection)
+    _prune(session, loaded.model, selection, progress)
     write_export(loaded, to, out, overwrite=overwrite, **options)
     return loaded.model
 
 
-def holds_pruned(folder: RunFolder, selection: HeadSelection) -> bool:
-    """Whether model/ lacks these very heads already."""
+def repairs(session: Session) -> bool:
+    """Whether what is kept of a layer is to take over what is removed."""
+    return session.config.repair != NONE
+
+
+def _prune(
+    session: Session, model: PreTrainedModel, selection: HeadSelection, progress: Progress
+) -> None:
+    """Remove what is selected from a copy of the session's base model, and repair it if asked."""
+    if not repairs(session):
+        prune_units(model, selection)
+        return
+    repairer = session.repairer
+    repairer.check(selection)
+    with progress("repair: reading text", repairer.work(selection)) as advance:
+        repair = repairer.repair(selection, model, advance)
+    for warning in repair.record["warnings"]:
+        warnings.warn(warning, stacklevel=3)
+    prune_units(model, selection, repair)
+
+
+def take_repair(folder: RunFolder, repair: str) -> RunFolder:
+    """Set a run's option to repair: unlike others it may change, nothing before rests on it.
+
+    Raises:
+        ConfigError: an unknown way, or one that what is selected cannot have.
+        RunFolderError: a folder of the old format.
+    """
+    config = replace(folder.config, repair=repair)
+    if (held := RunFolder.open(folder.path, old=True)).config.repair != repair:
+        RunFolder.open(folder.path)  # not an old one, which is only read
+        data = runs.read_json(folder.path / runs.CONFIG)
+        kept = replace(held.config, repair=repair).to_json()
+        runs.write_json(folder.path / runs.CONFIG, data | kept)
+    return replace(folder, config=config)
+
+
+def holds_pruned(session: Session, folder: RunFolder, selection: HeadSelection) -> bool:
+    """Whether model/ lacks these very heads already, and is repaired as it is to be."""
     path = folder.path / runs.MODEL
     if not (path / "config.json").exists():
         return False
@@ -145,6 +191,9 @@ def holds_pruned(folder: RunFolder, selection: HeadSelection) -> bool:
         return False
     read: Any = AutoConfig.from_pretrained
     register()
+    wanted = session.repairer.identity(selection.unit) if repairs(session) else None
+    if not same_repair(saved_repair(path), wanted):
+        return False
     if selection.gates is not None or not same_gates(path, selection):
         return same_gates(path, selection)
     return same_units(removed_units(read(path, trust_remote_code=False), selection.unit), selection)

@@ -16,6 +16,7 @@ from levelhead.config import SCORE, RunConfig
 from levelhead.evaluation.divergence import check_text
 from levelhead.journal import sums, watch
 from levelhead.models.architectures import head_counts
+from levelhead.models.repair import NONE
 from levelhead.models.units import refuse_unprunable_units
 from levelhead.progress import Progress
 from levelhead.records import Unit
@@ -71,6 +72,8 @@ def start(
     if prunes:
         refuse_unprunable_units(session.base.model, unit_of(config))
         check_text(session, "test")
+        if config.repair != NONE:
+            session.repairer.check_text(unit_of(config))
     folder = RunFolder.create(out, config, None if calibration is None else calibration.to_json())
     if announce:
         announce(plan)

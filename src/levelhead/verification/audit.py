@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from levelhead.evaluation.verdict import erased
 from levelhead.models.identity import fingerprint
+from levelhead.models.repair import repair_of
 from levelhead.session import Session
 from levelhead.stages.versions import versions
 from levelhead.verification.decision import Check, exit_code, headline, passes, verdict_of
@@ -95,6 +96,7 @@ def audit(
             "removed_heads": removed(subject, candidate),
             "removed_neurons": removed_ranges(subject, candidate),
             "objective": subject.manifest.get("objective"),
+            "repair": repair_of(candidate) or subject.manifest.get("repair"),
             "sha256": subject.manifest.get("sha256"),
         },
         "base": {

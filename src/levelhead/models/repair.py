@@ -1,0 +1,350 @@
+"""Repair a model that loses heads or neurons: what they wrote is rebuilt from those that stay.
+
+By `least_squares.fit`, layer by layer, from one reading of a calibration text by the whole model.
+Only weights of output projections (of down projections, for neurons) change, so that every format
+with weights of its own holds the result. A layer that loses everything has nothing left to be
+repaired with, and stays as it is. What was done is written into the model's config:
+
+    "levelhead_repair": {"method": "least-squares", "target": "own output", "ridge": 0.01,
+                         "texts": [{"name": ..., "split": ..., "sha256": ..., "tokens": ...,
+                                    "share": ...}],
+                         "rebuilt": {"<layer>": <share>, ...}, "not_repaired": [<layer>, ...],
+                         "warnings": [...]}
+
+It knows nothing of runs, nor of where texts come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from levelhead.errors import CheckpointError, SelectionError, TextError
+from levelhead.models.architectures import head_counts, head_dim, output_projections, text_config
+from levelhead.models.checksums import read_manifest
+from levelhead.models.least_squares import (
+    Moments,
+    check_ridge,
+    fit,
+    read_weight,
+    second_moments,
+    write_weight,
+)
+from levelhead.models.neuron_layouts import down_projections, neuron_counts
+from levelhead.models.neurons import refuse_unprunable_neurons
+from levelhead.models.quantised import refuse_quantised
+from levelhead.models.slicing import input_width, rows_of
+from levelhead.models.surgery import check_heads
+from levelhead.records import HeadSelection, Split, Unit
+
+REPAIR = "levelhead_repair"
+"""Field of config.json: what was done; nothing reads it to load the model."""
+NONE, LEAST_SQUARES = "none", "least-squares"
+OWN_OUTPUT = "own output"
+"""The only target so far: what the layer wrote before."""
+SHRINK = 0.5
+"""Ridge at one input per token."""
+WINDOW = 512
+MOST_BYTES = 2**31
+"""Of moments in memory: layers that would need more are read in several passes."""
+ENOUGH = 4
+"""Positions per input from which a fit is not mainly of this very text."""
+_IDENTITY = ("method", "target", "ridge", "texts")
+"""Of a record: what the weights depend on besides the model and what is removed."""
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationText:
+    """A text that a repair is fitted to, as tokens without special ones."""
+
+    name: str
+    sha256: str
+    split: Split
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """New weights of the kept inputs, by layer, and the record of how they were found."""
+
+    unit: Unit
+    weights: Mapping[int, Float[Tensor, "outputs kept"]]
+    kept: Mapping[int, Sequence[int]]
+    record: Json
+
+    def apply(self, pruned: PreTrainedModel) -> None:
+        """Write them into a model that was pruned of the same units, and say so in its config.
+
+        Raises:
+            ModelError: they do not fit the number format of its weights.
+        """
+        modules = projections(pruned, self.unit)
+        for layer, weight in self.weights.items():
+            write_weight(modules[layer], weight)
+        setattr(pruned.config, REPAIR, self.record)
+
+    @contextmanager
+    def applied(self, whole: PreTrainedModel) -> Iterator[None]:
+        """For a while, in the whole model; what is removed has to be gated off besides."""
+        modules = projections(whole, self.unit)
+        own = {layer: modules[layer].get_parameter("weight") for layer in self.weights}
+        before = {layer: weight.detach().clone() for layer, weight in own.items()}
+        try:
+            for layer, weight in self.weights.items():
+                full = read_weight(modules[layer]).clone()
+                full[:, list(self.kept[layer])] = weight.to(full.device)
+                write_weight(modules[layer], full)
+            yield
+        finally:
+            with torch.no_grad():
+                for layer, old in before.items():
+                    own[layer].copy_(old)
+
+
+@dataclass
+class Repairer:
+    """Fits repairs of one model to calibration texts, which it reads once for all of them.
+
+    Args:
+        model: the whole one, in the number format and on the device that it is to be read in.
+        texts: what it reads; every token counts alike.
+        bos: put before every window of tokens, if the tokenizer has it.
+        ridge: as in `least_squares.fit`; none: `SHRINK` times the inputs per token, so that short
+            texts change less.
+    """
+
+    model: PreTrainedModel
+    texts: Sequence[CalibrationText]
+    bos: int | None = None
+    ridge: float | None = None
+    _grams: dict[tuple[bool, int], Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.ridge is not None:
+            check_ridge(self.ridge)
+
+    def identity(self, unit: Unit) -> Json:
+        """What a repair depends on besides the model and what is removed."""
+        total = sum(len(text.tokens) for text in self.texts)
+        texts = [
+            {
+                "name": PurePath(text.name).name,  # paths say where people work
+                "split": text.split,
+                "sha256": text.sha256,
+                "tokens": len(text.tokens),
+                "share": len(text.tokens) / total if total else 0.0,
+            }
+            for text in self.texts
+        ]
+        return {
+            "method": LEAST_SQUARES,
+            "target": OWN_OUTPUT,
+            "ridge": self.ridge_of(unit),
+            "texts": texts,
+        }
+
+    def ridge_of(self, unit: Unit) -> float:
+        """What holds the weights where they were: a share of every input's own mean square."""
+        if self.ridge is not None:
+            return self.ridge
+        tokens = sum(len(text.tokens) for text in self.texts)
+        width = max(input_width(module) for module in projections(self.model, unit))
+        return SHRINK * width / max(1, tokens)
+
+    def check_text(self, unit: Unit) -> list[str]:
+        """Whether the texts are long enough for the layers' width; warnings, before any work.
+
+        Raises:
+            TextError: fewer tokens than a layer has inputs.
+        """
+        tokens = sum(len(text.tokens) for text in self.texts)
+        width = max(input_width(module) for module in projections(self.model, unit))
+        ridge = f"a ridge of {self.ridge_of(unit):.2g}"
+        if tokens < width:
+            raise TextError(
+                f"--repair {LEAST_SQUARES} fits {width:,} inputs of every layer to {tokens:,} "
+                f"tokens of text, fewer than inputs: even with {ridge} it would "
+                f"learn this text by heart. Use at least {width:,}, better {ENOUGH * width:,} "
+                "(--text-tokens, or a longer --text), or leave out --repair"
+            )
+        if tokens < ENOUGH * width:
+            return [
+                f"the repair was fitted to {tokens:,} tokens of text, {tokens / width:.1f} per "
+                f"input of a layer ({width:,}), with {ridge}: on other text it may do less; "
+                f"{ENOUGH * width:,} tokens are enough (--text-tokens)"
+            ]
+        return []
+
+    def check(self, selection: HeadSelection) -> None:
+        """Find out before any work what a repair cannot do.
+
+        Raises:
+            SelectionError: gates, or layers only that lose everything.
+            TextError: as `check_text`.
+            ModelError, UnsupportedArchitectureError: a quantised model, or a family whose neurons
+                are not known.
+        """
+        refuse_unrepairable(selection)
+        if selection.unit == "neuron":
+            refuse_unprunable_neurons(self.model)
+        else:
+            refuse_quantised(self.model)
+        if not kept_inputs(self.model, selection):
+            raise SelectionError(
+                f"--repair {LEAST_SQUARES} rebuilds what was removed from what stays in the same "
+                f"layer, but every layer of {selection.described} loses everything: "
+                "there is nothing to repair it with; leave out --repair"
+            )
+        self.check_text(selection.unit)
+
+    def work(self, selection: HeadSelection) -> int:
+        """How many tokens `repair` will read."""
+        layers = kept_inputs(self.model, selection)
+        passes = len(self._groups(selection.unit == "neuron", list(layers)))
+        return passes * sum(map(len, self._windows()))
+
+    def repair(
+        self,
+        selection: HeadSelection,
+        whole: PreTrainedModel | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> Repair:
+        """Fit the weights of what stays; layers that lose everything are left alone.
+
+        Args:
+            whole: the model whose weights they start from, where it is a copy of `model` in
+                another number format.
+            advance: called with the number of tokens read.
+
+        Raises:
+            ModelError: activations that are not finite.
+        """
+        neurons = selection.unit == "neuron"
+        kept = kept_inputs(self.model, selection)
+        modules = projections(self.model if whole is None else whole, selection.unit)
+        ridge = self.ridge_of(selection.unit)
+        weights, rebuilt = {}, {}
+        for layer, gram in self._read(neurons, list(kept), advance):
+            weight = read_weight(modules[layer]).to(gram.device)
+            found = fit(weight, Moments.keeping(gram), kept[layer], ridge)
+            weights[layer], rebuilt[layer] = found.weight, found.rebuilt
+        record = self.identity(selection.unit) | {
+            "rebuilt": {str(layer): round(rebuilt[layer], 4) for layer in kept},
+            "not_repaired": [layer for layer in selection.by_layer if layer not in kept],
+            "warnings": self.check_text(selection.unit),
+        }
+        return Repair(unit=selection.unit, weights=weights, kept=kept, record=record)
+
+    def _read(
+        self, neurons: bool, layers: list[int], advance: Callable[[int], None] | None
+    ) -> Iterator[tuple[int, Tensor]]:
+        groups = self._groups(neurons, layers)
+        for layer in layers:
+            if (neurons, layer) in self._grams:
+                yield layer, self._grams[neurons, layer]
+        for group in groups:
+            sites = projections(self.model, "neuron" if neurons else "head")
+            modules = {layer: sites[layer] for layer in group}
+            found = second_moments(self.model, modules, self._windows(), advance)
+            held = sum(map(_bytes, self._grams.values())) + sum(map(_bytes, found.values()))
+            if held <= MOST_BYTES:
+                self._grams |= {(neurons, layer): gram for layer, gram in found.items()}
+            yield from found.items()
+
+    def _groups(self, neurons: bool, layers: list[int]) -> list[list[int]]:
+        """Layers that are yet to be read, those of one pass together."""
+        sites: list[nn.Module] = projections(self.model, "neuron" if neurons else "head")
+        groups: list[list[int]] = []
+        room = 0
+        for layer in layers:
+            if (neurons, layer) in self._grams:
+                continue
+            size = 8 * input_width(sites[layer]) ** 2
+            if not groups or size > room:
+                groups.append([])
+                room = MOST_BYTES
+            groups[-1].append(layer)
+            room -= size
+        return groups
+
+    def _windows(self) -> list[tuple[int, ...]]:
+        config = text_config(self.model)
+        first = () if self.bos is None else (self.bos,)
+        limit = getattr(config, "max_position_embeddings", None) or WINDOW
+        room = max(1, min(WINDOW, int(limit)) - len(first))
+        return [
+            first + text.tokens[start : start + room]
+            for text in self.texts
+            for start in range(0, len(text.tokens), room)
+        ]
+
+
+def projections(model: PreTrainedModel, unit: Unit) -> list[nn.Module]:
+    """What reads the units of every layer: down projections for neurons, else output ones."""
+    return down_projections(model) if unit == "neuron" else output_projections(model)
+
+
+def kept_inputs(whole: PreTrainedModel, selection: HeadSelection) -> dict[int, list[int]]:
+    """By layer that loses some of its units and keeps others: the inputs that stay, ascending.
+
+    Raises:
+        SelectionError: units that the model does not have.
+    """
+    neurons = selection.unit == "neuron"
+    counts = neuron_counts(whole) if neurons else head_counts(whole)
+    width = 1 if neurons else head_dim(whole)
+    kept = {}
+    for layer, gone in check_heads(selection.by_layer, *counts).items():
+        out = set(gone)
+        if stays := [unit for unit in range(counts[1]) if unit not in out]:
+            kept[layer] = rows_of(stays, width)
+    return kept
+
+
+def refuse_unrepairable(selection: HeadSelection) -> None:
+    """Raise SelectionError for what no repair can be fitted to, whichever model it is."""
+    if selection.gates is not None:
+        raise SelectionError(
+            f"--repair {LEAST_SQUARES} is for heads that are gone. Scaled heads (--soft) are all "
+            "there: least squares would scale them back to where they were; leave out one of the "
+            "two"
+        )
+
+
+def repair_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Json | None:
+    """How a model was repaired, as its config says; None: it was not."""
+    config = getattr(model_or_config, "config", model_or_config)
+    found = getattr(config, REPAIR, None)
+    return dict(found) if isinstance(found, dict) else None
+
+
+def saved_repair(folder: Any) -> Json | None:
+    """How `levelhead.json` of a folder says that its model was repaired; None: it was not.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    found = (read_manifest(folder) or {}).get("repair")
+    if found is not None and not isinstance(found, dict):
+        raise CheckpointError(f"{folder} has a damaged record of its repair; save the model again")
+    return found
+
+
+def same_repair(held: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None) -> bool:
+    """Whether two records (or identities) are of repairs by the same rule on the same texts."""
+    if held is None or wanted is None:
+        return held is None and wanted is None
+    return all(held.get(key) == wanted.get(key) for key in _IDENTITY)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
