@@ -33,6 +33,7 @@ from levelhead.experiments.transfer import transfer
 from levelhead.export.model import TARGETS, Target, export_model
 from levelhead.journal import watch
 from levelhead.models.checkpoint import Format, load
+from levelhead.models.repair import NONE
 from levelhead.pages import report
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
@@ -254,6 +255,8 @@ def prune(
         raise ConfigError(f"--format {format} writes one file: name it with --out FILE")
     asked: Any = {"repair": repair, "text": text}
     asked = {name: value for name, value in asked.items() if value is not None}
+    if text is not None and (repair or (folder.config.repair if folder else NONE)) == NONE:
+        raise ConfigError("--text is what a repair is fitted to; give --repair least-squares too")
     if folder is not None and heads is None and out is None:
         session = Session(replace(folder.config, **asked))
         folder = take_repair(folder, session.config.repair)

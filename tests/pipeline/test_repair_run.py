@@ -255,6 +255,11 @@ def test_bad_input_is_refused_before_work(inputs: Path, options: dict[str, Any])
             RunConfig.of(str(inputs / "model"), **options | extra)
 
 
+def test_a_calibration_text_without_a_repair_is_refused(first: Path) -> None:
+    with pytest.raises(ConfigError, match="give --repair least-squares too"):
+        levelhead.prune(first, text="pydoc")
+
+
 def test_too_little_text_is_said_before_scoring(
     inputs: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
