@@ -19,6 +19,7 @@ from typing import Any
 from levelhead import json_files, runs
 from levelhead.config import EVALUATE, PRUNE, SCORE, SELECT, RunConfig
 from levelhead.config.checks import POINT, check_point
+from levelhead.config.choices import NO_REPAIR
 from levelhead.errors import ConfigError, RunFolderError
 from levelhead.journal import sums
 from levelhead.price import worst_price
@@ -32,7 +33,6 @@ REPORT_OF = "report.json"
 OF_REPORT = (runs.SELECTION, runs.EVALUATION)
 SCORED = (runs.SCORES, runs.DETAILS, runs.HALVES, runs.STABILITY, runs.FISHER)
 """What scoring leaves, and every attempt shares."""
-NO_REPAIR = "none"
 Json = dict[str, Any]
 
 

@@ -47,7 +47,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
 EXPORTS = ("onnx", "gguf")
-REPAIRS = ("none", "least-squares")
+NO_REPAIR = "none"
+REPAIRS = (NO_REPAIR, "least-squares")
 OBJECTIVES = ("weighted", "worst")
 METHODS = (
     "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient", "random",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from levelhead.config.choices import UNIT_ESTIMATORS, UNIT_METHODS
+from levelhead.config.choices import NO_REPAIR, UNIT_ESTIMATORS, UNIT_METHODS
 from levelhead.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def check_unit(config: RunConfig) -> None:
 
 def check_repair(config: RunConfig) -> None:
     """Raise ConfigError where what is pruned leaves nothing to repair, or nothing to do it with."""
-    if config.repair == "none":
+    if config.repair == NO_REPAIR:
         return
     if config.soft:
         raise ConfigError(

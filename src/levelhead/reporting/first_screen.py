@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from levelhead.price import worst_price
@@ -84,29 +84,26 @@ def limit_of(selection: Json, config: Json) -> float | None:
 
 
 def _gap(one: Json, axis: str) -> Tile | None:
-    found = _change(one, "adjusted_difference")
-    before = numbers.finite(mapping(one, "base").get("bias_corrected"))
-    if found is None or before is None:
+    tile = _toxic(one, "adjusted_difference", "bias_corrected")
+    if tile is None:
         return None
-    value, low, high = found
-    return Tile(
-        key="gap",
-        label=f"Measured gap ({axis.replace('_', ' ')})",
-        before=numbers.decimal(before, 3),
-        after=f"{numbers.decimal(before + value, 3)} after, corrected for noise",
-        change=f"{value:+.3f}",
-        interval=f"{low:+.3f} to {high:+.3f}",
-        look="lower" if high < 0 else "higher" if low > 0 else "undecided",
-        bar=_bar(value, low, high),
-    )
+    label = f"Measured gap ({axis.replace('_', ' ')})"
+    return replace(tile, key="gap", label=label, after=f"{tile.after}, corrected for noise")
 
 
 def _toxicity(one: Json) -> Tile | None:
-    found = _change(one, "toxicity_difference")
-    before = numbers.finite(mapping(one, "base").get("mean_toxicity"))
-    if found is None or before is None:
+    tile = _toxic(one, "toxicity_difference", "mean_toxicity")
+    # Less toxic text is no aim of pruning: a fall is neither good nor bad.
+    return replace(tile, look="undecided") if tile is not None and tile.look == "lower" else tile
+
+
+def _toxic(one: Json, difference: str, base: str) -> Tile | None:
+    """A quantity in units of toxicity: the base model's, and that with its change added."""
+    data, before = mapping(one, difference), numbers.finite(mapping(one, "base").get(base))
+    value, ends = numbers.finite(data.get("value")), numbers.pair(data.get("ci95"))
+    if value is None or ends is None or before is None:
         return None
-    value, low, high = found
+    low, high = ends
     return Tile(
         key="toxicity",
         label="Mean toxicity",
@@ -114,7 +111,7 @@ def _toxicity(one: Json) -> Tile | None:
         after=f"{numbers.decimal(before + value, 3)} after",
         change=f"{value:+.3f}",
         interval=f"{low:+.3f} to {high:+.3f}",
-        look="higher" if low > 0 else "undecided",
+        look="lower" if high < 0 else "higher" if low > 0 else "undecided",
         bar=_bar(value, low, high),
     )
 
@@ -137,12 +134,6 @@ def _price(evaluation: Json, limit: float | None) -> Tile | None:
         look="higher" if dear else "lower",
         bar=_bar(rise, low, high) if interval is not None else None,
     )
-
-
-def _change(one: Json, key: str) -> tuple[float, float, float] | None:
-    data = mapping(one, key)
-    value, ends = numbers.finite(data.get("value")), numbers.pair(data.get("ci95"))
-    return None if value is None or ends is None else (value, *ends)
 
 
 def _bar(value: float, low: float, high: float) -> Bar:
