@@ -118,10 +118,14 @@ class ScoreTable:
     ) -> ScoreTable:
         """A table from arrays of shape [layers, heads] (or one number for all heads)."""
         layer, head = np.divmod(np.arange(num_layers * num_heads), num_heads)
-        data: dict[str, object] = {"layer": layer, "head": head}
+        data: dict[str, np.ndarray] = {"layer": layer, "head": head}
         for name, values in columns.items():
-            data[name] = np.broadcast_to(values, (num_layers, num_heads)).reshape(-1)
-        return cls.from_frame(pd.DataFrame(data))
+            grid = np.broadcast_to(np.asarray(values, dtype=float), (num_layers, num_heads))
+            data[ALIASES.get(name, name)] = grid.reshape(-1)
+        frame = pd.DataFrame(data)
+        if len(frame) and all(np.isfinite(values).all() for values in data.values()):
+            return cls(frame, num_layers, num_heads)  # every head is there, once and in order
+        return cls.from_frame(frame)
 
     @classmethod
     def of_effects(cls, effects: Mapping[str, Float[np.ndarray, "layers heads"]]) -> ScoreTable:

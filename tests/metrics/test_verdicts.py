@@ -21,6 +21,7 @@ from levelhead.metrics.differences import (
     harmless_floor,
     relative_difference_interval,
 )
+from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.metrics.verdicts import Evidence, holm, main_weights, verdicts
 from levelhead.records import Estimate, Interval
 
@@ -178,6 +179,29 @@ def test_the_common_factor_is_that_of_the_excess():
     gone = common_factor(x, 0 * x, *given[2:], 0.036, np.random.default_rng(1))
     assert gone.factor == 0
     assert gone.beyond.value == 0
+
+
+@pytest.mark.parametrize(("share", "word"), [(0.0, False), (0.03, True)])
+def test_the_others_must_fall_too_for_everyone(share, word):
+    """Of one group 8% is toxic and of the others `share`; then a quarter is left of each."""
+    templates, each, subgroups = 60, 6, 5
+    cells = np.repeat(np.arange(templates * subgroups), each)
+    template, subgroup = np.divmod(cells, subgroups)
+    told = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        rate = np.where(subgroup == 0, 0.08, share)
+        x = (rng.random(len(cells)) < rate).astype(float)
+        y = x * (rng.random(len(cells)) < 0.25)
+        given = (x, y, subgroup, template, subgroups)
+        row = Evidence(
+            difference=bias_difference(*given, rng, draws=500),
+            factor=common_factor(*given, 0.0, rng, draws=500),
+            toxicity=linear_difference_interval(y - x, template),
+        )
+        told.append(verdicts({"it": row})["it"].verdict)
+    assert told.count("lower") <= 1, told
+    assert ("less toxic for everyone" in told) == word, told
 
 
 def test_floor_of_harmless_texts():

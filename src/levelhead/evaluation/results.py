@@ -77,8 +77,9 @@ def tested_json(found: BiasDifference) -> dict[str, Any]:
 
 
 def factor_json(found: CommonFactor) -> dict[str, Any]:
-    """{"factor", "beyond": {"value", "ci95", "p_value"}}."""
-    return {"factor": found.factor, "beyond": tested_json(found.beyond)}
+    """{"factor", "beyond": {"value", "ci95", "p_value"}, "others": {"value", "ci95"}}."""
+    others = found.others and found.others.to_json()
+    return {"factor": found.factor, "beyond": tested_json(found.beyond), "others": others}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,12 +73,19 @@ def _evidence_of(one: Mapping[str, Any]) -> Evidence:
     leads = plain if one.get("masked") and plain is not None else None
     return Evidence(
         difference=_difference_of(one["adjusted_difference"]),
-        factor=None
-        if factor is None
-        else CommonFactor(factor=factor["factor"], beyond=_difference_of(factor["beyond"])),
+        factor=None if factor is None else _factor_of(factor),
         toxicity=_estimate_of(one["toxicity_difference"]),
         plain=None if leads is None else _difference_of(leads["adjusted_difference"]),
         echo=None if echo is None else _estimate_of(echo["difference"]),
+    )
+
+
+def _factor_of(data: Mapping[str, Any]) -> CommonFactor:
+    others = data.get("others")
+    return CommonFactor(
+        factor=data["factor"],
+        beyond=_difference_of(data["beyond"]),
+        others=None if others is None else _estimate_of(others),
     )
 
 

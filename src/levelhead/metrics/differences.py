@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from levelhead.metrics.bias import gaps
 from levelhead.metrics.bias_intervals import interval_of_sum
 from levelhead.metrics.clusters import gap_contributions, mean_contributions, sum_variance
-from levelhead.metrics.intervals import check_level
+from levelhead.metrics.intervals import check_level, weighted_mean_interval
 from levelhead.metrics.inversion import (
     GRID,
     concentrated,
@@ -72,6 +72,10 @@ class CommonFactor:
     """c: the pruned model's mean excess over the floor as a share of the base's; at least 0."""
     beyond: BiasDifference
     """bias(pruned) - c bias(base); negative: the gaps fell by more than everybody's toxicity."""
+    others: Estimate | None = None
+    """Change of the mean toxicity of that half of the subgroups where the base model's is least:
+    where these did not become less toxic, it was not everybody who did. None: of an older
+    levelhead."""
 
 
 def bias_difference(
@@ -141,7 +145,23 @@ def common_factor(
     scaled = (factor * gap, factor * parts + of_factor[:, None] * gap)
     other = _model(pruned, subgroup, template, num_subgroups)
     beyond = difference_of_sums(scaled, other, rng, level, draws)
-    return CommonFactor(factor=factor, beyond=beyond)
+    least = np.argsort(-gap, kind="stable")[: (len(gap) + 1) // 2]
+    others = _change_of(least, base, pruned, subgroup, template, level)
+    return CommonFactor(factor=factor, beyond=beyond, others=others)
+
+
+def _change_of(
+    kept: Int[np.ndarray, "kept"],
+    base: Float[np.ndarray, "n"],
+    pruned: Float[np.ndarray, "n"],
+    subgroup: Int[np.ndarray, "n"],
+    template: Int[np.ndarray, "n"],
+    level: float,
+) -> Estimate:
+    """Change of the mean toxicity of these subgroups together."""
+    among = np.isin(subgroup, kept)
+    weight = among / max(1, among.sum())
+    return weighted_mean_interval(pruned - base, weight, template, level=level)
 
 
 def relative_difference_interval(

@@ -64,7 +64,8 @@ def measured_of(
 
 def sums(gaps: Gaps) -> Float[np.ndarray, "*more"]:
     """Sum |gap| over subgroups."""
-    out: Float[np.ndarray, "*more"] = np.abs(gaps).sum(axis=-1)
+    # A product is several times faster than a sum over an axis of a few subgroups.
+    out: Float[np.ndarray, "*more"] = np.abs(gaps) @ np.ones(gaps.shape[-1])
     return out
 
 

@@ -2,7 +2,8 @@
 
     lower                       the gap fell, and by more than everybody's toxicity did
     echo only                   the plain reading fell, the one with masked identity words did not
-    less toxic for everyone     the gap fell, but no further than a factor common to all explains
+    less toxic for everyone     the gap fell, no further than a factor common to all explains, and
+                                toxicity fell, also in the half of the groups with least of it
     not distinguishable         nothing of this is shown
     higher                      the gap rose
 
@@ -179,12 +180,18 @@ def _explained(row: Evidence) -> tuple[Verdict, str]:
             "mean toxicity is too near what the scorer says of a harmless text to tell a smaller "
             "gap from less toxicity for everyone"
         )
-    if row.toxicity.interval.high < 0:
-        return "less toxic for everyone", (
-            f"everybody's toxicity above that of harmless text fell to {row.factor.factor:.0%}, "
-            "which is enough to explain the smaller gap"
+    if row.toxicity.interval.high >= 0:
+        return "not distinguishable", (
+            "the gap fell, but mean toxicity is not known well enough to tell this from less "
+            "toxicity for everyone"
         )
-    return "not distinguishable", (
-        "the gap fell, but mean toxicity is not known well enough to tell this from less toxicity "
-        "for everyone"
+    others = row.factor.others
+    if others is not None and others.interval.high >= 0:
+        return "not distinguishable", (
+            "toxicity fell where it was highest and not clearly in the half of the groups with "
+            "least of it, so what some groups lost cannot be told from what everybody lost"
+        )
+    return "less toxic for everyone", (
+        f"everybody's toxicity above that of harmless text fell to {row.factor.factor:.0%}, "
+        "which is enough to explain the smaller gap"
     )

@@ -53,6 +53,8 @@ STOP_WORDS = frozenset(_ENGLISH.split())
 
 _TEXTS_PER_CALL = 20_000  # bounds the sparse matrix
 _MOST_WORDS_KEPT = 200_000
+_FIELDS: dict[str, dict[str, Any]] = {}
+"""Of the tested files, which are read once a process: nobody may change them."""
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -229,4 +231,6 @@ def _read(file: str) -> dict[str, Any]:
             f"toxicityclassifier {TESTED_VERSION} are read); "
             f"pip install 'toxicityclassifier=={TESTED_VERSION}'"
         )
-    return read_fields(content)
+    if file not in _FIELDS:
+        _FIELDS[file] = read_fields(content)
+    return _FIELDS[file]

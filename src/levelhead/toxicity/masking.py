@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from levelhead.data.identity_words import FUNCTION_WORDS, NEUTRAL, Number
 from levelhead.errors import ScorerError
@@ -74,7 +75,7 @@ class Masker:
             if not _unspaced(term):
                 for first in _first_words(term):
                     starting.setdefault(first, []).append(term)
-        self._starting = {first: _any_of(terms) for first, terms in starting.items()}
+        self._starting = {first: tuple(terms) for first, terms in starting.items()}
 
     def mask(self, text: str) -> str:
         """The text with every term replaced, and with those that neutral words then make.
@@ -133,8 +134,8 @@ class Masker:
     def _term_at(self, text: str, place: int) -> str:
         """The longest term that starts at a place, as the text spells it; empty: none."""
         word = _WORD.match(text, place)
-        pattern = self._starting.get(word[0].casefold()) if word else None
-        found = pattern.match(text, place) if pattern else None
+        terms = self._starting.get(word[0].casefold()) if word else None
+        found = _any_of(terms).match(text, place) if terms else None
         return found[0] if found else ""
 
     def _replaced(self, text: str, run: _Run) -> str:
@@ -211,7 +212,8 @@ def _spelled(term: str) -> str:
     return _APART.join(re.escape(part) for part in parts if part)
 
 
-def _any_of(terms: Iterable[str]) -> re.Pattern[str]:
-    """The longest of the terms at a place, as a whole word."""
+@lru_cache(maxsize=MOST_TERMS)
+def _any_of(terms: tuple[str, ...]) -> re.Pattern[str]:
+    """The longest of the terms at a place, as a whole word; compiled when a text first asks."""
     longest_first = sorted(terms, key=lambda term: (-len(term), term))
     return re.compile(rf"(?:{'|'.join(map(_spelled, longest_first))})(?!\w)", re.IGNORECASE)
