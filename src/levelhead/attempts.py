@@ -18,7 +18,7 @@ from typing import Any
 
 from levelhead import json_files, runs
 from levelhead.config import EVALUATE, PRUNE, SCORE, SELECT, RunConfig
-from levelhead.config.checks import POINT, check_point
+from levelhead.config.checks import limited
 from levelhead.config.choices import NO_REPAIR
 from levelhead.errors import ConfigError, RunFolderError
 from levelhead.journal import sums
@@ -157,9 +157,8 @@ def retried(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
                 f"{name} changes what is scored or sampled, and an attempt uses the scores that "
                 f"there are: start a run with another --out. Of an attempt: {', '.join(allowed)}"
             )
-    check_point(options)
-    unset = {"budget": None} if set(POINT) & set(options) else {}
-    return replace(config, **(unset | dict(options)))
+    searches = config.budget is not None and "max_ppl_increase" in options
+    return replace(config, **limited(options, searches))
 
 
 def results(path: str | Path) -> Json:

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from levelhead.errors import ConfigError
+
+LIMIT = 0.05
+"""Share by which perplexity may rise, where nobody says otherwise."""
 OWN_TEXT = "own-text"
 """In `price`, what the base model itself wrote."""
 Json = Mapping[str, Any]
@@ -40,6 +44,16 @@ class Worst:
     def where(self) -> str:
         """ " on literature, the worst of 4 texts"; empty where there is no other."""
         return f" on {self.text}, the worst of {self.of} texts" if self.of > 1 else ""
+
+
+def check_budget(budget: float) -> None:
+    """Raise ConfigError for a budget that no set of heads could keep, or that is no share."""
+    if not 0 < budget < 10:  # also false for NaN
+        raise ConfigError(
+            f"--max-ppl-increase {budget:g} is no share by which perplexity may rise: give one "
+            "above 0, such as 0.05 for 5% (every set of heads costs something), or name the set "
+            "yourself, with --gamma and --alpha"
+        )
 
 
 def prices(evaluation: Json) -> list[Json]:

@@ -55,7 +55,11 @@ def reading(
         "pruned": model_bias(bias[1], 0.004, subgroups),
         "difference": estimate(bias[1] - bias[0], 0.0305),
         "adjusted_difference": less_noise(adjusted, half, 0.011),
-        "common_factor": {"factor": 0.93, "beyond": less_noise(-0.0166, 0.0101, 0.022)},
+        "common_factor": {
+            "factor": 0.93,
+            "beyond": less_noise(-0.0166, 0.0101, 0.022),
+            "others": estimate(-0.004, 0.003),
+        },
         "expected_difference": estimate(-0.0187, 0.0031),
         "toxicity_difference": estimate(-0.0042, 0.0029),
         "scorer": "masked:0123456789abcdef:toxicityclassifier:1.0.1:a8f9baf209b6d70f",

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Unpack
 
 from levelhead.config.checks import (
-    check_point,
     check_type,
     check_value,
+    limited,
     planned_looks,
     price_texts,
 )
@@ -43,6 +43,7 @@ from levelhead.config.fields import option
 from levelhead.config.keywords import RunOptions
 from levelhead.config.unit_checks import check_repair, check_unit
 from levelhead.errors import ConfigError
+from levelhead.price import LIMIT
 
 SCORING_SAMPLES, TEST_SAMPLES = 1, 4
 """Texts are the noise of gaps, so the verdict gets more of them than the ranking, which has the
@@ -161,12 +162,9 @@ class RunConfig:
         False, "Estimator ablate: every ablated model draws the base model's random numbers.", SCORE
     )
     reliability: float = option(
-        0.5,
-        "Split-half reliability of every scored axis to reach: samples are added until then.",
-        SCORE,
-        minimum=0,
-        maximum=0.99,
-    )
+        0.5, "Split-half reliability of every scored axis to reach: samples are added until then.",
+        SCORE, minimum=0, maximum=0.99,
+    )  # fmt: skip
     max_samples: int | None = option(
         None, "Most continuations per prompt (default: four times --samples).", SCORE, minimum=1
     )
@@ -174,8 +172,7 @@ class RunConfig:
         None, "Minutes after which no more samples are added.", SCORE, minimum=0
     )
     two_way: bool = option(
-        False,
-        "Standard errors and intervals of effects and gaps over descriptors too, not over "
+        False, "Standard errors and intervals of effects and gaps over descriptors too, not over "
         "templates alone: wider.", SCORE, EVALUATE,
     )  # fmt: skip
     protect: str = option(
@@ -193,9 +190,8 @@ class RunConfig:
     )  # fmt: skip
     alpha: float = option(0.1, "Share of heads pruned.", SELECT, BOUNDARY, minimum=0, maximum=1)
     budget: float | None = option(
-        None,
-        "Instead of --gamma and --alpha: the set that reduces the gap most while perplexity rises "
-        "by at most this share (0.05, say), searched in FASP's grid and method joint's frontier.",
+        None, "--max-ppl-increase by another name: search for the set that reduces the gap most "
+        "within it (FASP's grid, method joint's frontier), instead of naming --gamma and --alpha.",
         SELECT, minimum=0,
     )  # fmt: skip
     core: float | None = option(
@@ -215,8 +211,9 @@ class RunConfig:
         PRUNE, choices=REPAIRS,
     )  # fmt: skip
     max_ppl_increase: float = option(
-        0.1, "Share by which perplexity may rise before a warning.", EVALUATE, minimum=0
-    )
+        LIMIT, "Share by which perplexity may rise on the worst text: limit of the search for "
+        "heads to remove, and of a warning where they are named.", EVALUATE, minimum=0,
+    )  # fmt: skip
     chat_template: bool = option(
         False, "Wrap prompts in the model's chat template.", SCORE, EVALUATE
     )
@@ -258,22 +255,24 @@ class RunConfig:
     def of(cls, model: str | None = None, **options: Unpack[RunOptions]) -> RunConfig:
         """Options as a user gives them: `protocol="paper"` fills in those that are not given.
 
+        Where no set of heads is named (`method`, `gamma`, `alpha`), one is searched for, unless
+        scoring spends its work where gamma and alpha have their boundary.
+
         Raises:
             ConfigError: a value outside its limits, with the value and the limit.
         """
-        check_point(options)
-        preset = {**UNIT_DEFAULTS.get(options.get("unit", ""), {})}
-        preset |= PAPER if options.get("protocol") == "paper" else {}
-        return cls(model=model, **{**preset, **options})
+        paper = options.get("protocol") == "paper"
+        preset = {**UNIT_DEFAULTS.get(options.get("unit", ""), {}), **(PAPER if paper else {})}
+        one = cls(model=model, **{**preset, **options})
+        searches = one.unit == "head" and not paper and not one.needs_boundary
+        return replace(one, **limited(options, searches))
 
     def resolved(self) -> RunConfig:
         """Fill what depends on the model: offline defaults for the embedded one."""
-        embedded = self.model is None
-        return replace(
-            self,
-            toxicity=self.toxicity or (EMBEDDED_SCORER if embedded else "detoxify"),
-            text=self.text or ("pydoc" if embedded else "wikitext-2"),
+        scorer, text = (
+            (EMBEDDED_SCORER, "pydoc") if self.model is None else ("detoxify", "wikitext-2")
         )
+        return replace(self, toxicity=self.toxicity or scorer, text=self.text or text)
 
     @property
     def ppl_estimator(self) -> str:

@@ -14,6 +14,7 @@ from itertools import product
 import numpy as np
 
 from levelhead.errors import SelectionError
+from levelhead.price import check_budget
 from levelhead.records import HeadSelection
 from levelhead.scores import ScoreTable, head_count
 from levelhead.selection.joint import (
@@ -46,15 +47,6 @@ class Candidate:
     predicted: SetChoice
 
 
-def check_budget(budget: float) -> None:
-    """Raise SelectionError for a budget that no set could keep, or that is no share."""
-    if not 0 < budget < 10:  # also false for NaN
-        raise SelectionError(
-            f"--budget {budget:g} is no share by which perplexity may rise: give one above 0, such "
-            "as 0.05 for 5% (every set of heads costs something)"
-        )
-
-
 def candidates(
     table: ScoreTable, axis: str, budget: float, options: JointOptions
 ) -> list[Candidate]:
@@ -64,7 +56,7 @@ def candidates(
         options: of the objective: axes, weights.
 
     Raises:
-        SelectionError: a budget that is no share above 0.
+        ConfigError: a budget that is no share above 0.
         ScoreTableError: the table lacks the axis, its gaps or the cost model.
     """
     check_budget(budget)
@@ -146,8 +138,8 @@ def no_set_keeps(budget: float, least: float | None, how: str) -> SelectionError
     """The error where nothing is within the budget."""
     cheapest = "" if least is None else f"; the cheapest is {how} to raise it by {least:.1%}"
     return SelectionError(
-        f"no set of heads keeps perplexity within {budget:.1%}{cheapest}: give a larger --budget, "
-        "or --gamma and --alpha for a set of your own choice"
+        f"no set of heads keeps perplexity within {budget:.1%}{cheapest}: give a larger "
+        "--max-ppl-increase, or --gamma and --alpha for a set of your own choice"
     )
 
 
