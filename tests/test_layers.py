@@ -24,6 +24,7 @@ LAYERS = {
     "scores": "errors set_cost",
     "set_cost": "",
     "price": "errors",
+    "search_result": "",
     "sampling": "batching errors models.short_texts records",
     "json_files": "errors",
     "links": "errors",
@@ -39,7 +40,7 @@ LAYERS = {
     "sampling scores set_cost toxicity",
     "selection": "errors price records scores set_cost",
     "diagnosis": "errors metrics records scores selection",
-    "reporting": "errors price records scores verdict_words",
+    "reporting": "errors price records scores search_result verdict_words",
     "session": "config data errors metrics models records scoring toxicity",
     "export": "config errors models runs session",
     "sharing": "config errors price records reporting.comparison reporting.escape "
@@ -53,13 +54,13 @@ LAYERS = {
     "sampling scores scoring selection session set_cost sharing",
     "experiments": "attempts batching config damage data diagnosis errors evaluation journal "
     "json_files metrics models progress records reporting.escape reporting.findings runs sampling "
-    "scores scoring selection session stages toxicity",
+    "scores scoring search_result selection session stages toxicity",
     "pipeline": "attempts choosing config diagnosis errors experiments export journal models pages "
-    "progress records runs scores session sharing stages verification",
+    "progress records runs scores search_result session sharing stages verification",
     "choosing": "errors progress records runs scores session stages",
     "pages": "attempts damage experiments reporting runs",
-    "console": "batching journal progress reporting.escape reporting.first_screen "
-    "reporting.next_steps reporting.readiness reporting.terminal runs scores",
+    "console": "batching journal progress reporting.escape "
+    "reporting.next_steps reporting.readiness reporting.terminal runs scores search_result",
     "cli": "attempts config console data.embedded errors experiments journal models.stored "
     "permissions pipeline "
     "reporting.escape runs",

@@ -73,6 +73,16 @@ def worst_price(evaluation: Json) -> Worst | None:
     return max(found, key=lambda one: one.rise, default=None)
 
 
+def kept_budget(evaluation: Json, limit: float) -> dict[str, Any] | None:
+    """evaluation.json's `budget`: the worst text's price against the limit; None: not measured."""
+    found = [(price.rise, one) for one in prices(evaluation) if (price := _price(one, 1))]
+    if not found:
+        return None
+    rise, worst = max(found, key=lambda pair: pair[0])
+    shown = {key: worst.get(key) for key in ("text", "increase")}
+    return {"limit": limit, **shown, "kept": rise <= limit}
+
+
 def title(entry: Json) -> str:
     """A text as people call it: of a file the name, of the base model's own texts what they are."""
     name = short_title(entry)

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 import levelhead
 from levelhead import cli, pipeline
+from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
-from levelhead.records import Estimate, HeadSelection, Interval
+from levelhead.records import Estimate, Interval
 from levelhead.stages.joint import judge_with
-from levelhead.stages.searching import nothing_measurable
 from levelhead.testing import planted_model
 
 BUDGET = 1.5
@@ -66,6 +66,11 @@ def test_the_planted_head_is_found_within_the_budget_and_judged_on_validation(do
     evaluation = read(done / "evaluation.json")
     assert evaluation["heads"] == selection["heads"]
     assert evaluation["axes"]["gender"]["verdict"] == "lower"
+    assert evaluation["budget"]["limit"] == BUDGET
+    worst = max(evaluation["price"], key=lambda one: one["increase"]["value"])
+    assert evaluation["budget"]["text"] == worst["text"]
+    assert evaluation["budget"]["increase"] == worst["increase"]
+    assert evaluation["budget"]["kept"] == (worst["increase"]["value"] <= BUDGET)
 
 
 def test_another_budget_and_a_point_are_attempts(done: Path) -> None:
@@ -149,7 +154,37 @@ def test_where_nothing_is_reduced_measurably_no_model_is_saved(
     attempt = done / "attempts" / "2"
     assert read(attempt / "selection.json")["search"]["measurable"] is False
     assert not (attempt / "model").exists()
+    page = (attempt / "report.html").read_text()
+    assert "reduces the measured gap of validation prompts beyond its interval" in page
+    assert "best, and not clear of 0" in page
+    assert f"levelhead retry {attempt} --max-ppl-increase 5" in page
+    # Whoever wants it all the same has it measured.
+    levelhead.prune(attempt)
+    assert levelhead.evaluate(attempt)["budget"]["limit"] == 2.5
+    assert "Nothing was measured" not in (attempt / "report.html").read_text()
 
 
-def test_a_selection_without_a_search_is_worth_saving() -> None:
-    assert nothing_measurable(HeadSelection.of([(0, 1)])) == ""
+def test_gates_are_searched_where_asked(done: Path) -> None:
+    levelhead.retry(done, budget=BUDGET, soft=True, finalists=2)
+    selection = read(done / "attempts" / "2" / "selection.json")
+    judged = selection["search"]["judged"]
+    assert [one["soft"] for one in judged] == [False, True]
+    taken = judged[selection["search"]["chosen"]]
+    assert ("gates" in selection) == taken["soft"]
+
+
+def test_without_a_set_named_the_limit_is_searched_under(options: dict[str, Any]) -> None:
+    unnamed = {key: value for key, value in options.items() if key not in ("gamma", "alpha")}
+    assert RunConfig.of(None, **unnamed).budget == RunConfig.of(None, **unnamed).max_ppl_increase
+    assert RunConfig.of(None, **unnamed, max_ppl_increase=0.02).budget == 0.02
+    assert RunConfig.of(None, **unnamed, budget=0.02).max_ppl_increase == 0.02
+    named = RunConfig.of(None, **options, max_ppl_increase=0.02)
+    assert (named.budget, named.max_ppl_increase) == (None, 0.02)
+    for other in ({"method": "bias_only"}, {"unit": "layer"}, {"protocol": "paper"},
+                  {"protect": "exact"}, {"budget": None}):  # fmt: skip
+        assert RunConfig.of(None, **unnamed, **other).budget is None, other
+    with pytest.raises(ConfigError, match="are one limit"):
+        RunConfig.of(None, **unnamed, budget=0.02, max_ppl_increase=0.03)
+    for none in (0, -1, float("nan")):
+        with pytest.raises(ConfigError, match="--max-ppl-increase"):
+            RunConfig.of(None, **unnamed, max_ppl_increase=none)

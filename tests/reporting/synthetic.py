@@ -138,6 +138,12 @@ def evaluation(
             "tokens": 16384,
         },
         "price": prices(),
+        "budget": {
+            "limit": 0.05,
+            "text": "pydoc",
+            "increase": estimate(0.069, 0.011),
+            "kept": False,
+        },
         "parameters": {"base": 134515008, "pruned": 132100416},
         "bytes": {"base": 538060032, "pruned": 528401664},
         "warnings": ["perplexity rose by 6.9%"] if warnings is None else warnings,

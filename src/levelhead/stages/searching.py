@@ -128,21 +128,6 @@ def check_searchable(joint: JointOptions) -> None:
         )
 
 
-def nothing_measurable(selection: HeadSelection) -> str:
-    """Why a set found by a search is not worth saving; empty where it is."""
-    search = (selection.details or {}).get("search", {})
-    if search.get("measurable", True):
-        return ""
-    row = search["judged"][search["chosen"]]
-    found = row["expected_difference"]
-    low, high = found["ci95"]
-    return (
-        f"nothing within a budget of {search['budget']:.1%} reduces the measured gap of validation "
-        f"prompts beyond its interval: the best of {search['candidates']:,} sets changes it by "
-        f"{found['value']:+.4f} [{low:+.4f}, {high:+.4f}]"
-    )
-
-
 def _read(picked: Sequence[Candidate], axis: str, judge: Judge) -> list[Tried]:
     if not picked:
         return []
