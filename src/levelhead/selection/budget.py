@@ -28,6 +28,8 @@ from levelhead.selection.rules import protected_heads, select_heads
 from levelhead.selection.soft import soft_selection
 from levelhead.set_cost import indicator
 
+METHODS = ("joint", "fasp")
+"""What is searched."""
 ALPHAS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """The grids of arXiv 2312.15398, section 4."""
@@ -48,12 +50,17 @@ class Candidate:
 
 
 def candidates(
-    table: ScoreTable, axis: str, budget: float, options: JointOptions
+    table: ScoreTable,
+    axis: str,
+    budget: float,
+    options: JointOptions,
+    methods: Sequence[str] = METHODS,
 ) -> list[Candidate]:
     """Every set of the grid and of joint's frontier once, by rising predicted price.
 
     Args:
         options: of the objective: axes, weights.
+        methods: whose sets, of `METHODS`.
 
     Raises:
         ConfigError: a budget that is no share above 0.
@@ -64,7 +71,9 @@ def candidates(
     objective = objective_of(table, axes, options.weights, options.objective, options.shrink)
     total = table.num_layers * table.num_heads
     found: dict[tuple[int, ...], Candidate] = {}
-    for selection in (*_grid(table, axis), *_joint(table, axis, budget, options)):
+    sets = _grid(table, axis) if "fasp" in methods else []
+    sets += _joint(table, axis, budget, options) if "joint" in methods else []
+    for selection in sets:
         flat = np.flatnonzero(indicator(selection.heads, table.num_layers, table.num_heads))
         key = tuple(int(head) for head in flat)
         if 0 < len(key) < total and key not in found:
@@ -101,7 +110,7 @@ def worth_reading(
             if not any(best is one for one in picked):
                 picked.append(best)
 
-    for method in ("joint", "fasp"):
+    for method in METHODS:
         take([one for one in left if one.selection.method == method], budget)
     for share in REACH:
         take(left, share * budget)

@@ -20,6 +20,7 @@ from levelhead.metrics.perplexity import relative_increase
 from levelhead.records import Estimate, HeadSelection
 from levelhead.scores import ScoreTable
 from levelhead.selection.budget import (
+    METHODS,
     Candidate,
     best_predicted,
     candidates,
@@ -81,12 +82,14 @@ def searched(
     judge: Judge | None = None,
     count: int = 0,
     soft: bool = False,
+    methods: Sequence[str] = METHODS,
 ) -> HeadSelection:
     """The set to take within a budget, with `search` in its details.
 
     Args:
         budget: share by which perplexity may rise.
         judge: reads `count` sets; none, or count 0: predictions decide.
+        methods: whose sets are searched.
         soft: the second half of the sets are gates from 0 to 1; without a judge, the set is.
 
     Raises:
@@ -94,7 +97,7 @@ def searched(
         ScoreTableError: the table lacks the axis, its gaps or the cost model.
     """
     check_searchable(joint)
-    found = candidates(table, axis, budget, joint)
+    found = candidates(table, axis, budget, joint, methods)
     about: Json = {"budget": budget, "candidates": len(found)}
     if judge is None or not count:
         best = best_predicted(found, budget)
