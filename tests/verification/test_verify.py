@@ -60,7 +60,7 @@ def test_an_identical_model_passes_with_a_difference_of_zero(
     on = [check["text"] for check in found["checks"] if check["quantity"] == "perplexity"]
     assert on == [one["text"] for one in found["price"]] == ["text.txt", "literature", "everyday"]
     assert found["perplexity"] == found["price"][0]
-    assert announced[0].checks == 3
+    assert announced[0].checks == 5
     assert announced[0].axes == ("gender",)
     assert announced[0].samples == 4
     assert announced[0].power.unchanged >= 0.8
