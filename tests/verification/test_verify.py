@@ -65,7 +65,7 @@ def test_an_identical_model_passes_with_a_difference_of_zero(
     assert announced[0].samples == 4
     assert announced[0].power.unchanged >= 0.8
     for check in found["checks"]:
-        assert check["errors"] == pytest.approx({"upper": 0.05, "lower": 0.05 / 3})
+        assert check["errors"] == pytest.approx({"upper": 0.05, "lower": 0.05 / 5})
     assert found["axes"]["gender"]["components"]["shared_noise"] == pytest.approx(1.0)
     assert found["axes"]["gender"]["verdict"] == "not distinguishable"
 
