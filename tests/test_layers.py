@@ -48,8 +48,8 @@ LAYERS = {
     "evaluation": "batching errors journal metrics models price progress records sampling scoring "
     "session toxicity verdict_words",
     "runs": "config errors journal json_files links records",
-    "verification": "config data errors evaluation journal metrics models progress records runs "
-    "sampling scoring session sharing stages toxicity",
+    "verification": "config data errors evaluation journal metrics models price progress records "
+    "runs sampling scoring session sharing stages toxicity",
     "stages": "config damage errors evaluation export journal metrics models progress records runs "
     "sampling scores scoring selection session set_cost sharing",
     "experiments": "attempts batching config damage data diagnosis errors evaluation journal "
