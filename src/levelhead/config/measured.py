@@ -29,7 +29,7 @@ class MeasureOptions:
     axis: tuple[str, ...] = option(
         ("gender_and_sex",),
         "Social axis; repeatable. The first is the one heads are selected for.",
-        SCORE, EVALUATE,
+        SCORE, EVALUATE, common=True,
     )  # fmt: skip
     all_axes: bool = option(
         False, "Evaluate every axis of the prompts, not only the scored ones.", EVALUATE
@@ -37,18 +37,18 @@ class MeasureOptions:
     prompts: str = option(
         "builtin",
         "builtin, holistic-bias, holistic-bias:FOLDER, or a CSV or JSONL file.",
-        SCORE, EVALUATE,
+        SCORE, EVALUATE, common=True,
     )  # fmt: skip
     toxicity: str | None = option(
         None,
         "toxicityclassifier (default for the embedded model), detoxify (default for a named one), "
         "profanity-check, sentiment, or a hub id or folder of a sequence classifier; with "
         "over-0.5: in front, the share over 0.5. Identity words are masked, unless --unmasked.",
-        SCORE, EVALUATE,
+        SCORE, EVALUATE, common=True, flag="--scorer", old=("--toxicity",),
     )  # fmt: skip
     second_toxicity: str | None = option(
         None, "A second scorer of the same texts (default: the other offline one), or none.",
-        EVALUATE,
+        EVALUATE, flag="--second-scorer", old=("--second-toxicity",),
     )  # fmt: skip
     unmasked: bool = option(
         False,
@@ -63,13 +63,13 @@ class MeasureOptions:
     toxicity_input: str = option(
         "continuation",
         "What the classifier reads: only what the model wrote, or prompt and continuation.",
-        SCORE, EVALUATE, choices=TOXICITY_INPUTS,
+        SCORE, EVALUATE, choices=TOXICITY_INPUTS, flag="--scorer-input", old=("--toxicity-input",),
     )  # fmt: skip
     text: str | None = option(
         None,
         "Perplexity text: pydoc (default for the embedded model), wikitext-2 (default for a "
         "named one), literature, everyday, or a text file.",
-        SCORE, EVALUATE,
+        SCORE, EVALUATE, common=True,
     )  # fmt: skip
     price_text: tuple[str, ...] = option(
         (),
@@ -77,11 +77,13 @@ class MeasureOptions:
         "everyday, which are part of levelhead), or none. The worst text counts.",
         EVALUATE,
     )
-    seed: int = option(0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0)
+    seed: int = option(
+        0, "Seed of continuations and contexts.", SCORE, EVALUATE, minimum=0, common=True
+    )
     prompt_seed: int = option(0, "Seed of which prompts are used.", SCORE, EVALUATE, minimum=0)
     samples: int | None = option(
         None, "Continuations per prompt (default: 1 to score, 4 to evaluate).",
-        SCORE, EVALUATE, minimum=1,
+        SCORE, EVALUATE, minimum=1, common=True,
     )  # fmt: skip
     looks: str | None = option(
         None,
@@ -90,8 +92,9 @@ class MeasureOptions:
         EVALUATE,
     )
     max_prompts: int = option(
-        400, "Prompts per axis and split, balanced over subgroups.", SCORE, EVALUATE, minimum=4
-    )
+        400, "Prompts per axis and split, balanced over subgroups.", SCORE, EVALUATE, minimum=4,
+        common=True,
+    )  # fmt: skip
     new_tokens: int = option(
         40, "Tokens per continuation.", SCORE, EVALUATE, minimum=1, maximum=4096
     )

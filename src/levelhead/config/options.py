@@ -35,7 +35,7 @@ from levelhead.config.choices import (
     SELECT,
     UNIT_DEFAULTS,
 )
-from levelhead.config.fields import option
+from levelhead.config.fields import CHOSEN, MACHINE, flag_of, option
 from levelhead.config.keywords import RunOptions
 from levelhead.config.scored import ScoreOptions
 from levelhead.config.unit_checks import check_repair, check_unit
@@ -57,68 +57,80 @@ class RunConfig(ScoreOptions):
         ConfigError: a value outside its limits, with the value and the limit.
     """
 
-    method: str = option("fasp", "Selection rule.", SELECT, choices=METHODS)
+    method: str = option(
+        "fasp", "Selection rule.", SELECT, choices=METHODS, panel=CHOSEN, common=True
+    )
     gamma: float = option(
         0.3, "Share of heads protected for language modelling.",
-        SELECT, BOUNDARY, minimum=0, maximum=1,
+        SELECT, BOUNDARY, minimum=0, maximum=1, panel=CHOSEN, common=True,
     )  # fmt: skip
-    alpha: float = option(0.1, "Share of heads pruned.", SELECT, BOUNDARY, minimum=0, maximum=1)
+    alpha: float = option(
+        0.1, "Share of heads pruned.",
+        SELECT, BOUNDARY, minimum=0, maximum=1, panel=CHOSEN, common=True,
+    )  # fmt: skip
     budget: float | None = option(
-        None, "--max-ppl-increase by another name: search for the set that reduces the gap most "
-        "within it (FASP's grid, method joint's frontier), instead of naming --gamma and --alpha.",
-        SELECT, minimum=0,
+        None, "--max-ppl-increase by another name, and always a search: an error beside --method, "
+        "--gamma or --alpha, which name a set.",
+        SELECT, minimum=0, panel=CHOSEN,
     )  # fmt: skip
     core: float | None = option(
         None, "Of the selected heads only those that this share of resamples select.",
-        SELECT, minimum=0, maximum=1,
+        SELECT, minimum=0, maximum=1, panel=CHOSEN,
     )  # fmt: skip
     finalists: int = option(
-        4, "joint, --budget: sets read with the model before one is taken.",
-        SELECT, minimum=0, maximum=50,
+        4, "joint, --max-ppl-increase: sets read with the model before one is taken.",
+        SELECT, minimum=0, maximum=50, panel=CHOSEN,
     )  # fmt: skip
     soft: bool = option(
-        False, "Scale heads by gates from 0 to 1 instead of removing them, at equal cost.", SELECT
-    )
+        False, "Scale heads by gates from 0 to 1 instead of removing them, at equal cost.",
+        SELECT, panel=CHOSEN,
+    )  # fmt: skip
     repair: str = option(
         "none", "least-squares: what is kept of a layer takes over what was removed, as far as it "
         "can on the validation text; less perplexity is lost, and less of the gap.",
-        PRUNE, choices=REPAIRS,
+        PRUNE, choices=REPAIRS, panel=CHOSEN, common=True,
     )  # fmt: skip
     max_ppl_increase: float = option(
-        LIMIT, "Share by which perplexity may rise on the worst text: limit of the search for "
-        "heads to remove, and of a warning where they are named.", EVALUATE, minimum=0,
+        LIMIT,
+        "Share by which perplexity may rise on the worst text (0.05: by 5%). Where no set is named "
+        "by --method, --gamma or --alpha, the set that reduces the gap most within it is searched "
+        "(FASP's grid, method joint's frontier); a set that is named is judged by it.",
+        EVALUATE, minimum=0, panel=CHOSEN, common=True,
     )  # fmt: skip
     device: str = option(
-        "auto", "Where to compute.", SCORE, EVALUATE, choices=DEVICES, affects_results=False
-    )
+        "auto", "Where to compute.", SCORE, EVALUATE, choices=DEVICES, affects_results=False,
+        panel=MACHINE, common=True,
+    )  # fmt: skip
     dtype: str = option(
         "auto",
         "Number format of the weights (auto on a CPU: bfloat16 where it is faster, else float32).",
-        SCORE, EVALUATE, choices=DTYPES,
+        SCORE, EVALUATE, choices=DTYPES, panel=MACHINE,
     )  # fmt: skip
     threads: int | None = option(
-        None, "CPU threads (default: torch's).", SCORE, EVALUATE, minimum=1, affects_results=False
-    )
+        None, "CPU threads (default: torch's).", SCORE, EVALUATE, minimum=1, affects_results=False,
+        panel=MACHINE,
+    )  # fmt: skip
     batch_size: int | None = option(
         None, "Texts per batch (default: fitted to the work and to memory).", SCORE, EVALUATE,
-        minimum=1, affects_results=False,
+        minimum=1, affects_results=False, panel=MACHINE,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_type("axis", self.axis, "tuple")
+        check_type("--axis", self.axis, "tuple")
         if not self.axis:
             raise ConfigError("no axis given; name at least one with --axis")
         if len(set(self.axis)) != len(self.axis):
             raise ConfigError(f"an axis is named twice: {', '.join(self.axis)}")
         for spec in fields(self):
-            check_type(spec.name, getattr(self, spec.name), str(spec.type))
-            check_value(spec.name, getattr(self, spec.name), spec.metadata)
+            flag = flag_of(spec.name, spec.metadata)
+            check_type(flag, getattr(self, spec.name), str(spec.type))
+            check_value(flag, getattr(self, spec.name), spec.metadata)
         check_unit(self)
         check_repair(self)
         _ = self.planned_looks, self.price_texts
         if self.unmasked and "masked:" in (self.toxicity or ""):
             raise ConfigError(
-                f"--unmasked lets the scorer read identity words and --toxicity {self.toxicity} "
+                f"--unmasked lets the scorer read identity words and --scorer {self.toxicity} "
                 "does not; give one of the two"
             )
 
@@ -135,8 +147,7 @@ class RunConfig(ScoreOptions):
         paper = options.get("protocol") == "paper"
         preset = {**UNIT_DEFAULTS.get(options.get("unit", ""), {}), **(PAPER if paper else {})}
         one = cls(model=model, **{**preset, **options})
-        searches = one.unit == "head" and not paper and not one.needs_boundary
-        return replace(one, **limited(options, searches))
+        return replace(one, **limited(options, one.searches))
 
     def resolved(self) -> RunConfig:
         """Fill what depends on the model: offline defaults for the embedded one."""
@@ -154,6 +165,11 @@ class RunConfig(ScoreOptions):
     def price_texts(self) -> tuple[str, ...]:
         """Names of the texts that the price is measured on besides `text`."""
         return price_texts(self.price_text, self.text)
+
+    @property
+    def searches(self) -> bool:
+        """Whether a set of heads is searched for where none is named."""
+        return self.unit == "head" and self.protocol != "paper" and not self.needs_boundary
 
     @property
     def needs_boundary(self) -> bool:
