@@ -256,8 +256,7 @@ class RunFolder:
             there = cls.open(path).config
             stages = (SCORE, SELECT, EVALUATE)  # how to prune may change
             if there.fingerprint(*stages) != config.fingerprint(*stages):
-                held, given = there.to_json(), config.to_json()
-                differing = ", ".join(name for name in given if held[name] != given[name])
+                differing = ", ".join(there.differing(config))
                 raise RunFolderError(
                     f"{path} holds another run (it differs in: {differing}); "
                     "choose another --out, or delete that folder"

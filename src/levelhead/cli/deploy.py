@@ -109,8 +109,8 @@ def bench_model(
 def push(folder: Path, repo_id: str, private: bool) -> None:
     """Upload the pruned model of RUN and its card to the hub.
 
-    The Hugging Face hub. REPO_ID is USER/NAME; it is made where it does not exist. The only command
-    that sends anything. Needs a token: hf auth login.
+    The hub is huggingface.co; REPO_ID is USER/NAME; it is made where it does not exist. The only
+    command that sends anything. Needs a token: hf auth login.
     """
     from levelhead import pipeline
 

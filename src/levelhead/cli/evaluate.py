@@ -9,7 +9,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.help import STAGES, flag, research
-from levelhead.cli.options import JSON, given, options_of, show
+from levelhead.cli.options import JSON, flag_named, given, options_of, show
 from levelhead.cli.progress_options import tell
 from levelhead.config import EVALUATE
 
@@ -58,8 +58,9 @@ def evaluate(path: Path, tasks: str | None, as_json: bool, **options: Any) -> No
     chosen = given(options)
     lost = set(chosen) & TASK_OPTIONS if tasks is None else set(chosen) - TASK_OPTIONS - SHARED
     if lost:
-        flag = "--" + min(lost).replace("_", "-")
-        raise click.UsageError(f"{flag} has no meaning with{'out' * (tasks is None)} --tasks")
+        raise click.UsageError(
+            f"{flag_named(min(lost))} has no meaning with{'out' * (tasks is None)} --tasks"
+        )
     with progress_bars() as progress:
         if tasks is None:
             found = pipeline.evaluate(path, progress=progress, **chosen)

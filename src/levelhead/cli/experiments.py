@@ -11,7 +11,7 @@ from levelhead import runs
 from levelhead.cli.app import cli
 from levelhead.cli.config_file import CONFIG, model_of
 from levelhead.cli.help import STUDIES, flag, research
-from levelhead.cli.options import JSON, OUT, RISE, announce, given, options_of, show
+from levelhead.cli.options import JSON, OUT, RISE, announce, flag_named, given, options_of, show
 from levelhead.cli.progress_options import tell
 from levelhead.config import BOUNDARY, EVALUATE, METHODS, SCORE
 from levelhead.errors import ConfigError, RunFolderError
@@ -89,7 +89,7 @@ def compare(
             run = out
         elif unknown := sorted(set(wanted) - set(OF_A_RUN)):
             raise ConfigError(
-                f"--{unknown[0].replace('_', '-')} belongs to scoring, and {run} is scored "
+                f"{flag_named(unknown[0])} belongs to scoring, and {run} is scored "
                 "already; leave it out, or give a MODEL and --out"
             )
         found = pipeline.compare(

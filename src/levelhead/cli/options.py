@@ -98,6 +98,12 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def flag_named(name: str) -> str:
+    """The flag of the running command that an option is given by."""
+    params = click.get_current_context().command.params
+    return next(param.opts[0] for param in params if param.name == name)
+
+
 def announce(plan: Plan) -> None:
     tell(
         f"plan: {plan.heads:,} {plan.unit}s; at most {plan.scoring_tokens:,} tokens are sampled to "

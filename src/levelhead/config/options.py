@@ -35,7 +35,7 @@ from levelhead.config.choices import (
     SELECT,
     UNIT_DEFAULTS,
 )
-from levelhead.config.fields import CHOSEN, MACHINE, flag_of, option
+from levelhead.config.fields import CHOSEN, MACHINE, flag_of, key_of, option
 from levelhead.config.keywords import RunOptions
 from levelhead.config.scored import ScoreOptions
 from levelhead.config.unit_checks import check_repair, check_unit
@@ -155,6 +155,14 @@ class RunConfig(ScoreOptions):
             (EMBEDDED_SCORER, "pydoc") if self.model is None else ("detoxify", "wikitext-2")
         )
         return replace(self, toxicity=self.toxicity or scorer, text=self.text or text)
+
+    def differing(self, other: RunConfig) -> list[str]:
+        """Options with other values, as a file of options calls them."""
+        return [
+            key_of(spec.name, spec.metadata)
+            for spec in fields(self)
+            if getattr(self, spec.name) != getattr(other, spec.name)
+        ]
 
     @property
     def ppl_estimator(self) -> str:
