@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from levelhead import cli, pipeline
 from levelhead.config import RunConfig
+from levelhead.price import LIMIT
 from levelhead.runs import RUN_FILE, RunFolder
 
 Ask = Callable[..., tuple[int, str]]
@@ -100,31 +101,39 @@ def test_flags_win_over_the_file(ask: Ask, tmp_path: Path, file: Path) -> None:
 
 def test_a_limit_or_a_set_on_the_command_line_decides(ask: Ask, tmp_path: Path, file: Path) -> None:
     out = ("--out", tmp_path / "other")
-    for flag in ("--max-ppl-increase", "--budget"):
-        assert ask("run", "--config", file, flag, 0.03, *out)[0] == 0
-        one = asked.pop()
-        assert (one.budget, one.max_ppl_increase, one.soft) == (0.03, 0.03, False)
-    file.write_text('model = "gpt2"\nmax_ppl_increase = 0.02\n')
-    for flags, budget, limit in (
-        ((), 0.02, 0.02),
-        (("--budget", 0.03), 0.03, 0.03),
-        (("--alpha", 0.05), None, 0.02),
+    budget, limit = ("--budget", 0.03), ("--max-ppl-increase", 0.03)
+    for content, flags, wanted in (
+        ("gamma = 0.7", (), (None, LIMIT, 0.7)),
+        ("gamma = 0.7", limit, (None, 0.03, 0.7)),  # the set stays, and is judged by it
+        ("gamma = 0.7", budget, (0.03, 0.03, 0.3)),
+        ("max_ppl_increase = 0.02", (), (0.02, 0.02, 0.3)),
+        ("max_ppl_increase = 0.02", limit, (0.03, 0.03, 0.3)),
+        ("max_ppl_increase = 0.02", budget, (0.03, 0.03, 0.3)),
+        ("max_ppl_increase = 0.02", ("--gamma", 0.5), (None, 0.02, 0.5)),
+        ("budget = 0.02", (), (0.02, 0.02, 0.3)),
+        ("budget = 0.02", limit, (0.03, 0.03, 0.3)),
+        ("budget = 0.02", budget, (0.03, 0.03, 0.3)),
+        ("budget = 0.02", ("--gamma", 0.5), (None, 0.02, 0.5)),
     ):
+        file.write_text(f'model = "gpt2"\n{content}\n')
         assert ask("run", "--config", file, *flags, *out)[0] == 0
         one = asked.pop()
-        assert (one.budget, one.max_ppl_increase) == (budget, limit)
+        assert (one.budget, one.max_ppl_increase, one.gamma) == wanted, (content, flags)
+    code, said = ask("run", "--config", file, *budget, "--gamma", 0.5, *out)
+    assert code == 2
+    assert "--budget searches for a set of heads and --gamma names one" in said
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ('model = "gpt2"\ngama = 0.3', "did you mean gamma?"),
-        ('model = "gpt2"\nbudget = 0.3', "did you mean max_ppl_increase?"),
+        ('model = "gpt2"\nbudget = 0.3\ngamma = 0.3', "give one of the two"),
         ('model = "gpt2"\nsamples = "4"', "expected a whole number"),
         ("model = 1", "--model 1 is of the wrong kind: expected a text"),
         ("model = ", "cannot read the options in"),
         ("seed = 1", "Missing argument 'MODEL'"),
-        ('model = "gpt2"\nmax_ppl_increase = 5.0', "it is a share"),
+        ('model = "gpt2"\nmax_ppl_increase = 0', "is no share by which"),
     ],
 )
 def test_a_file_with_a_mistake_is_refused(

@@ -35,15 +35,16 @@ CONFIG = flag(
 def with_file(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `--config`, if it was given, and these flags over them.
 
-    A limit among the flags, and no set, is to be searched under: the set that the file may name is
-    left out. A budget takes the place of the file's limit.
+    A budget among the flags takes the place of the file's set and limit; a set, that of the file's
+    search, and the limit stays.
     """
     options = dict(click.get_current_context().meta.get(FILE, {}))
-    named = set(POINT) & set(flags)
-    if {LIMIT, "budget"} & set(flags) and not named:
-        options = {name: value for name, value in options.items() if name not in POINT}
+    if set(POINT) & set(flags) and "budget" in options:
+        options.setdefault(LIMIT, options.pop("budget"))
+    if LIMIT in flags:
+        options |= {"budget": flags[LIMIT]} if "budget" in options else {}
     if "budget" in flags:
-        options.pop(LIMIT, None)
+        options = {name: options[name] for name in options if name not in (LIMIT, *POINT)}
     return options | dict(flags)
 
 

@@ -166,7 +166,7 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
     if not set(POINT) & set(given(options)):  # then the two are names of one limit
         limits = {name: options.pop(name) for name in ("budget", "max_ppl_increase")}
         limits = {name: value for name, value in limits.items() if value is not None}
-        options["budget"] = limited(limits).get("budget")
+        options["budget"] = limited(limits, searches=True)["budget"] if limits else None
     kl_weight = options["kl_weight"]
     options["kl_weight"] = None if kl_weight == "sweep" else _numbers(kl_weight, "--lambda")[0]
     with progress_bars() as progress:
