@@ -58,14 +58,14 @@ class RunConfig(ScoreOptions):
     """
 
     method: str = option(
-        "fasp", "Selection rule.", SELECT, choices=METHODS, panel=CHOSEN, common=True
+        "fasp", "Rule that names a set.", SELECT, choices=METHODS, panel=CHOSEN, common=True
     )
     gamma: float = option(
-        0.3, "Share of heads protected for language modelling.",
+        0.3, "Share of heads protected for language modelling, of a set that is named.",
         SELECT, BOUNDARY, minimum=0, maximum=1, panel=CHOSEN, common=True,
     )  # fmt: skip
     alpha: float = option(
-        0.1, "Share of heads pruned.",
+        0.1, "Share of heads pruned, of a set that is named.",
         SELECT, BOUNDARY, minimum=0, maximum=1, panel=CHOSEN, common=True,
     )  # fmt: skip
     budget: float | None = option(
