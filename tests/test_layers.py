@@ -47,7 +47,7 @@ LAYERS = {
     "reporting.summary runs",
     "evaluation": "batching errors journal metrics models price progress records sampling scoring "
     "session toxicity verdict_words",
-    "runs": "config errors journal json_files links records",
+    "runs": "config damage errors journal json_files links records",
     "verification": "config data errors evaluation journal metrics models price progress records "
     "runs sampling scoring session sharing stages toxicity",
     "stages": "config damage errors evaluation export journal metrics models progress records runs "

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import click
 
+from levelhead.cli.help import Flag
 from levelhead.permissions import pickles_allowed
 
 LOAD_NO_MODEL = frozenset(
-    ("select", "report", "heads", "diagnose", "fetch-model", "push", "status")
+    ("select", "report", "results", "heads", "diagnose", "fetch-model", "push", "status")
 )  # fmt: skip
 """All other commands may load one."""
 
@@ -25,11 +26,12 @@ def add_permissions(group: click.Group) -> None:
     """Give `--allow-pickle` to every command but those of `LOAD_NO_MODEL`."""
     for name, command in group.commands.items():
         if name not in LOAD_NO_MODEL:
-            option = click.Option(
+            option = Flag(
                 ["--allow-pickle"],
                 is_flag=True,
                 expose_value=False,
                 callback=_allow,
+                research=True,
                 help="Read weights that exist only as a pickle; only for files you trust.",
             )
             command.params.append(option)

@@ -10,8 +10,10 @@ from levelhead.config.choices import NO_TEXT, PRICE_TEXTS
 from levelhead.errors import ConfigError
 from levelhead.price import LIMIT, check_budget
 
+KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
-def check_type(name: str, value: Any, kind: str) -> None:
+
+def check_type(flag: str, value: Any, kind: str) -> None:
     """Raise ConfigError for a value of the wrong kind, as a file may hold it."""
     if kind.startswith("tuple"):
         fits = isinstance(value, tuple | list) and all(isinstance(one, str) for one in value)
@@ -24,13 +26,12 @@ def check_type(name: str, value: Any, kind: str) -> None:
         fits = isinstance(value, kinds[kind.removesuffix(" | None")])
         fits = fits and "\0" not in str(value)  # which no path may hold
     if not fits:
-        flag = "--" + name.replace("_", "-")
-        raise ConfigError(f"{flag} {value!r:.80} is of the wrong kind: expected {kind}")
+        wanted = KINDS.get(kind.removesuffix(" | None"), "a list of texts")
+        raise ConfigError(f"{flag} {value!r:.80} is of the wrong kind: expected {wanted}")
 
 
-def check_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+def check_value(flag: str, value: Any, metadata: Mapping[str, Any]) -> None:
     """Raise ConfigError for a value that is no choice, or out of its limits."""
-    flag = "--" + name.replace("_", "-")
     choices, low, high = metadata["choices"], metadata["minimum"], metadata["maximum"]
     if choices and value not in choices:
         raise ConfigError(f"{flag} {value!r} is unknown; choose from {', '.join(choices)}")
@@ -91,7 +92,7 @@ def limited(options: Mapping[str, Any], searches: bool) -> dict[str, Any]:
     if budget is None and not searches:
         return dict(options)
     most = next(one for one in (budget, limit, LIMIT) if one is not None)
-    check_type("max_ppl_increase", most, "float")
+    check_type("--max-ppl-increase", most, "float")
     check_budget(most)
     return {**options, "budget": most, "max_ppl_increase": most}
 

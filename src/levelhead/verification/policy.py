@@ -17,7 +17,6 @@ pass. It knows nothing of models.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -25,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.config import RunConfig
+from levelhead.config.toml_files import read_toml
 from levelhead.errors import ConfigError
 
 ALL = "all"
 INCONCLUSIVE = ("pass", "fail")
-MAX_BYTES = 1_000_000
 MOST = 2**31 - 1
 """Of any number."""
 MEASURING = {
@@ -224,14 +223,7 @@ def read_policy(policy: str | Path | Mapping[str, Any] | Policy | None) -> Polic
     if policy is None or isinstance(policy, Mapping):
         return Policy.of(policy or {})
     path = Path(policy)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; no policy is")
-        data = tomllib.loads(content.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read the policy {path}: {error}") from error
+    data = read_toml(path, "the policy")
     try:
         return Policy.of(data)
     except ConfigError as error:
