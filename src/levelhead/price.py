@@ -18,6 +18,8 @@ from levelhead.errors import ConfigError
 
 LIMIT = 0.05
 """Share by which perplexity may rise, where nobody says otherwise."""
+MOST_LIMIT = 1.0
+"""Of a limit to search under: perplexity may double. A larger one was meant as a percentage."""
 OWN_TEXT = "own-text"
 """In `price`, what the base model itself wrote."""
 Json = Mapping[str, Any]
@@ -48,11 +50,11 @@ class Worst:
 
 def check_budget(budget: float) -> None:
     """Raise ConfigError for a budget that no set of heads could keep, or that is no share."""
-    if not 0 < budget < 10:  # also false for NaN
+    if not 0 < budget <= MOST_LIMIT:  # also false for NaN
         raise ConfigError(
             f"--max-ppl-increase {budget:g} is no share by which perplexity may rise: give one "
-            "above 0, such as 0.05 for 5% (every set of heads costs something), or name the set "
-            "yourself, with --gamma and --alpha"
+            f"above 0 (every set of heads costs something) and at most {MOST_LIMIT:g}, such as "
+            "0.05 for 5%; or name the set yourself, with --gamma and --alpha"
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import levelhead
-from levelhead import cli, pipeline
+from levelhead import cli, pipeline, price
 from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
 from levelhead.records import Estimate, Interval
@@ -24,6 +25,13 @@ BUDGET = 1.5
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _any_budget() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(price, "MOST_LIMIT", 10.0)
+        yield
 
 
 @pytest.fixture(scope="module")
