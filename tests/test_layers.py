@@ -29,7 +29,7 @@ LAYERS = {
     "json_files": "errors",
     "links": "errors",
     "damage": "errors",
-    "attempts": "config errors journal json_files price records runs sharing.record",
+    "attempts": "config errors journal json_files price records runs search_result sharing.record",
     "permissions": "",
     "weight_files": "errors json_files permissions",
     "data": "errors json_files records",

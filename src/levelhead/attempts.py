@@ -25,6 +25,7 @@ from levelhead.journal import sums
 from levelhead.price import worst_price
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
+from levelhead.search_result import nothing_found
 from levelhead.sharing.record import chosen_of, other_units
 
 FOLDER = "attempts"
@@ -106,7 +107,8 @@ def refuse_other(folder: RunFolder, selection: HeadSelection) -> None:
 
 
 def _shares(selection: Mapping[str, Any]) -> str:
-    parts = [f"{name} {selection[name]}" for name in ("gamma", "alpha") if selection.get(name)]
+    given = {name: selection.get(name) for name in ("gamma", "alpha")}
+    parts = [f"{name} {value:.3g}" for name, value in given.items() if value is not None]
     return "".join(f", {part}" for part in parts)
 
 
@@ -169,9 +171,9 @@ def results(path: str | Path) -> Json:
 
     Returns:
         `attempts`: a list with, for each, `attempt` (its number), `folder`, `method`, `gamma`,
-        `alpha`, `heads` (how many), `stale` (why results are of another selection, by stage) and,
-        once it is evaluated, `perplexity_increase` on the worst text (`price_text`), and `verdict`,
-        `adjusted_difference` and `own_group_mentions` (their difference) of the axis that heads
+        `alpha`, `heads` (how many), `selection` (all of it in a line), `stale` (why results are of
+        another selection, by stage) and, once it is evaluated, `perplexity_increase` on the worst
+        text (`price_text`), and `verdict`, `adjusted_difference` and `own_group_mentions` (their difference) of the axis that heads
         were selected for.
 
     Raises:
@@ -203,6 +205,7 @@ def _result(number: int, path: Path) -> Json:
             "heads": len(chosen.heads),
             "selected": chosen.described,
         }
+    found["selection"] = _described(found, nothing_found(selection))
     if evaluation is not None and "evaluate" not in found["stale"]:
         axis, price = (selection or {}).get("axis", config.axis[0]), worst_price(evaluation)
         if price is not None:
@@ -216,6 +219,17 @@ def _result(number: int, path: Path) -> Json:
                 "own_group_mentions": mentions and mentions["difference"],
             }
     return found
+
+
+def _described(found: Json, nothing: str) -> str:
+    """What an attempt chose, in a line."""
+    within = "" if found["budget"] is None else f" within {found['budget']:.1%}"
+    if nothing or ("selected" not in found and within):
+        return f"searched{within}: nothing was taken"
+    shares = _shares(found)
+    repaired = "" if found["repair"] == NO_REPAIR else ", repaired"
+    chosen = found.get("selected", "nothing selected yet")
+    return f"{found['method']}{shares}: {chosen}{repaired}{within}"
 
 
 def _digests(run: Path) -> Json:
