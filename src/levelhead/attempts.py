@@ -173,8 +173,8 @@ def results(path: str | Path) -> Json:
         `attempts`: a list with, for each, `attempt` (its number), `folder`, `method`, `gamma`,
         `alpha`, `heads` (how many), `selection` (all of it in a line), `stale` (why results are of
         another selection, by stage) and, once it is evaluated, `perplexity_increase` on the worst
-        text (`price_text`), and `verdict`, `adjusted_difference` and `own_group_mentions` (their difference) of the axis that heads
-        were selected for.
+        text (`price_text`), and `verdict`, `adjusted_difference` and `own_group_mentions` (their
+        difference) of the axis that heads were selected for.
 
     Raises:
         RunFolderError: not a run folder.
