@@ -29,7 +29,12 @@ def table() -> ScoreTable:
 def opened(open_page: Open, table: ScoreTable) -> Opened:
     details = synthetic.details()
     details["axes"]["gender_and_sex"]["used"] = ["women", "men"]
-    findings = synthetic.findings(table=table, details=details, compare=synthetic.compare())
+    findings = synthetic.findings(
+        table=table,
+        details=details,
+        compare=synthetic.compare(),
+        config=synthetic.config() | {"max_ppl_increase": 0.1},
+    )
     return open_page(render_report(findings))
 
 
@@ -103,6 +108,29 @@ def test_the_rule_is_pythons_over_a_grid_of_shares(page: Any, kind: str) -> None
             assert ours["heads"] == flat(table, heads), (gamma, alpha)
             chosen += 1
     assert chosen >= 20
+
+
+def test_the_marked_region_keeps_the_limit_by_the_numbers_shown(page: Any) -> None:
+    """Up to there every number of heads is within the limit, and one more is not."""
+    text = page.locator("#within").text_content()
+    data = json.loads(page.locator("#explorer-data").text_content())
+    assert "keep perplexity within 10.0%" in text, "the limit of the run"
+    count = int(text.split("up to ")[1].split()[0])
+    bias, ppl = np.array(data["axes"][0]["ranking"]), data["ppl"]
+    protected = page.evaluate(
+        "([bias, ppl]) => levelhead.select(bias, ppl, '0.3', '0').protected",
+        [data["axes"][0]["ranking"], ppl["ranking"]],
+    )
+    order = [i for i in np.argsort(-bias, kind="stable") if not protected[i]]
+    price = -np.cumsum(np.array(ppl["effect"])[order]) / ppl["base"] * (data["dearer"] or 1)
+    assert (price[:count] <= data["limit"]).all()
+    assert count == len(price) or price[count] > data["limit"]
+    share = page.evaluate(
+        "() => document.querySelector('#limit span').getBoundingClientRect().width"
+        " / document.querySelector('#limit').getBoundingClientRect().width"
+    )
+    total, most = len(bias), float(page.locator("#alpha").get_attribute("max"))
+    assert share == pytest.approx(min(1, count / (total * most)), abs=0.01)
 
 
 def test_heads_are_counted_without_floating_error(page: Any) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from statistics import median
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from levelhead.errors import ScoreTableError
+from levelhead.price import worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.escape import visible
 from levelhead.reporting.estimates import estimate, said, said_percent
@@ -24,9 +26,12 @@ from levelhead.reporting.head_view import Effect, HeadView
 from levelhead.reporting.sections.heads import bias_caption, ppl_caption
 from levelhead.reporting.summary import mapping, records, texts, word
 from levelhead.scores import PPL, ScoreTable, bias_metric
+from levelhead.search_result import limit_of
 
 DEFAULT_GAMMA, DEFAULT_ALPHA = 0.3, 0.1
 MOST_DECIMALS = 6
+LEAST_PRICE = 0.002
+"""Summed effects below it, as a share of perplexity, say little of how dear sets are."""
 
 
 def explorer(findings: Findings, view: HeadView) -> dict[str, Any] | None:
@@ -61,6 +66,8 @@ def explorer(findings: Findings, view: HeadView) -> dict[str, Any] | None:
             }
             for axis, effect in view.bias.items()
         ],
+        "limit": limit_of(selection.details, findings.config),
+        "dearer": _dearer(findings, view.ppl.values / float(table.grid("ppl_base")[0, 0])),
         "measured": _measured(findings, next(iter(view.bias))),
         "scales": {
             "bias": style.colour_scale(style.BIAS_SCALE),
@@ -68,6 +75,33 @@ def explorer(findings: Findings, view: HeadView) -> dict[str, Any] | None:
             "error": style.colour_scale(style.ERROR_SCALE),
         },
     }
+
+
+def _dearer(findings: Findings, share: Float[np.ndarray, "layers heads"]) -> float | None:
+    """What sets cost as a multiple of their summed effects; None: no set of this run was measured.
+
+    By the sets that the search read with the model, and by the run's own once it is evaluated.
+
+    Args:
+        share: z_ppl as a share of the base's perplexity.
+    """
+    found = mapping(findings.selection.details, "search")
+    measured: list[tuple[Any, Any]] = [
+        (one.get("heads"), mapping(one, "perplexity_increase").get("value"))
+        for one in records(found, "judged")
+        if one.get("soft") is not True
+    ]
+    if (worst := worst_price(findings.evaluation)) is not None:
+        measured.append(([list(head) for head in findings.selection.heads], worst.rise))
+    ratios = []
+    for heads, rise in measured:
+        price = numbers.finite(rise)
+        if price is None or not isinstance(heads, list | tuple) or not heads:
+            continue
+        added = -sum(float(share[layer, head]) for layer, head in heads)
+        if added > LEAST_PRICE and price > 0:
+            ratios.append(price / added)
+    return median(ratios) if ratios else None
 
 
 def _exponent(share: float) -> int:

@@ -116,6 +116,19 @@
     return levelhead.select(
       data.axes[axis.value].ranking, data.ppl.ranking, gamma.value, alpha.value);
   }
+  function showLimit() {
+    if (data.limit === null) return;
+    var bias = data.axes[axis.value];
+    var found = levelhead.within(bias.ranking, data.ppl, gamma.value, data.limit, data.dearer || 1);
+    var share = Math.min(found.count / (total * Number(alpha.max)), 1);
+    var name = fixed(100 * data.limit, 1) + "%";
+    element("limit").hidden = element("within").hidden = false;
+    element("limit").firstElementChild.style.width = fixed(100 * share, 2) + "%";
+    element("within").textContent = "Marked below alpha: at this gamma, up to " + found.count
+      + " heads (alpha " + fixed(found.count / total, 3) + ") keep perplexity within " + name + ", by summed effects"
+      + (data.dearer ? " times " + fixed(data.dearer, 1) + ", as dear as the sets of this run that were measured."
+        : " alone; no set of this run was measured, and sets mostly cost more.");
+  }
   function oneHead(chosen) {
     var i = Number(layer.value), j = Number(head.value);
     var inside = layer.value !== "" && head.value !== "" && i >= 0 && i < data.layers
@@ -137,6 +150,7 @@
     element("title-bias-0").textContent = "Effect of each head on bias (z_bias), " + bias.name;
     paragraphs(element("prediction"), words(chosen));
     element("measured").textContent = measured(chosen);
+    showLimit();
     element("chosen").textContent = chosen.heads.length
       ? "Layer.head: " + chosen.heads.map(pair).join(", ") : "No heads.";
     element("command").textContent = "To choose them in a run folder: levelhead select RUN --axis "

@@ -54,7 +54,25 @@ var levelhead = (function () {
     return { base: ppl.base, change: -sum(ppl.effect, heads) };
   }
 
+  // {count, all}: how many heads alpha may ask for at this gamma so that every smaller number keeps
+  // the limit too: summed effects as a share of perplexity, times how much dearer sets are.
+  function within(bias, ppl, gamma, limit, dearer) {
+    var open = bias.length - headCount(gamma, bias.length);
+    var ranked = select(bias, ppl.ranking, gamma, "0").protected
+      .map(function (safe, i) { return safe ? -1 : i; })
+      .filter(function (i) { return i >= 0; })
+      .sort(function (a, b) { return bias[b] - bias[a] || a - b; })
+      .slice(0, Math.max(open, 0));
+    var price = 0;
+    for (var i = 0; i < ranked.length; i++) {
+      price -= ppl.effect[ranked[i]] / ppl.base;
+      if (price * dearer > limit) return { count: i, all: false };
+    }
+    return { count: ranked.length, all: true };
+  }
+
   return {
+    within: within,
     headCount: headCount,
     select: select,
     predictBias: predictBias,
