@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import levelhead
 from benchmarks.conclusions import AXIS, OUT
 from levelhead.errors import SelectionError
@@ -50,13 +52,36 @@ def measure(quick: bool) -> dict[str, Any]:
             levelhead.score(out=out, seed=seed, **short)
         rows += [row | {"seed": seed} for row in _rows(out)]
     chosen = [row for row in rows if row.get("limit") and "price" in row]
+    ratios = [row["price"]["value"] / row["validation_price"] for row in chosen]
     return {
         "kept": sum(row["price"]["value"] <= row["limit"] for row in chosen),
         "of": len(chosen),
-        "test_to_validation_price": [
-            row["price"]["value"] / row["validation_price"] for row in chosen
-        ],
+        "test_to_validation_price": [float(x) for x in np.quantile(ratios, (0, 0.5, 1))],
+        "change": {
+            f"{limit:.0%}": {
+                method: _changes(
+                    [r for r in chosen if (r["limit"], r["method"]) == (limit, method)]
+                )
+                for method in METHODS
+            }
+            for limit in LIMITS
+        }
+        | {"no limit": {"fasp": _changes([row for row in rows if row.get("limit") is None])}},
         "rows": rows,
+    }
+
+
+def _changes(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds: expected difference, its largest half width, and price on test data."""
+    found = [row["expected_difference"] for row in rows]
+    if not rows:
+        return {"seeds": 0}
+    return {
+        "seeds": len(rows),
+        "expected_difference": float(np.mean([one["value"] for one in found])),
+        "half_width": max((one["ci95"][1] - one["ci95"][0]) / 2 for one in found),
+        "price": float(np.mean([row["price"]["value"] for row in rows])),
+        "heads": float(np.mean([row["heads"] for row in rows])),
     }
 
 
