@@ -210,3 +210,24 @@ def test_a_ranking_of_noise_is_refused_with_exit_code_3(
     assert code == 0
     selection = json.loads((tmp_path / "run/selection.json").read_text())
     assert selection["reliable"] is False
+    # One rule for all that choose heads: run and retry refuse what select refuses.
+    (tmp_path / "run/selection.json").unlink()
+    kept = {name: str(value) for name, value in few.items() if name != "axis"}
+    flags = ["--axis", "gender", "--out", str(tmp_path / "run"), "--quiet"]
+    flags += [part for name, value in kept.items() for part in (f"--{_dashed(name)}", value)]
+    code, said = levelhead("run", str(inputs / "model"), *flags)
+    assert code == 3
+    assert "mostly noise" in said
+    assert "--allow-unreliable" in said
+    assert not (tmp_path / "run/model").exists()
+    code, said = levelhead("retry", str(tmp_path / "run"), "--alpha", "0.2")
+    assert code == 3
+    assert not (tmp_path / "run/attempts").exists(), "nothing is left of it"
+    code, said = levelhead("run", str(inputs / "model"), *flags, "--allow-unreliable")
+    assert code == 0, said
+    assert json.loads((tmp_path / "run/evaluation.json").read_text())["reliable"] is False
+    assert "is not reliable" in said, "who signs the result reads it"
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

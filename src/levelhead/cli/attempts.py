@@ -9,12 +9,14 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, RUN, given, options_of, show
+from levelhead.cli.permissions import ALLOW_UNRELIABLE
 from levelhead.config import EVALUATE, PRUNE, SCORE, SELECT
 
 
 @cli.command()
 @RUN
 @options_of(SELECT, PRUNE, EVALUATE, without=(SCORE,))
+@ALLOW_UNRELIABLE
 @JSON
 def retry(folder: Path, as_json: bool, **options: Any) -> None:
     """Try another selection from the same scores, without scoring again.

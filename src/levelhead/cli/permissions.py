@@ -1,7 +1,7 @@
-"""`--allow-pickle`, for every command that loads a model.
+"""What only the person who types may allow, for one command: no file can give it, none keeps it.
 
-A permission of the person who types, for one command: no file can give it, and it is kept nowhere
-(levelhead.permissions). The option is added in one place, so that no command is forgotten.
+`--allow-pickle`, for every command that loads a model (levelhead.permissions); it is added in one
+place, so that no command is forgotten. `--allow-unreliable`, for those that choose heads.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ LOAD_NO_MODEL = frozenset(
     ("select", "report", "heads", "diagnose", "fetch-model", "push", "status")
 )  # fmt: skip
 """All other commands may load one."""
+ALLOW_UNRELIABLE = click.option(
+    "--allow-unreliable", is_flag=True, help="Choose even where the ranking is mostly noise."
+)
 
 
 def _allow(context: click.Context, parameter: click.Parameter, given: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.options import JSON, OUT, announce, given, options_of, show
+from levelhead.cli.permissions import ALLOW_UNRELIABLE
 from levelhead.config import (
     BOUNDARY,
     EVALUATE,
@@ -29,12 +30,14 @@ from levelhead.reporting.escape import visible
 @click.argument("model")
 @OUT
 @options_of(SCORE, SELECT, PRUNE, EVALUATE)
+@ALLOW_UNRELIABLE
 @JSON
 def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
     """Score, select, prune, evaluate and report, in one folder.
 
     MODEL is a hub id, a local folder or a GGUF file; for a first look without one there is
-    levelhead demo. The same command on the same folder goes on where it stopped.
+    levelhead demo. The same command on the same folder goes on where it stopped. A ranking that is
+    mostly noise ends it before heads are chosen (exit code 3), as it ends select.
     """
     _run(model, out, as_json, options)
 
@@ -42,6 +45,7 @@ def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
 @cli.command()
 @OUT
 @options_of(SCORE, SELECT, PRUNE, EVALUATE)
+@ALLOW_UNRELIABLE
 @JSON
 def demo(out: Path, as_json: bool, **options: Any) -> None:
     """Do what run does, on the embedded SmolLM2-135M-Instruct.
@@ -107,9 +111,7 @@ def score(model: str | None, out: Path, **options: Any) -> None:
     "--per-layer-equal", is_flag=True,
     help="As many heads of every layer, as prune --format uniform needs it.",
 )  # fmt: skip
-@click.option(
-    "--allow-unreliable", is_flag=True, help="Choose even where the ranking is mostly noise."
-)
+@ALLOW_UNRELIABLE
 @click.option(
     "--min-reliability", type=click.FloatRange(-1, 1), default=0.5, show_default=True,
     help="Split-half reliability below which a ranking is mostly noise.",
