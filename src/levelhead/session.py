@@ -73,6 +73,9 @@ class Plan:
     detectable: Mapping[str, float]
     """By axis: the smallest fall of the measured gap that the evaluation tells in 4 of 5 runs."""
     unit: str = "head"
+    estimator: str = ""
+    sets_read: int = 0
+    """How many sets of heads the model reads before one is chosen."""
 
     @property
     def sampled_tokens(self) -> int:
@@ -328,10 +331,16 @@ class Session:
             price_tokens=sum(len(self.text_ids("test", n)) for n in self.config.price_texts),
             heads=heads,
             unit=self.config.unit,
+            estimator=self.config.estimator,
+            sets_read=self._sets_read(),
             more_tokens=scoring * per_prompt * factor * more // self.config.scoring_samples,
             reliability=self.config.reliability,
             detectable=self.detectable(),
         )
+
+    def _sets_read(self) -> int:
+        searches = self.config.budget is not None or self.config.method == "joint"
+        return self.config.finalists if searches else 0
 
     def detectable(self) -> dict[str, float]:
         """By axis: the smallest fall of bias(S) that this budget tells with 80% power.

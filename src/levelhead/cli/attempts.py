@@ -30,11 +30,14 @@ def retry(folder: Path, as_json: bool, **options: Any) -> None:
     run's.
     """
     from levelhead import pipeline
-    from levelhead.console.progress import progress_bars
+    from levelhead.console.progress import run_progress
     from levelhead.console.summaries import evaluation_summary, next_steps_summary
 
-    with progress_bars() as progress:
-        found = pipeline.retry(folder, progress=progress, **given(options))
+    with run_progress(kept=("score",)) as shown:
+        found = pipeline.retry(
+            folder, progress=shown.progress, stages=shown.stages,
+            announce=shown.announce, **given(options),
+        )  # fmt: skip
     show(found, as_json, evaluation_summary)
     at = Path(found["folder"])
     click.echo(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import click
 
-from levelhead.reporting.escape import visible
-
 LONG = frozenset(
     (
-        "agree", "axes", "bench-model", "compare", "evaluate", "examples", "export", "interactions",
-        "prune", "prune-weights", "reproduce", "rescore", "run", "score", "scorers", "select",
-        "transfer", "verify",
+        "agree", "axes", "bench-model", "compare", "demo", "evaluate", "examples", "export",
+        "interactions", "prune", "prune-weights", "reproduce", "rescore", "retry", "run", "score",
+        "scorers", "select", "transfer", "verify",
     )
 )  # fmt: skip
 PROGRESS = "levelhead.progress"
@@ -49,7 +47,9 @@ def is_quiet() -> bool:
 def tell(text: str) -> None:
     """Say something before long work, on standard error; nothing under --quiet."""
     if not is_quiet():
-        click.echo(visible(text, multiline=True), err=True)
+        from levelhead.console.terminal import say
+
+        say(text)
 
 
 def _quiet(context: click.Context, parameter: click.Parameter, given: bool) -> None:

@@ -57,15 +57,16 @@ def demo(out: Path, as_json: bool, **options: Any) -> None:
 
 def _run(model: str | None, out: Path, as_json: bool, options: dict[str, Any]) -> None:
     from levelhead import pipeline, runs
-    from levelhead.console.progress import progress_bars
+    from levelhead.console.progress import run_progress
     from levelhead.console.summaries import evaluation_summary, next_steps_summary
 
     held = out / runs.EVALUATION
     before = held.read_bytes() if held.is_file() else None
-    with progress_bars() as progress:
+    with run_progress(announce) as shown:
         evaluation = pipeline.run(
-            model, out=out, progress=progress, announce=announce, **given(options)
-        )
+            model, out=out, progress=shown.progress, stages=shown.stages,
+            announce=shown.announce, **given(options),
+        )  # fmt: skip
     if before is not None and held.read_bytes() == before:
         click.echo(f"nothing to do: {out} is finished, and this is what it found", err=True)
     show(evaluation, as_json, evaluation_summary)
