@@ -231,3 +231,54 @@ def test_a_ranking_of_noise_is_refused_with_exit_code_3(
 
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
+
+
+def test_everything_that_is_missing_is_listed_at_once_the_model_first(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline: nothing is looked for on the network, and a mistyped folder is told first."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("LEVELHEAD_CACHE", str(tmp_path / "cache"))
+    mistyped = inputs / "modle"
+    flags = ["--out", str(tmp_path / "run"), "--offline", "--prompts", "holistic-bias"]
+    flags += ["--second-toxicity", "./no-scorer", "--price-text", "no-text.txt"]
+    code, said = levelhead("run", str(mistyped), *flags)
+    assert code == 2
+    lines = said.splitlines()
+    assert lines[0] == "levelhead: 6 things keep this run from starting; nothing was done:"
+    assert lines[1].startswith(f"  1. model: no such folder: {mistyped} (did you mean ")
+    for line, (what, remedy) in zip(
+        lines[2:],
+        [
+            ("prompts", "--prompts holistic-bias:FOLDER"),
+            ("toxicity scorer detoxify", "--toxicity toxicityclassifier needs no network"),
+            ("second scorer ./no-scorer", "--toxicity FOLDER"),
+            ("text wikitext-2", "--text pydoc"),
+            ("text no-text.txt", "give a file or one of"),
+        ],
+        strict=True,
+    ):
+        assert line[5:].startswith(what)
+        assert remedy in line
+    assert not (tmp_path / "run").exists()
+    code, said = levelhead("run", str(mistyped), "--out", str(tmp_path / "run"), "--offline",
+                           "--toxicity", "profanity-check", "--text", "pydoc")  # fmt: skip
+    assert code == 2
+    assert said.startswith(f"levelhead: no such folder: {mistyped} (did you mean ")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_folder_without_tokenizer_and_a_missing_text_are_told_together(
+    inputs: Path, tmp_path: Path
+) -> None:
+    """The tokenizer is looked at before weights are read, as a text is."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((inputs / "model" / name).read_bytes())
+    code, said = levelhead("run", str(folder), "--out", str(tmp_path / "run"), "--offline",
+                           "--toxicity", "profanity-check", "--text", "no-text.txt")  # fmt: skip
+    assert code == 2
+    assert "1. model: " in said
+    assert "no tokenizer" in said
+    assert "2. text no-text.txt: " in said

@@ -14,7 +14,7 @@ from levelhead.cli.progress_options import tell
 from levelhead.config import RunConfig
 
 if TYPE_CHECKING:
-    from levelhead.session import Plan
+    from levelhead.plan import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder.")

@@ -1,13 +1,15 @@
-"""What only the person who types may allow, for one command: no file can give it, none keeps it.
+"""What only the person who types may allow or forbid, for one command: no file keeps it.
 
-`--allow-pickle`, for every command that loads a model (levelhead.permissions); it is added in one
-place, so that no command is forgotten. `--allow-unreliable`, for those that choose heads.
+`--allow-pickle` (levelhead.permissions) and `--offline` (levelhead.network), for every command that
+loads a model; they are added in one place, so that no command is forgotten. `--allow-unreliable`,
+for those that choose heads.
 """
 
 from __future__ import annotations
 
 import click
 
+from levelhead.network import offline
 from levelhead.permissions import pickles_allowed
 
 LOAD_NO_MODEL = frozenset(
@@ -24,8 +26,13 @@ def _allow(context: click.Context, parameter: click.Parameter, given: bool) -> N
         context.with_resource(pickles_allowed())
 
 
+def _offline(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        context.with_resource(offline())
+
+
 def add_permissions(group: click.Group) -> None:
-    """Give `--allow-pickle` to every command but those of `LOAD_NO_MODEL`."""
+    """Give `--allow-pickle` and `--offline` to every command but those of `LOAD_NO_MODEL`."""
     for name, command in group.commands.items():
         if name not in LOAD_NO_MODEL:
             option = click.Option(
@@ -34,5 +41,13 @@ def add_permissions(group: click.Group) -> None:
                 expose_value=False,
                 callback=_allow,
                 help="Read weights that exist only as a pickle; only for files you trust.",
+            )
+            command.params.append(option)
+            option = click.Option(
+                ["--offline"],
+                is_flag=True,
+                expose_value=False,
+                callback=_offline,
+                help="Fetch nothing: what is not on this machine is an error, before any work.",
             )
             command.params.append(option)

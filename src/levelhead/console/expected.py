@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from levelhead.session import Plan
+    from levelhead.plan import Plan
 
 ROUNDS = 2
 """Of scoring: most rankings are reliable after the second, where a second is allowed."""

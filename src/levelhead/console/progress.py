@@ -37,7 +37,7 @@ from levelhead.progress import Progress, Stages, silent, unseen
 from levelhead.reporting.escape import visible
 
 if TYPE_CHECKING:
-    from levelhead.session import Plan
+    from levelhead.plan import Plan
 
 CHOICE = "levelhead.progress"
 """Of a command's context: "none", "json", or nothing where neither was asked for."""
