@@ -33,7 +33,7 @@ from levelhead.models.loading import LoadedModel, check_base, load_base, resolve
 from levelhead.models.repair import CalibrationText, Repairer
 from levelhead.models.units import unit_counts
 from levelhead.plan import Plan
-from levelhead.preflight import Check, after, check_all
+from levelhead.preflight import after, check_all
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.design import design_of
 from levelhead.scoring.problem import MASKED, PLAIN, SECOND, BiasProblem
@@ -155,16 +155,15 @@ class Session:
             UserError: something is missing or cannot be used; a `PreflightError` lists several.
         """
         config = self.config
-        texts = dict.fromkeys((str(config.text), *config.price_texts))
-        checks: list[Check] = [
+        check_all([
             ("model", self._check_model),
             ("prompts", self._check_prompts),
             ("identity words", after(lambda: self.prompts, lambda: self.terms)),
             (f"toxicity scorer {config.toxicity}", lambda: self.plain_scorer),
             (f"second scorer {config.second_toxicity}", lambda: self._second_inner),
-            *((f"text {name}", partial(self._check_text, name)) for name in texts),
-        ]
-        check_all(checks)
+            *((f"text {name}", partial(self._check_text, name))
+              for name in dict.fromkeys((str(config.text), *config.price_texts))),
+        ])  # fmt: skip
         self._check_scorers()
 
     def _check_model(self) -> None:
