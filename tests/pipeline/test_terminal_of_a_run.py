@@ -155,6 +155,21 @@ def test_the_plan_wraps_between_words(
     assert any(line.startswith("nothing to do: ") for line in screen)
 
 
+def test_no_row_has_a_difference_of_other_values_than_stand_beside_it(
+    first: tuple[Path, str, str],
+) -> None:
+    """Values as sampled beside a difference less noise do not add up, and look as if they did."""
+    rows = 0
+    for line in first[1].splitlines():
+        found = re.fullmatch(r"  (\S.*?)  +([-+.\d]+)  +([-+.\d]+)  +([-+.\d]+)", line)
+        if found:
+            base, pruned, difference = (float(value) for value in found.groups()[1:])
+            digits = len(found[4].partition(".")[2])
+            assert pruned - base == pytest.approx(difference, abs=2.1 * 10**-digits), line
+            rows += 1
+    assert rows >= 4
+
+
 def test_the_cut_is_at_the_end_of_a_line_not_in_its_numbers() -> None:
     from rich.console import Console
 
