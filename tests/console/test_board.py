@@ -142,6 +142,9 @@ def test_the_plan_names_what_the_pipeline_does() -> None:
     ablated = {step.title: step.cost for step in expected_steps(plan(estimator="ablate"))
                if step.stage == "score"}  # fmt: skip
     assert ablated["ablating heads"] + ablated["sampling"] == 1000
+    searched = [step for step in expected_steps(plan(sets_read=5)) if step.stage == "select"]
+    assert sum("pruned model" in step.title for step in searched) == 5
+    assert {step.maybe for step in searched} == {True, False}, "a second round may not come"
     assert expected_steps(plan(sets_read=9))[-1].cost == expected_steps(plan())[-1].cost
 
 

@@ -22,6 +22,7 @@ _TEXT = (
 """Title of a step, and its cost by token of perplexity text."""
 _ROUND = (("sampling", 1.0), ("word toxicity", 0.15), ("reading", 0.5), ("gradients", 1.3))
 """By token sampled in a round of scoring."""
+_BOTH, _OWN = "with both models", "the base model's own texts"
 _SEARCH = (
     ("sampling the base model", 1.0),
     ("word toxicity", 0.15),
@@ -37,14 +38,13 @@ _EVALUATION = (
     ("sampling the pruned model", 1.1),
     ("reading what it wrote", 0.7),
     ("reading with the pruned model", 0.07),
-    ("reading the base model's own texts", 0.2),
 )
 """By token that one of the two models samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A task that is expected, by the beginning of its title, and its cost in units."""
+    """A task that is expected, by what its title holds, and its cost in units."""
 
     stage: str
     title: str
@@ -62,7 +62,7 @@ class Expected:
     def begins(self, stage: str, title: str) -> Step | None:
         """Take the step that this task is off the list; None: nobody expected it."""
         for place, step in enumerate(self.steps):
-            if step.stage == stage and title.startswith(step.title):
+            if step.stage == stage and step.title in title:
                 before = [one for one in self.steps[:place] if not one.maybe]
                 self.steps = before + self.steps[place + 1 :]
                 return step
@@ -102,18 +102,30 @@ def _scoring(plan: Plan) -> list[Step]:
 
 
 def _searching(plan: Plan) -> list[Step]:
-    sets, sampled = plan.sets_read, plan.scoring_tokens / len(plan.axes)
-    if not sets:
-        return []
-    text = Step("select", "reading text", 0.5 * (1 + sets) * plan.text_tokens)
-    steps = [Step("select", title, cost * sampled) for title, cost in _SEARCH]
-    reading = Step("select", "reading with the pruned model", 0.25 * sampled)
-    return [*steps, text, *(reading for _ in range(sets))]
+    """Sets are read in two rounds, on every text; the second may find none to read."""
+    sampled = plan.scoring_tokens / len(plan.axes)
+    steps = []
+    for again, sets in enumerate(((plan.sets_read + 1) // 2, plan.sets_read // 2)):
+        if not sets:
+            continue
+        if not again:
+            steps += [Step("select", title, cost * sampled) for title, cost in _SEARCH]
+        each = 1.6 * (1 + sets)
+        steps += [Step("select", _BOTH, each * t, again > 0) for t in _texts(plan, 1.0)]
+        steps.append(Step("select", _OWN, 0.1 * sampled * sets, again > 0))
+        steps += [Step("select", "reading with the pruned model", 0.25 * sampled, again > 0)] * sets
+    return steps
 
 
 def _evaluating(plan: Plan) -> list[Step]:
     axes = len(plan.evaluated_axes)
     each = plan.evaluation_tokens / 2 / axes
     steps = [Step("evaluate", name, cost * each) for _ in range(axes) for name, cost in _EVALUATION]
-    text = Step("evaluate", "reading", 3.4 * (plan.text_tokens / 2 + plan.price_tokens))
-    return [*steps, text]
+    steps += [Step("evaluate", _BOTH, 3.4 * tokens) for tokens in _texts(plan, 0.5)]
+    return [*steps, Step("evaluate", _OWN, 0.2 * each)]
+
+
+def _texts(plan: Plan, share: float) -> list[float]:
+    """Tokens of each text that both models read: of the run's own a share, and two further ones."""
+    further = [plan.price_tokens / 2] * 2 if plan.price_tokens else []
+    return [share * plan.text_tokens, *further]
