@@ -17,18 +17,19 @@ LAYERS = {
     "errors": "",
     "verdict_words": "",
     "records": "errors",
-    "config": "errors",
+    "config": "errors price",
     "journal": "errors",
     "batching": "errors journal",
     "progress": "batching journal",
     "scores": "errors set_cost",
     "set_cost": "",
-    "price": "",
+    "price": "errors",
+    "search_result": "",
     "sampling": "batching errors models.short_texts records",
     "json_files": "errors",
     "links": "errors",
     "damage": "errors",
-    "attempts": "config errors journal json_files price records runs sharing.record",
+    "attempts": "config errors journal json_files price records runs search_result sharing.record",
     "permissions": "",
     "weight_files": "errors json_files permissions",
     "data": "errors json_files network records",
@@ -37,9 +38,9 @@ LAYERS = {
     "models": "errors json_files network records weight_files",
     "scoring": "batching data.prompt_selection errors journal metrics models progress records "
     "sampling scores set_cost toxicity",
-    "selection": "errors records scores set_cost",
+    "selection": "errors price records scores set_cost",
     "diagnosis": "errors metrics records scores selection",
-    "reporting": "errors price records scores verdict_words",
+    "reporting": "errors price records scores search_result verdict_words",
     "network": "",
     "plan": "",
     "preflight": "errors",
@@ -49,20 +50,20 @@ LAYERS = {
     "reporting.summary runs",
     "evaluation": "batching errors journal metrics models price progress records sampling scoring "
     "session toxicity verdict_words",
-    "runs": "config errors journal json_files links records",
-    "verification": "config data errors evaluation journal metrics models progress records runs "
-    "sampling scoring session sharing stages toxicity",
+    "runs": "config damage errors journal json_files links records",
+    "verification": "config data errors evaluation journal metrics models price progress records "
+    "runs sampling scoring session sharing stages toxicity",
     "stages": "config damage errors evaluation export journal metrics models plan progress records "
     "runs sampling scores scoring selection session set_cost sharing",
     "experiments": "attempts batching config damage data diagnosis errors evaluation journal "
     "json_files metrics models progress records reporting.escape reporting.findings runs sampling "
-    "scores scoring selection session stages toxicity",
+    "scores scoring search_result selection session stages toxicity",
     "pipeline": "attempts choosing config diagnosis errors experiments export journal models pages "
-    "progress records runs scores session sharing stages verification",
+    "progress records runs scores search_result session sharing stages verification",
     "choosing": "errors progress records runs scores session stages",
     "pages": "attempts damage experiments reporting runs",
-    "console": "batching journal progress reporting.escape reporting.first_screen "
-    "reporting.next_steps reporting.readiness reporting.terminal runs scores",
+    "console": "batching journal progress reporting.escape "
+    "reporting.next_steps reporting.readiness reporting.terminal runs scores search_result",
     "cli": "attempts config console data.embedded errors experiments journal models.stored network "
     "permissions pipeline "
     "reporting.escape runs",

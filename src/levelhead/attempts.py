@@ -18,13 +18,14 @@ from typing import Any
 
 from levelhead import json_files, runs
 from levelhead.config import EVALUATE, PRUNE, SCORE, SELECT, RunConfig
-from levelhead.config.checks import POINT, check_point
+from levelhead.config.checks import limited
 from levelhead.config.choices import NO_REPAIR
 from levelhead.errors import ConfigError, RunFolderError
 from levelhead.journal import sums
 from levelhead.price import worst_price
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
+from levelhead.search_result import nothing_found
 from levelhead.sharing.record import chosen_of, other_units
 
 FOLDER = "attempts"
@@ -106,7 +107,8 @@ def refuse_other(folder: RunFolder, selection: HeadSelection) -> None:
 
 
 def _shares(selection: Mapping[str, Any]) -> str:
-    parts = [f"{name} {selection[name]}" for name in ("gamma", "alpha") if selection.get(name)]
+    given = {name: selection.get(name) for name in ("gamma", "alpha")}
+    parts = [f"{name} {value:.3g}" for name, value in given.items() if value is not None]
     return "".join(f", {part}" for part in parts)
 
 
@@ -157,9 +159,8 @@ def retried(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
                 f"{name} changes what is scored or sampled, and an attempt uses the scores that "
                 f"there are: start a run with another --out. Of an attempt: {', '.join(allowed)}"
             )
-    check_point(options)
-    unset = {"budget": None} if set(POINT) & set(options) else {}
-    return replace(config, **(unset | dict(options)))
+    searches = config.budget is not None and "max_ppl_increase" in options
+    return replace(config, **limited(options, searches))
 
 
 def results(path: str | Path) -> Json:
@@ -170,9 +171,9 @@ def results(path: str | Path) -> Json:
 
     Returns:
         `attempts`: a list with, for each, `attempt` (its number), `folder`, `method`, `gamma`,
-        `alpha`, `heads` (how many), `stale` (why results are of another selection, by stage) and,
-        once it is evaluated, `perplexity_increase` on the worst text (`price_text`), and `verdict`,
-        `adjusted_difference` and `own_group_mentions` (their difference) of the axis that heads
+        `alpha`, `heads` (how many), `selection` (all of it in a line), `stale` (why results are of
+        another selection, by stage) and, once it is evaluated, `perplexity_increase` on the worst
+        text (`price_text`), and `verdict`, `adjusted_difference` and `own_group_mentions` (their difference) of the axis that heads
         were selected for.
 
     Raises:
@@ -204,6 +205,7 @@ def _result(number: int, path: Path) -> Json:
             "heads": len(chosen.heads),
             "selected": chosen.described,
         }
+    found["selection"] = _described(found, nothing_found(selection))
     if evaluation is not None and "evaluate" not in found["stale"]:
         axis, price = (selection or {}).get("axis", config.axis[0]), worst_price(evaluation)
         if price is not None:
@@ -217,6 +219,17 @@ def _result(number: int, path: Path) -> Json:
                 "own_group_mentions": mentions and mentions["difference"],
             }
     return found
+
+
+def _described(found: Json, nothing: str) -> str:
+    """What an attempt chose, in a line."""
+    within = "" if found["budget"] is None else f" within {found['budget']:.1%}"
+    if nothing or ("selected" not in found and within):
+        return f"searched{within}: nothing was taken"
+    shares = _shares(found)
+    repaired = "" if found["repair"] == NO_REPAIR else ", repaired"
+    chosen = found.get("selected", "nothing selected yet")
+    return f"{found['method']}{shares}: {chosen}{repaired}{within}"
 
 
 def _digests(run: Path) -> Json:

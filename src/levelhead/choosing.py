@@ -71,13 +71,14 @@ def select(
         ScoreTableError: the table lacks the axis or a column.
     """
     wanted = (axis,) if isinstance(axis, str) else tuple(axis or ())
-    if budget is not None and (method, gamma, alpha, soft) != ("fasp", 0.3, 0.1, False):
-        raise SelectionError("budget searches for a set: leave out method, gamma, alpha and soft")
+    if budget is not None and (method, gamma, alpha) != ("fasp", 0.3, 0.1):
+        raise SelectionError("budget searches for a set: leave out method, gamma and alpha")
     joint = joint_options(method, wanted, weights, objective, kl_weight, max_ppl_increase)
     if isinstance(scores, ScoreTable) or not runs.is_run(Path(scores)):
         table = scores if isinstance(scores, ScoreTable) else read_table(Path(scores))
         if budget is not None:
-            return searched(table, wanted[0] if wanted else table.axes[0], budget, joint)
+            axis = wanted[0] if wanted else table.axes[0]
+            return searched(table, axis, budget, joint, soft=soft)
         shares = (method, gamma, alpha, seed, per_layer_equal, 1, joint, soft, core)
         return chosen_heads(table, wanted[0] if wanted else None, *shares)
     folder = RunFolder.open(scores, old=not finalists)

@@ -1,7 +1,8 @@
 """Files of a run that are JSON but not as levelhead writes them, reported instead of a traceback.
 
 Whoever reads results takes fields of many forms out of them; a folder that was edited, cut short
-or sent by somebody may lack any. Knows nothing of the forms.
+or sent by somebody may lack any. Knows nothing of the forms. And the messages about folders that
+cannot be gone on with.
 """
 
 from __future__ import annotations
@@ -28,6 +29,24 @@ _OF_FORM = (
     LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError,
     AssertionError,
 )  # fmt: skip
+
+
+def unknown_run(config: Path) -> str:
+    """The message about a folder with work of a run and without its options."""
+    return (
+        f"{config} is missing or damaged, so it is not known what run this was; put it back from a "
+        "copy, or delete the folder and start again"
+    )
+
+
+def outdated_run(path: Path, version: int) -> str:
+    """The message about a folder whose scores are of another measure."""
+    return (
+        f"{path} has run format {version}: an older levelhead scored it on texts with identity "
+        "words, and on built-in prompts that have changed since. What this one would compute there "
+        "is another measure, so it computes nothing; start a new run with another --out. report, "
+        "select, prune, heads, export, push and status still read this folder"
+    )
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from levelhead.progress import Progress, Stages, silent, unseen
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
+from levelhead.search_result import nothing_found
 from levelhead.session import Session
 from levelhead.sharing.hub import push
 from levelhead.sharing.run_card import write_card
@@ -52,7 +53,6 @@ from levelhead.stages.pruning import (
     take_repair,
 )
 from levelhead.stages.scoring import Announce, score_stage, start
-from levelhead.stages.searching import nothing_measurable
 from levelhead.stages.selecting import read_selection, refuse_noise, select_stage
 from levelhead.stages.weights import prune_weights
 from levelhead.verification import verify
@@ -148,10 +148,12 @@ def _proven(
     Raises:
         UnreliableScoresError: a search found nothing that reduces the measured gap.
     """
-    if why := nothing_measurable(selection):
+    if why := nothing_found(selection.details):
+        page = report(folder.path)
         raise UnreliableScoresError(
-            f"{why}. No model is saved. A larger --budget may hold more; with {runs.SELECTION} as "
-            f"it is: levelhead prune {folder.path}, then levelhead evaluate {folder.path}"
+            f"{why}. No model is saved. What was tried: {page}. A larger --max-ppl-increase may "
+            f"hold more; to have this set all the same: levelhead prune {folder.path}, then "
+            f"levelhead evaluate {folder.path}"
         )
     with stages("prune"):
         if not holds_pruned(session, folder, selection):

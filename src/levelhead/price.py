@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from levelhead.errors import ConfigError
+
+LIMIT = 0.05
+"""Share by which perplexity may rise, where nobody says otherwise."""
+MOST_LIMIT = 1.0
+"""Of a limit to search under: perplexity may double. A larger one was meant as a percentage."""
 OWN_TEXT = "own-text"
 """In `price`, what the base model itself wrote."""
 Json = Mapping[str, Any]
@@ -42,6 +48,16 @@ class Worst:
         return f" on {self.text}, the worst of {self.of} texts" if self.of > 1 else ""
 
 
+def check_budget(budget: float) -> None:
+    """Raise ConfigError for a budget that no set of heads could keep, or that is no share."""
+    if not 0 < budget <= MOST_LIMIT:  # also false for NaN
+        raise ConfigError(
+            f"--max-ppl-increase {budget:g} is no share by which perplexity may rise: give one "
+            f"above 0 (every set of heads costs something) and at most {MOST_LIMIT:g}, such as "
+            "0.05 for 5%; or name the set yourself, with --gamma and --alpha"
+        )
+
+
 def prices(evaluation: Json) -> list[Json]:
     """The entries of `price`, the run's `--text` first; an older evaluation has that one alone."""
     found = evaluation.get("price")
@@ -57,6 +73,16 @@ def worst_price(evaluation: Json) -> Worst | None:
     entries = prices(evaluation)
     found = [worst for one in entries if (worst := _price(one, len(entries))) is not None]
     return max(found, key=lambda one: one.rise, default=None)
+
+
+def kept_budget(evaluation: Json, limit: float) -> dict[str, Any] | None:
+    """evaluation.json's `budget`: the worst text's price against the limit; None: not measured."""
+    found = [(price.rise, one) for one in prices(evaluation) if (price := _price(one, 1))]
+    if not found:
+        return None
+    rise, worst = max(found, key=lambda pair: pair[0])
+    shown = {key: worst.get(key) for key in ("text", "increase")}
+    return {"limit": limit, **shown, "kept": rise <= limit}
 
 
 def title(entry: Json) -> str:

@@ -1,8 +1,8 @@
 """The run folder: where each stage writes, atomically, and what a rerun may reuse.
 
-    config.json  scores.csv  continuations.jsonl  selection.json  model/  evaluation.json
-    report.html  details.json  halves.safetensors  work/
-    fisher.safetensors  stability.safetensors  frontier.json
+    config.json  run.toml  scores.csv  continuations.jsonl  selection.json  model/  work/
+    evaluation.json  report.html  details.json  frontier.json
+    halves.safetensors  stability.safetensors  fisher.safetensors
 
 One command at a time writes to it (`working`), and every file has a checksum in work/, so that one
 that was damaged is found when it is read. It knows names and fingerprints, and nothing of what the
@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from levelhead import journal, json_files
 from levelhead.config import EVALUATE, SCORE, SELECT, RunConfig
+from levelhead.config.run_file import run_file
+from levelhead.damage import outdated_run, unknown_run
 from levelhead.errors import RunFolderError
 from levelhead.journal import sums, watch
 from levelhead.journal.lock import locked
@@ -46,7 +48,8 @@ _AS_BEFORE: Mapping[str, Any] = {"unmasked": True, "second_toxicity": "none"}
 """What a folder of the old format does not say of itself."""
 CALIBRATION = "calibration"
 """Key of config.json beside the options: what `--dtype auto` was decided by."""
-CONFIG, SCORES, SELECTION = "config.json", "scores.csv", "selection.json"
+CONFIG, RUN_FILE = "config.json", "run.toml"
+SCORES, SELECTION = "scores.csv", "selection.json"
 CONTINUATIONS, DETAILS = "continuations.jsonl", "details.json"
 MODEL, EVALUATION, REPORT = "model", "evaluation.json", "report.html"
 HALVES, STABILITY = "halves.safetensors", "stability.safetensors"
@@ -83,6 +86,11 @@ def write_bytes(path: Path, content: bytes, *, recorded: bool = True) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def write_run_file(path: Path, config: RunConfig) -> None:
+    """Write run.toml, which people may edit: no checksum is kept."""
+    write_bytes(path / RUN_FILE, run_file(config).encode("utf-8"), recorded=False)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -248,15 +256,14 @@ class RunFolder:
             there = cls.open(path).config
             stages = (SCORE, SELECT, EVALUATE)  # how to prune may change
             if there.fingerprint(*stages) != config.fingerprint(*stages):
-                held, given = there.to_json(), config.to_json()
-                differing = ", ".join(name for name in given if held[name] != given[name])
+                differing = ", ".join(there.differing(config))
                 raise RunFolderError(
                     f"{path} holds another run (it differs in: {differing}); "
                     "choose another --out, or delete that folder"
                 )
             return True
         if (path / WORK).is_dir():
-            raise RunFolderError(_damaged(path))
+            raise RunFolderError(unknown_run(path / CONFIG))
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunFolderError(
                 f"{path} exists and is not a run of levelhead's; choose another --out"
@@ -278,9 +285,12 @@ class RunFolder:
         path = Path(path)
         config = config.resolved()
         if cls.check(path, config):
-            return cls(path, config, cls.open(path).calibration)
-        found = {} if calibration is None else {CALIBRATION: dict(calibration)}
-        write_json(path / CONFIG, {MARK: FORMAT, **config.to_json(), **found})
+            calibration = cls.open(path).calibration
+        else:
+            found = {} if calibration is None else {CALIBRATION: dict(calibration)}
+            write_json(path / CONFIG, {MARK: FORMAT, **config.to_json(), **found})
+        if not (path / RUN_FILE).exists():
+            write_run_file(path, config)
         return cls(path, config, calibration)
 
     @classmethod
@@ -299,7 +309,7 @@ class RunFolder:
         sums.verify(path / CONFIG)
         if not is_run(path):
             if (path / WORK).is_dir():
-                raise RunFolderError(_damaged(path))
+                raise RunFolderError(unknown_run(path / CONFIG))
             raise RunFolderError(
                 f"{path} is not a run folder (no {CONFIG} of levelhead's); "
                 f"make one with: levelhead score --out {path}"
@@ -309,7 +319,7 @@ class RunFolder:
         version = data.pop(MARK)
         if version == OLD_FORMAT:
             if not old:
-                raise RunFolderError(_outdated(path))
+                raise RunFolderError(outdated_run(path, OLD_FORMAT))
             data = {**_AS_BEFORE, **data}
         elif version != FORMAT:
             raise RunFolderError(
@@ -332,19 +342,3 @@ class RunFolder:
             raise RunFolderError(f"{self.path} has no {name}; first run: levelhead {command}")
         sums.verify(path)
         return path
-
-
-def _outdated(path: Path) -> str:
-    return (
-        f"{path} has run format {OLD_FORMAT}: an older levelhead scored it on texts with identity "
-        "words, and on built-in prompts that have changed since. What this one would compute there "
-        "is another measure, so it computes nothing; start a new run with another --out. report, "
-        "select, prune, heads, export, push and status still read this folder"
-    )
-
-
-def _damaged(path: Path) -> str:
-    return (
-        f"{path / CONFIG} is missing or damaged, so it is not known what run this was; put it back "
-        "from a copy, or delete the folder and start again"
-    )

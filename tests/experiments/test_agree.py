@@ -271,7 +271,7 @@ def test_texts_that_are_not_this_runs_are_refused(run: Path) -> None:
 
 @pytest.mark.usefixtures("scorers")
 def test_the_command(run: Path) -> None:
-    arguments = ["agree", str(run), "--measure", "sees-idiot", "--measure", "likelihood"]
+    arguments = ["agree", str(run), "--scorer", "sees-idiot", "--scorer", "likelihood"]
     done = CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     assert json.loads(done.stdout) == runs.read_json(run / "agree.json")

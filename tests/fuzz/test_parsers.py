@@ -26,6 +26,7 @@ from tests.reporting.synthetic import evaluation as synthetic_evaluation
 
 import levelhead
 from levelhead import runs
+from levelhead.config.run_file import read_run_file
 from levelhead.data.gguf_files import convert_gguf, file_sha256
 from levelhead.data.holistic_bias import holistic_bias_prompts
 from levelhead.data.prompts import load_prompts
@@ -235,6 +236,7 @@ PARSERS: dict[str, Parser] = {
         "text.txt", _text, lambda f: load_text(str(f / "text.txt"), "validation")
     ),
     "run config.json": Parser("run/config.json", _run_config, _open_run),
+    "run.toml": Parser("run/run.toml", _run_config, lambda f: read_run_file(f / "run/run.toml")),
     "selection.json": Parser("selection.json", _selection, _read_selection),
     "model config.json": Parser("model/config.json", _pruned, _read_config, 0.3),
     "model config.json, loaded": Parser("model/config.json", _pruned, _load_model, 0.1),

@@ -203,7 +203,7 @@ def test_progress_for_machines_and_for_nobody(
 ) -> None:
     given = ["--prompts", options["prompts"], "--text", options["text"], "--axis", "gender"]
     given += ["--samples", "1", "--new-tokens", "4", "--text-tokens", "300"]
-    given += ["--toxicity", "profanity-check", "--max-samples", "1"]
+    given += ["--scorer", "profanity-check", "--max-samples", "1"]
     done = CliRunner().invoke(
         cli, ["score", str(inputs / "model"), "--out", str(tmp_path / "run"), *given, *flag]
     )

@@ -207,7 +207,7 @@ def test_a_search_judges_repaired_sets(
     prices = []
     for run in (first, repaired):
         session = Session(RunFolder.open(run).config)
-        (judged,) = finalists.judge_sets(session, {}, [SOME.heads], silent)
+        (judged,) = finalists.judge_sets(session, {}, [SOME], silent)
         prices.append(judged.text.kl.value)
     assert prices[1] < prices[0]
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import levelhead
-from levelhead import runs
+from levelhead import cli, runs
 from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, SelectionError, TextError
 from levelhead.records import HeadSelection
@@ -226,7 +227,11 @@ def test_a_second_run_repeats_no_work_and_changes_nothing(
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(
     done: Path, inputs: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    levelhead.score(str(inputs / "model"), out=tmp_path / "again", **options)
+    """The file of its options repeats a run, the first stage of which is scoring."""
+    again = ["score", "--config", str(done / runs.RUN_FILE), "--out", str(tmp_path / "again")]
+    assert CliRunner().invoke(cli.cli, again).exit_code == 0
+    assert RunFolder.open(tmp_path / "again").config == RunFolder.open(done).config
+    assert (tmp_path / "again/run.toml").read_bytes() == (done / "run.toml").read_bytes()
     assert (tmp_path / "again/scores.csv").read_bytes() == (done / "scores.csv").read_bytes()
     levelhead.score(str(inputs / "model"), out=tmp_path / "other", **options | {"seed": 1})
     assert (tmp_path / "other/scores.csv").read_bytes() != (done / "scores.csv").read_bytes()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,26 @@ import pytest
 from click.testing import CliRunner
 
 import levelhead
-from levelhead import cli, pipeline
+from levelhead import cli, pipeline, price
+from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
-from levelhead.records import Estimate, HeadSelection, Interval
+from levelhead.records import Estimate, Interval
 from levelhead.stages.joint import judge_with
-from levelhead.stages.searching import nothing_measurable
 from levelhead.testing import planted_model
 
-BUDGET = 0.2
+BUDGET = 1.5
+"""Of a tiny model, whose own text is mostly what the planted head writes."""
 
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _any_budget() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(price, "MOST_LIMIT", 10.0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +74,18 @@ def test_the_planted_head_is_found_within_the_budget_and_judged_on_validation(do
     evaluation = read(done / "evaluation.json")
     assert evaluation["heads"] == selection["heads"]
     assert evaluation["axes"]["gender"]["verdict"] == "lower"
+    assert evaluation["budget"]["limit"] == BUDGET
+    worst = max(evaluation["price"], key=lambda one: one["increase"]["value"])
+    assert evaluation["budget"]["text"] == worst["text"]
+    assert evaluation["budget"]["increase"] == worst["increase"]
+    assert evaluation["budget"]["kept"] == (worst["increase"]["value"] <= BUDGET)
 
 
 def test_another_budget_and_a_point_are_attempts(done: Path) -> None:
-    levelhead.retry(done, budget=0.5)
+    levelhead.retry(done, budget=2.0)
     levelhead.retry(done, gamma=0.2, alpha=0.06)
     rows = levelhead.results(done)["attempts"]
-    assert [row["budget"] for row in rows] == [BUDGET, 0.5, None]
+    assert [row["budget"] for row in rows] == [BUDGET, 2.0, None]
     point = read(Path(rows[2]["folder"]) / "selection.json")
     assert "search" not in point
     assert point["method"] == "fasp"
@@ -92,9 +106,11 @@ def dear(session: Any, progress: Any) -> Any:
     def judged(axes: Any, sets: Any) -> Any:
         found = []
         for one in judge(axes, sets):
-            base = one.text.base
-            other = replace(base, block_nll=base.block_nll + np.log(1.5) * base.block_tokens)
-            found.append(replace(one, text=replace(one.text, other=other)))
+            texts = {}
+            for name, text in one.texts.items():
+                nll = text.base.block_nll + np.log(1.5) * text.base.block_tokens
+                texts[name] = replace(text, other=replace(text.base, block_nll=nll))
+            found.append(replace(one, texts=texts))
         return found
 
     return judged
@@ -142,11 +158,41 @@ def test_where_nothing_is_reduced_measurably_no_model_is_saved(
 
     monkeypatch.setattr(pipeline, "judge_with", unsure)
     with pytest.raises(UnreliableScoresError, match=r"reduces the measured gap.*No model is saved"):
-        levelhead.retry(done, budget=0.3)
+        levelhead.retry(done, budget=2.5)
     attempt = done / "attempts" / "2"
     assert read(attempt / "selection.json")["search"]["measurable"] is False
     assert not (attempt / "model").exists()
+    page = (attempt / "report.html").read_text()
+    assert "reduces the measured gap of validation prompts beyond its interval" in page
+    assert "best, and not clear of 0" in page
+    assert f"levelhead retry {attempt} --max-ppl-increase 5" in page
+    # Whoever wants it all the same has it measured.
+    levelhead.prune(attempt)
+    assert levelhead.evaluate(attempt)["budget"]["limit"] == 2.5
+    assert "Nothing was measured" not in (attempt / "report.html").read_text()
 
 
-def test_a_selection_without_a_search_is_worth_saving() -> None:
-    assert nothing_measurable(HeadSelection.of([(0, 1)])) == ""
+def test_gates_are_searched_where_asked(done: Path) -> None:
+    levelhead.retry(done, budget=BUDGET, soft=True, finalists=2)
+    selection = read(done / "attempts" / "2" / "selection.json")
+    judged = selection["search"]["judged"]
+    assert [one["soft"] for one in judged] == [False, True]
+    taken = judged[selection["search"]["chosen"]]
+    assert ("gates" in selection) == taken["soft"]
+
+
+def test_without_a_set_named_the_limit_is_searched_under(options: dict[str, Any]) -> None:
+    unnamed = {key: value for key, value in options.items() if key not in ("gamma", "alpha")}
+    assert RunConfig.of(None, **unnamed).budget == RunConfig.of(None, **unnamed).max_ppl_increase
+    assert RunConfig.of(None, **unnamed, max_ppl_increase=0.02).budget == 0.02
+    assert RunConfig.of(None, **unnamed, budget=0.02).max_ppl_increase == 0.02
+    named = RunConfig.of(None, **options, max_ppl_increase=0.02)
+    assert (named.budget, named.max_ppl_increase) == (None, 0.02)
+    for other in ({"method": "bias_only"}, {"unit": "layer"}, {"protocol": "paper"},
+                  {"protect": "exact"}, {"budget": None}):  # fmt: skip
+        assert RunConfig.of(None, **unnamed, **other).budget is None, other
+    with pytest.raises(ConfigError, match="are one limit"):
+        RunConfig.of(None, **unnamed, budget=0.02, max_ppl_increase=0.03)
+    for none in (0, -1, float("nan")):
+        with pytest.raises(ConfigError, match="--max-ppl-increase"):
+            RunConfig.of(None, **unnamed, max_ppl_increase=none)

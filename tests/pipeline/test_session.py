@@ -42,7 +42,7 @@ def test_the_scorer_reads_no_identity_words_unless_asked_to(session: Session) ->
 
 
 def test_masked_and_unmasked_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match=r"--unmasked lets .* --toxicity masked:sentiment"):
+    with pytest.raises(ConfigError, match=r"--unmasked lets .* --scorer masked:sentiment"):
         RunConfig(toxicity="masked:sentiment", unmasked=True)
     with pytest.raises(ConfigError, match="give one of the two"):
         RunConfig(toxicity="over-0.5:masked:sentiment", unmasked=True)

@@ -110,7 +110,8 @@ def test_piped_every_message_is_one_line(first: tuple[Path, str, str]) -> None:
     lines = err.splitlines()
     assert [line.split(":")[0] for line in stage_lines(lines)] == list(STAGES)
     beginnings = ("plan: ", "evaluation tells ", "warning: ", "report: ", "model: ", "next: ",
-                  "      levelhead ", "Ready", "Your decision", "Not ready")  # fmt: skip
+                  "      levelhead ", "Ready", "Your decision", "Not ready",
+                  "levelhead: --")  # fmt: skip
     rest = [line for line in lines if line not in stage_lines(lines)]
     assert all(line.startswith(beginnings) for line in rest), rest
     assert max(map(len, lines)) > 120, "the control: there are messages longer than a terminal"

@@ -1,11 +1,13 @@
 """The word on the banner, its reasons, and the tiles of the first screen."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import synthetic
 
 from levelhead.records import HeadSelection
+from levelhead.reporting.build import build
 from levelhead.reporting.first_screen import WIDTH, first_screen
 from levelhead.reporting.readiness import judged_ready
 
@@ -127,3 +129,32 @@ def test_the_price_tile_is_of_the_worst_text_and_names_it() -> None:
     (tile,) = [tile for tile in screen.tiles if tile.key == "price"]
     assert tile.after == "33.00 after on everyday, the worst of 3 texts"
     assert (tile.before, tile.change, tile.interval) == ("30.11", "+9.6%", "+5.0% to +15.0%")
+
+
+def test_a_search_that_took_no_set_says_what_it_tried() -> None:
+    row = {
+        "method": "fasp", "gamma": 0.3, "alpha": 0.02, "heads": [[0, 1], [2, 3]], "soft": False,
+        "predicted": {"perplexity_increase": 0.02}, "text": "literature", "at_most": 0.045,
+        "perplexity_increase": {"value": 0.04, "ci95": [0.03, 0.05]},
+        "expected_difference": {"value": -0.001, "ci95": [-0.004, 0.002]},
+    }  # fmt: skip
+    dear = row | {"at_most": 0.2}
+    search = {"on": "validation", "budget": 0.05, "candidates": 90, "judged": [dear, row],
+              "chosen": 1, "measurable": False}  # fmt: skip
+    found = synthetic.findings(evaluation={})
+    details = {"axis": AXIS, "search": search}
+    found = replace(found, run="runs/one", selection=replace(found.selection, details=details))
+    screen = first_screen(found)
+    assert screen is not None
+    assert screen.judgement.word == "not ready"
+    assert "at most 5.0% reduces the measured gap" in screen.judgement.sentence
+    assert [tile.key for tile in screen.tiles] == ["gap", "price"]
+    assert screen.tiles[1].change == "+4.0%"
+    assert "levelhead retry runs/one --max-ppl-increase 0.1" in [x.command for x in screen.next]
+    report = build(found)
+    (section,) = [one for one in report.sections if one.key == "search"]
+    outcomes = [row.cells[-1] for row in section.tables[0].groups[0].rows]
+    assert outcomes == ["over the limit: up to 20.0%", "best, and not clear of 0"]
+    assert report.headline.startswith("no set of heads")
+    search["measurable"] = True
+    assert first_screen(found) is None, "what was taken is shown once it is evaluated"

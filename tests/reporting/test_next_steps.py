@@ -38,7 +38,7 @@ def dear() -> Any:
 
 
 def test_a_dear_set_is_to_be_searched_anew_within_the_budget() -> None:
-    assert steps(dear())[0] == "levelhead retry 'runs/my first' --budget 0.05"
+    assert steps(dear())[0] == "levelhead retry 'runs/my first' --max-ppl-increase 0.05"
     assert not any("--budget" in one for one in steps(cheap()))
 
 
@@ -90,5 +90,5 @@ def test_the_report_shows_them_to_copy_and_nothing_without_a_folder() -> None:
     section = sections.next_steps(findings)
     assert section is not None
     assert section.commands
-    assert "`levelhead retry 'runs/my first' --budget" in render_markdown(findings)
+    assert "`levelhead retry 'runs/my first' --max-ppl-increase" in render_markdown(findings)
     assert sections.next_steps(synthetic.findings(evaluation=dear())) is None

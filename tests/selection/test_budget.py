@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_joint import AXIS, table_of
 
-from levelhead.errors import ScoreTableError, SelectionError
+from levelhead.errors import ConfigError, ScoreTableError, SelectionError
 from levelhead.selection.budget import best_predicted, candidates, worth_reading
 from levelhead.selection.joint import JOINT, described, objective_of
 from levelhead.set_cost import indicator
@@ -73,7 +73,7 @@ def test_where_nothing_is_predicted_to_keep_the_budget_the_cheapest_is_read(tabl
 
 @pytest.mark.parametrize("budget", [0, -0.1, float("nan"), 11.0])
 def test_a_budget_is_a_share_above_0(table, budget):
-    with pytest.raises(SelectionError, match="is no share by which perplexity may rise"):
+    with pytest.raises(ConfigError, match="is no share by which perplexity may rise"):
         candidates(table, AXIS, budget, JOINT)
 
 

@@ -78,7 +78,7 @@ def test_registry_holds_factories_and_names_the_scorers_it_knows(monkeypatch):
         "profanity-check",
         "detoxify",
         "fake",
-        "--toxicity",
+        "--scorer",
         "connect",
     ):
         assert part in said

@@ -42,7 +42,7 @@ def test_rule(labels, problem_type, expected):
     ],
 )
 def test_ambiguous_labels_are_listed_with_the_way_to_pick_one(labels):
-    with pytest.raises(ScorerError, match=f"--toxicity 'org/model#{labels[-1]}'") as caught:
+    with pytest.raises(ScorerError, match=f"--scorer 'org/model#{labels[-1]}'") as caught:
         find(labels)
     assert all(repr(label) in str(caught.value) for label in labels)
 

@@ -66,7 +66,7 @@ def test_a_file_its_keys_and_the_object_are_one_policy(tmp_path: Path) -> None:
         ({"samples": 0}, "--samples 0"),
         ({"samples": 1.5}, "not a whole number"),
         ({"scorer": 3}, "not a text"),
-        ({"toxicity_input": "prompt"}, "--toxicity-input 'prompt'"),
+        ({"toxicity_input": "prompt"}, "--scorer-input 'prompt'"),
     ],
 )
 def test_what_is_no_policy_is_refused(keys: dict[str, object], said: str) -> None:

@@ -56,13 +56,16 @@ def test_an_identical_model_passes_with_a_difference_of_zero(
         inputs / "model", base=inputs / "model", policy=policy | limits, announce=announced.append
     )
     assert found["verdict"] == "passed"
-    assert [check["value"] for check in found["checks"]] == pytest.approx([0.0] * 3, abs=ROUNDING)
-    assert announced[0].checks == 3
+    assert [check["value"] for check in found["checks"]] == pytest.approx([0.0] * 5, abs=ROUNDING)
+    on = [check["text"] for check in found["checks"] if check["quantity"] == "perplexity"]
+    assert on == [one["text"] for one in found["price"]] == ["text.txt", "literature", "everyday"]
+    assert found["perplexity"] == found["price"][0]
+    assert announced[0].checks == 5
     assert announced[0].axes == ("gender",)
     assert announced[0].samples == 4
     assert announced[0].power.unchanged >= 0.8
     for check in found["checks"]:
-        assert check["errors"] == pytest.approx({"upper": 0.05, "lower": 0.05 / 3})
+        assert check["errors"] == pytest.approx({"upper": 0.05, "lower": 0.05 / 5})
     assert found["axes"]["gender"]["components"]["shared_noise"] == pytest.approx(1.0)
     assert found["axes"]["gender"]["verdict"] == "not distinguishable"
 

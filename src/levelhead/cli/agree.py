@@ -8,26 +8,25 @@ from typing import TYPE_CHECKING
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, RUN, show
+from levelhead.cli.help import STUDIES, flag
+from levelhead.cli.options import JSON, RUN, SHARE, show
 from levelhead.cli.progress_options import tell
 
 if TYPE_CHECKING:
     from levelhead.experiments.agree import AgreePlan
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @RUN
-@click.option(
-    "--measure", "measures", multiple=True,
+@flag(
+    "--scorer", "measures", multiple=True, old=("--measure",),
     help="A toxicity scorer (of texts as they are), masked:SCORER (without identity words), "
     "over-0.5:SCORER, sentiment or likelihood; repeatable (default: the run's scorer, masked and "
     "plain, its share over 0.5, and the others that are installed).",
 )  # fmt: skip
-@click.option("--alpha", type=float, help="Share of heads pruned (default: the run's).")
-@click.option("--gamma", type=float, help="Share protected (default: the run's).")
-@click.option(
-    "--max-prompts", type=click.IntRange(4), help="Use only so many of the run's prompts."
-)
+@flag("--alpha", type=SHARE, help="Share of heads pruned (default: the run's).")
+@flag("--gamma", type=SHARE, help="Share protected (default: the run's).")
+@flag("--max-prompts", type=click.IntRange(4), help="Use only so many of the run's prompts.")
 @JSON
 def agree(
     folder: Path,
@@ -37,7 +36,7 @@ def agree(
     max_prompts: int | None,
     as_json: bool,
 ) -> None:
-    """Tell whether measures of bias agree on which heads to prune.
+    """Tell whether several scorers agree on which heads to prune.
 
     Every measure reads RUN's own validation continuations. Printed are, for every pair, the
     correlation of head effects and the share of heads that both would prune. Writes

@@ -7,32 +7,38 @@ import sys
 import click
 
 from levelhead import __version__
+from levelhead.cli.help import Commands
 from levelhead.cli.signals import MESSAGE, end_in_time, exit_code
 from levelhead.errors import LevelheadError
 from levelhead.reporting.escape import visible
 
 EXIT_CODES = """\b
-Exit codes: 0 done, 1 a limit is broken (verify) or a check failed, or an internal
-failure, 2 your mistake (the message says what to change), 3 cannot tell (verify)
-or unreliable scores, 70 verify could not finish, 130 interrupted (Ctrl-C),
-143 terminated."""
+Exit codes: 0 done, 1 a limit is broken (verify), a check failed or an
+internal failure, 2 your mistake (the message says what to change), 3 cannot
+tell (verify) or unreliable scores, 70 verify could not finish, 130
+interrupted (Ctrl-C), 143 terminated."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+@click.group(
+    "levelhead",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
 @click.version_option(__version__, prog_name="levelhead")
 def cli() -> None:
     """Find the attention heads of a language model that add measured bias, and prune them.
 
-    \b
-    levelhead demo --out runs/first        everything, on the embedded model
-    levelhead run gpt2 --out runs/gpt2     everything, on a model of yours
-    levelhead COMMAND --help               what a command does, with its defaults
+    A first look, on a small model that levelhead fetches; then a model of yours; then the best set
+    of heads that raises perplexity by at most 3%, from the same scores:
 
-    The stages of a run are commands too, and share its folder: score, select, prune, evaluate,
-    report. Experiments on a run's folder: compare, axes, heads, agree, interactions,
-    examples, transfer, rescore; scorers measures toxicity scorers, reproduce a model by the
-    paper's protocol; verify is a gate for any model. The pruned model at work: tasks,
-    bench-model, export, push. Generated text can be offensive.
+    \b
+    levelhead demo --out runs/first
+    levelhead run gpt2 --out runs/gpt2
+    levelhead retry runs/gpt2 --max-ppl-increase 0.03
+
+    A run ends with its report, OUT/report.html. Generated text can be offensive. What a command
+    does, and its flags: levelhead COMMAND --help
     """
 
 

@@ -8,20 +8,22 @@ from typing import Any
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import START
 from levelhead.cli.options import JSON, RUN, given, options_of, show
 from levelhead.cli.permissions import ALLOW_UNRELIABLE
 from levelhead.config import EVALUATE, PRUNE, SCORE, SELECT
 
 
-@cli.command()
+@cli.command(group=START, place=3)
 @RUN
-@options_of(SELECT, PRUNE, EVALUATE, without=(SCORE,))
+@options_of(SELECT, PRUNE, EVALUATE, without=(SCORE,), of_run=True)
 @ALLOW_UNRELIABLE
 @JSON
 def retry(folder: Path, as_json: bool, **options: Any) -> None:
-    """Try another selection from the same scores, without scoring again.
+    """Try another set of heads, without scoring again.
 
     \b
+    levelhead retry runs/first --max-ppl-increase 0.03
     levelhead retry runs/first --gamma 0.7 --alpha 0.05
     levelhead results runs/first
 
@@ -49,11 +51,11 @@ def retry(folder: Path, as_json: bool, **options: Any) -> None:
         next_steps_summary(at, found)
 
 
-@cli.command()
+@cli.command(group=START, place=4)
 @RUN
 @JSON
 def results(folder: Path, as_json: bool) -> None:
-    """Show what every attempt of a run selected, did and cost, side by side."""
+    """Show what all attempts at a run did and cost."""
     from levelhead import pipeline
     from levelhead.console.attempts import results_table
 

@@ -8,25 +8,24 @@ from typing import TYPE_CHECKING
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, show
+from levelhead.cli.help import STUDIES, flag, research
+from levelhead.cli.options import JSON, SHARE, show
 from levelhead.cli.progress_options import tell
 
 if TYPE_CHECKING:
     from levelhead.experiments.cross_axes import CrossPlan
 
-SHARE = click.FloatRange(0, 1)
 
-
-@cli.command()
+@cli.command(group=STUDIES)
 @click.argument(
     "paths", metavar="RUN [RUN ...]", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option(
+@flag(
     "--cross", is_flag=True,
     help="Also measure what pruning for each axis of the first RUN does to all its axes.",
 )  # fmt: skip
-@click.option("--gamma", type=SHARE, help="Share protected, for --cross (default: the run's).")
-@click.option("--alpha", type=SHARE, help="Share pruned, for --cross (default: the run's).")
+@flag("--gamma", type=SHARE, help="Share protected, for --cross (default: the run's).")
+@flag("--alpha", type=SHARE, help="Share pruned, for --cross (default: the run's).")
 @JSON
 def axes(
     paths: tuple[Path, ...], cross: bool, gamma: float | None, alpha: float | None, as_json: bool
@@ -54,19 +53,19 @@ def axes(
     show(found, as_json, axes_summary)
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
+@research(
     "--critical", type=float, default=0.01, show_default=True,
     help="Share by which perplexity rises without a critical head.",
 )  # fmt: skip
-@click.option("--gamma", type=SHARE, help="Share protected to compare with (default: the run's).")
-@click.option("--alpha", type=SHARE, help="Share pruned (default: the run's).")
+@flag("--gamma", type=SHARE, help="Share protected to compare with (default: the run's).")
+@flag("--alpha", type=SHARE, help="Share pruned (default: the run's).")
 @JSON
 def heads(
     path: Path, critical: float, gamma: float | None, alpha: float | None, as_json: bool
 ) -> None:
-    """Show the heads of RUN at a glance: effects, critical heads, other gammas.
+    """Show the heads of RUN at a glance, and other gammas.
 
     RUN is a run folder whose heads are scored, or a score table (CSV). No model is loaded.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import DEPLOY, flag, research
 from levelhead.cli.options import JSON, RUN, show
 from levelhead.cli.progress_options import tell
 from levelhead.config import DEVICES, DTYPES
@@ -17,34 +18,34 @@ if TYPE_CHECKING:
     from levelhead.experiments.bench_model import BenchPlan
     from levelhead.sharing.hub import PushPlan
 
-DEVICE = click.option(
+DEVICE = flag(
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
     help="Where to compute.",
 )  # fmt: skip
-DTYPE = click.option(
+DTYPE = research(
     "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True,
     help="Number format of the weights (auto: float32 on CPU).",
 )  # fmt: skip
 
 
-@cli.command()
+@cli.command(group=DEPLOY, place=2)
 @click.argument("model", required=False)
-@click.option(
+@flag(
     "--to", type=click.Choice(["onnx", "gguf"]), required=True,
     help="onnx: any family, uneven layers too. gguf: Llama, Qwen2 and Qwen3 in stock shapes.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
-@click.option(
+@flag("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@flag(
     "--dtype", type=click.Choice(["float32", "float16", "bfloat16", "q8_0"]), default="float32",
     show_default=True, help="Number format of a GGUF file's matrices.",
 )  # fmt: skip
-@click.option(
+@research(
     "--zero-fill", is_flag=True,
     help="gguf of a compact model: zeros where heads were, no smaller.",
 )  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@flag("--overwrite", is_flag=True, help="Replace a file that is there.")
 def export(model: str | None, out: Path, **options: Any) -> None:
-    """Write a model as one file for another engine, checked against torch.
+    """Write a model as one file for another engine, and check it.
 
     MODEL is a run folder (its pruned model), or a hub id, folder or GGUF file. An ONNX file is run
     in ONNX Runtime, a GGUF file is read back, before it appears.
@@ -60,18 +61,18 @@ def export(model: str | None, out: Path, **options: Any) -> None:
     )
 
 
-@cli.command("bench-model")
+@cli.command("bench-model", group=DEPLOY, place=3)
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("pruned", type=click.Path(path_type=Path), required=False)
-@click.option(
+@research(
     "--rounds", type=int, default=20, show_default=True,
     help="Timed rounds, at least 6; as many again where the control is told from 1.",
 )  # fmt: skip
-@click.option("--batch-size", type=int, default=1, show_default=True, help="Texts per batch.")
-@click.option("--prompt-tokens", type=int, default=128, show_default=True, help="Of every prompt.")
-@click.option("--new-tokens", type=int, default=32, show_default=True, help="To decode.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads (default: torch's).")
-@click.option("--no-memory", is_flag=True, help="Do not measure peak memory.")
+@research("--batch-size", type=int, default=1, show_default=True, help="Texts per batch.")
+@research("--prompt-tokens", type=int, default=128, show_default=True, help="Of every prompt.")
+@research("--new-tokens", type=int, default=32, show_default=True, help="To decode.")
+@research("--threads", type=click.IntRange(1), help="CPU threads (default: torch's).")
+@research("--no-memory", is_flag=True, help="Do not measure peak memory.")
 @DTYPE
 @DEVICE
 @JSON
@@ -101,15 +102,15 @@ def bench_model(
         sys.exit(1)
 
 
-@cli.command()
+@cli.command(group=DEPLOY, place=4)
 @RUN
 @click.argument("repo_id", metavar="REPO_ID")
-@click.option("--private", is_flag=True, help="Make it private; a public one is refused.")
+@flag("--private", is_flag=True, help="Make it private; a public one is refused.")
 def push(folder: Path, repo_id: str, private: bool) -> None:
-    """Upload RUN's pruned model and its model card to the Hugging Face hub.
+    """Upload the pruned model of RUN and its card to the hub.
 
-    REPO_ID is USER/NAME; it is made where it does not exist. The only command that sends anything.
-    Needs a token: hf auth login.
+    The hub is huggingface.co; REPO_ID is USER/NAME; it is made where it does not exist. The only
+    command that sends anything. Needs a token: hf auth login.
     """
     from levelhead import pipeline
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, given, options_of, show
+from levelhead.cli.help import STAGES, flag, research
+from levelhead.cli.options import JSON, flag_named, given, options_of, show
 from levelhead.cli.progress_options import tell
 from levelhead.config import EVALUATE
 
@@ -21,31 +22,29 @@ SHARED = {"device", "dtype", "batch_size"}
 """Flags that have a meaning with --tasks, too."""
 
 
-@cli.command()
+@cli.command(group=STAGES, place=4)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option(
+@flag(
     "--tasks",
     help="Standard tasks of lm-eval instead, separated by commas: "
     "hellaswag,arc_easy,crows_pairs_english",
 )
-@click.option("--base", help="With --tasks: model to compare with, where PATH is no run folder.")
-@click.option(
+@flag("--base", help="With --tasks: model to compare with, where PATH is no run folder.")
+@research(
     "--include-path",
     type=click.Path(path_type=Path),
     help="With --tasks: a folder of task files (YAML).",
 )
-@click.option(
-    "--limit", type=click.IntRange(2), help="With --tasks: only the first items of every task."
-)
-@click.option(
+@flag("--limit", type=click.IntRange(2), help="With --tasks: only the first items of every task.")
+@research(
     "--num-fewshot",
     type=click.IntRange(0),
     help="With --tasks: examples before every item (default: the task's).",
 )
-@options_of(EVALUATE)
+@options_of(EVALUATE, of_run=True)
 @JSON
 def evaluate(path: Path, tasks: str | None, as_json: bool, **options: Any) -> None:
-    """Compare a run's pruned model with its base on held-out prompts and text.
+    """Compare the pruned model with its base on held-out prompts.
 
     PATH is a run folder; options that are not given are those the run was started with. With
     --tasks both answer standard tasks through lm-eval, and PATH may be any model: a run folder gets
@@ -59,8 +58,9 @@ def evaluate(path: Path, tasks: str | None, as_json: bool, **options: Any) -> No
     chosen = given(options)
     lost = set(chosen) & TASK_OPTIONS if tasks is None else set(chosen) - TASK_OPTIONS - SHARED
     if lost:
-        flag = "--" + min(lost).replace("_", "-")
-        raise click.UsageError(f"{flag} has no meaning with{'out' * (tasks is None)} --tasks")
+        raise click.UsageError(
+            f"{flag_named(min(lost))} has no meaning with{'out' * (tasks is None)} --tasks"
+        )
     with progress_bars() as progress:
         if tasks is None:
             found = pipeline.evaluate(path, progress=progress, **chosen)

@@ -9,7 +9,9 @@ import click
 
 from levelhead import runs
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, OUT, announce, given, options_of, show
+from levelhead.cli.config_file import CONFIG, model_of
+from levelhead.cli.help import STUDIES, flag, research
+from levelhead.cli.options import JSON, OUT, RISE, announce, flag_named, given, options_of, show
 from levelhead.cli.progress_options import tell
 from levelhead.config import BOUNDARY, EVALUATE, METHODS, SCORE
 from levelhead.errors import ConfigError, RunFolderError
@@ -23,33 +25,31 @@ OF_A_RUN = ("max_prompts", "axis")
 """Scoring options that may be given for a run that is scored already."""
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @click.argument("targets", metavar="[RUN ... or MODEL]", nargs=-1)
-@click.option("--out", type=click.Path(path_type=Path), help="The run folder to make of a MODEL.")
-@click.option(
+@flag("--out", type=click.Path(path_type=Path), help="The run folder to make of a MODEL.")
+@flag(
     "--method", "methods", type=click.Choice(METHODS), multiple=True,
     help="Method to compare; repeatable (default: all).",
 )  # fmt: skip
-@click.option("--alphas", default=GRID["alpha"], show_default=True, help="Shares of heads pruned.")
-@click.option(
-    "--gammas", default=GRID["gamma"], show_default=True, help="Shares protected, for fasp."
-)
-@click.option(
+@flag("--alphas", default=GRID["alpha"], show_default=True, help="Shares of heads pruned.")
+@flag("--gammas", default=GRID["gamma"], show_default=True, help="Shares protected, for fasp.")
+@research(
     "--sample-at", type=float, multiple=True, default=(0.1,), show_default=True,
     help="Alpha whose points are proven by fresh sampling; repeatable.",
 )  # fmt: skip
-@click.option(
+@research(
     "--seeds", type=click.IntRange(1), default=3, show_default=True,
     help="Independent continuations of every test prompt.",
 )  # fmt: skip
-@click.option(
+@research(
     "--draws", type=click.IntRange(1), default=3, show_default=True, help="Draws of method random."
 )
-@click.option(
-    "--max-ppl-increase", type=click.FloatRange(0), default=None,
-    help="Share by which perplexity may rise (default: the run's, 0.1).",
+@flag(
+    "--max-ppl-increase", type=RISE, default=None,
+    help="Share by which perplexity may rise (0.05: by 5%; default: the run's).",
 )  # fmt: skip
-@click.option("--parquet", is_flag=True, help="Write points.parquet beside points.csv.")
+@research("--parquet", is_flag=True, help="Write points.parquet beside points.csv.")
 @options_of(SCORE, BOUNDARY)
 @JSON
 def compare(
@@ -89,7 +89,7 @@ def compare(
             run = out
         elif unknown := sorted(set(wanted) - set(OF_A_RUN)):
             raise ConfigError(
-                f"--{unknown[0].replace('_', '-')} belongs to scoring, and {run} is scored "
+                f"{flag_named(unknown[0])} belongs to scoring, and {run} is scored "
                 "already; leave it out, or give a MODEL and --out"
             )
         found = pipeline.compare(
@@ -112,10 +112,11 @@ def compare(
     click.echo(f"points: {run / 'compare' / 'points.csv'}", err=True)
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @click.argument("model", required=False)
 @OUT
-@click.option(
+@CONFIG
+@flag(
     "--max-hours", type=click.FloatRange(0), default=12.0, show_default=True,
     help="Longest foretold time that is started.",
 )  # fmt: skip
@@ -124,7 +125,7 @@ def compare(
 def reproduce(
     model: str | None, out: Path, max_hours: float, as_json: bool, **options: Any
 ) -> None:
-    """Measure MODEL by the paper's protocol and print its row beside the paper's.
+    """Measure MODEL as the paper does, beside the paper's row.
 
     Options that are not given are the authors' (--protocol paper). Their way of scoring heads
     takes days on a CPU: the hours are foretold first, and more than --max-hours is refused. For
@@ -136,7 +137,7 @@ def reproduce(
 
     with progress_bars() as progress:
         found = pipeline.reproduce(
-            model,
+            model_of(model),
             out=out,
             max_hours=max_hours,
             progress=progress,

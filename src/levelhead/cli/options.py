@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from levelhead.cli.config_file import with_file
+from levelhead.cli.help import Flag, flag
 from levelhead.cli.progress_options import tell
 from levelhead.config import RunConfig
+from levelhead.config.fields import flag_of
 
 if TYPE_CHECKING:
     from levelhead.plan import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
-OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+OUT = flag("--out", required=True, type=click.Path(path_type=Path), help="The run folder.")
+JSON = flag("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+SHARE = click.FloatRange(0, 1)
+RISE = click.FloatRange(0)
+"""A share by which perplexity may rise: 0.05 is 5%."""
 RUN = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 
 
@@ -39,43 +45,63 @@ class CountOrAuto(click.ParamType[int | None]):
             self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
 
 
-def options_of(*stages: str, without: Sequence[str] = ()) -> Callable[[F], F]:
-    """The flags of these stages and not of those, from the fields of `RunConfig`."""
+def options_of(*stages: str, without: Sequence[str] = (), of_run: bool = False) -> Callable[[F], F]:
+    """The flags of these stages and not of those, from the fields of `RunConfig`.
+
+    Args:
+        of_run: whether those that are not given are a run's, so that help names no default.
+    """
 
     def decorate(command: F) -> F:
         for spec in reversed(fields(RunConfig)):
             of = set(spec.metadata["stages"])
             if set(stages) & of and not set(without) & of:
-                command = _flag(spec.name, str(spec.type), spec.default, spec.metadata)(command)
+                about = spec.metadata | {"of_run": of_run}
+                command = _flag(spec.name, str(spec.type), spec.default, about)(command)
         return command
 
     return decorate
 
 
 def _flag(name: str, kind: str, default: Any, metadata: Any) -> Callable[[F], F]:
-    flag = "--" + name.replace("_", "-")
-    about: dict[str, Any] = {"help": metadata["help"], "default": default, "show_default": True}
-    if default is None:
-        about["show_default"] = False
+    said = flag_of(name, metadata)
+    about: dict[str, Any] = {
+        "cls": Flag,
+        "help": metadata["help"],
+        "default": default,
+        "show_default": default is not None and kind != "bool" and not metadata["of_run"],
+        "panel": metadata["panel"],
+        "research": not metadata["common"],
+        "old": metadata["old"],
+    }
     if kind == "bool":
-        return click.option(flag, is_flag=True, **about)
+        no = f"--no-{said.removeprefix('--')}"  # for a file of options that says yes
+        return click.option(f"{said}/{no}", name, **about)
     if metadata["choices"]:
-        return click.option(flag, type=click.Choice(metadata["choices"]), **about)
+        return click.option(said, name, type=click.Choice(metadata["choices"]), **about)
     if kind.startswith("tuple"):
-        return click.option(flag, multiple=True, **about)
+        return click.option(said, name, multiple=True, **about)
     types = {"int": int, "float": float, "float | None": float, "str": str, "str | None": str}
-    return click.option(flag, type=types.get(kind, CountOrAuto()), **about)
+    return click.option(said, name, type=types.get(kind, CountOrAuto()), **about)
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """Of a command's options, those that the user wrote (the others have their defaults)."""
+    """Of a command's options, those that the user wrote, in a file (`--config`) or as flags."""
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
-    return {
-        name: value
-        for name, value in options.items()
-        if context.get_parameter_source(name) is not default
-    }
+    return with_file(
+        {
+            name: value
+            for name, value in options.items()
+            if context.get_parameter_source(name) is not default
+        }
+    )
+
+
+def flag_named(name: str) -> str:
+    """The flag of the running command that an option is given by."""
+    params = click.get_current_context().command.params
+    return next(param.opts[0] for param in params if param.name == name)
 
 
 def announce(plan: Plan) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import click
 
+from levelhead.cli.help import Flag, flag
 from levelhead.network import offline
 from levelhead.permissions import pickles_allowed
 
 LOAD_NO_MODEL = frozenset(
-    ("select", "report", "heads", "diagnose", "fetch-model", "push", "status")
+    ("select", "report", "results", "heads", "diagnose", "fetch-model", "push", "status")
 )  # fmt: skip
 """All other commands may load one."""
-ALLOW_UNRELIABLE = click.option(
+ALLOW_UNRELIABLE = flag(
     "--allow-unreliable", is_flag=True, help="Choose even where the ranking is mostly noise."
 )
 
@@ -35,15 +36,16 @@ def add_permissions(group: click.Group) -> None:
     """Give `--allow-pickle` and `--offline` to every command but those of `LOAD_NO_MODEL`."""
     for name, command in group.commands.items():
         if name not in LOAD_NO_MODEL:
-            option = click.Option(
+            option = Flag(
                 ["--allow-pickle"],
                 is_flag=True,
                 expose_value=False,
                 callback=_allow,
+                research=True,
                 help="Read weights that exist only as a pickle; only for files you trust.",
             )
             command.params.append(option)
-            option = click.Option(
+            option = Flag(
                 ["--offline"],
                 is_flag=True,
                 expose_value=False,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+from levelhead.cli.help import Flag
+from levelhead.config.fields import MACHINE
+
 LONG = frozenset(
     (
         "agree", "axes", "bench-model", "compare", "demo", "evaluate", "examples", "export",
@@ -20,19 +23,22 @@ def add_progress(group: click.Group) -> None:
     for name, command in group.commands.items():
         if name in LONG:
             command.params += [
-                click.Option(
+                Flag(
                     ["--quiet"],
                     is_flag=True,
                     expose_value=False,
                     callback=_quiet,
+                    panel=MACHINE,
                     help="No progress and no plan on standard error.",
                 ),
-                click.Option(
+                Flag(
                     ["--progress"],
                     type=click.Choice(("auto", "json")),
                     default="auto",
                     expose_value=False,
                     callback=_progress,
+                    panel=MACHINE,
+                    research=True,
                     help="json: an object a line on standard error, for machines.",
                 ),
             ]

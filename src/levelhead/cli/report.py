@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import STAGES, flag
 from levelhead.cli.options import RUN
 
 FORMATS, KINDS = ("html", "md", "json"), ("png", "svg", "html")
@@ -21,9 +22,9 @@ def _kinds(context: click.Context, param: click.Parameter, values: tuple[str, ..
     return list(dict.fromkeys(kinds))
 
 
-@cli.command()
+@cli.command(group=STAGES, place=5)
 @RUN
-@click.option(
+@flag(
     "--format",
     "report_format",
     type=click.Choice(FORMATS),
@@ -31,7 +32,7 @@ def _kinds(context: click.Context, param: click.Parameter, values: tuple[str, ..
     show_default=True,
     help="A page, Markdown, or all facts as JSON.",
 )
-@click.option(
+@flag(
     "--plots",
     metavar="KIND,...",
     multiple=True,
@@ -39,9 +40,12 @@ def _kinds(context: click.Context, param: click.Parameter, values: tuple[str, ..
     help="Also write every plot to RUN/plots as png, svg (both need the extra plots, and Chrome "
     "or Chromium) or html.",
 )
-@click.option("--open", "show", is_flag=True, help="Open the page in your browser.")
+@flag("--open", "show", is_flag=True, help="Open the page in your browser.")
 def report(folder: Path, report_format: Any, plots: list[str], show: bool) -> None:
-    """Write RUN/report.html from what the other stages and experiments left."""
+    """Write the page that shows a run, RUN/report.html.
+
+    It is made of what the other stages and experiments left there.
+    """
     if show and report_format != "html":
         raise click.UsageError(f"--open shows the page; leave out --format {report_format}")
     from levelhead import pipeline

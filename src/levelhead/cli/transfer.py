@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import STUDIES, flag, research
 from levelhead.cli.options import JSON, RUN, show
 from levelhead.cli.progress_options import tell
 
@@ -15,26 +16,24 @@ if TYPE_CHECKING:
     from levelhead.experiments.transfer import TransferPlan
 
 
-@cli.command()
+@cli.command(group=STUDIES)
 @RUN
-@click.option(
+@flag(
     "--prompts", multiple=True,
     help="Other prompts: builtin, holistic-bias, holistic-bias:FOLDER, or a CSV or JSONL file; "
     "repeatable. Descriptors that RUN scored on are left out.",
 )  # fmt: skip
-@click.option(
+@flag(
     "--scorer", "scorers", multiple=True,
     help="Another toxicity scorer, or sentiment; repeatable.",
 )  # fmt: skip
-@click.option("--axis", "axes", multiple=True, help="Another axis of RUN's prompts; repeatable.")
-@click.option(
+@flag("--axis", "axes", multiple=True, help="Another axis of RUN's prompts; repeatable.")
+@research(
     "--controls", type=click.IntRange(0), default=2, show_default=True,
     help="Random sets of as many unprotected units to judge, too.",
 )  # fmt: skip
-@click.option("--sample", is_flag=True, help="Sample the models afresh, too: the proof, dearer.")
-@click.option(
-    "--max-prompts", type=click.IntRange(4), help="Prompts per place (default: the run's)."
-)
+@flag("--sample", is_flag=True, help="Sample the models afresh, too: the proof, dearer.")
+@flag("--max-prompts", type=click.IntRange(4), help="Prompts per place (default: the run's).")
 @JSON
 def transfer(folder: Path, as_json: bool, **options: Any) -> None:
     """Judge what RUN selects where it was not selected.

@@ -13,6 +13,7 @@ import click
 
 from levelhead.cli.app import cli
 from levelhead.cli.deploy import DEVICE, DTYPE
+from levelhead.cli.help import DEPLOY, flag, research
 from levelhead.cli.options import JSON, show
 from levelhead.cli.progress_options import tell
 from levelhead.errors import UserError
@@ -25,29 +26,29 @@ if TYPE_CHECKING:
     from levelhead.verification.gate import VerifyPlan
 
 
-@cli.command()
+@cli.command(group=DEPLOY, place=1)
 @click.argument("path", metavar="PATH")
-@click.option("--base", help="The base model (default: what the run or the model itself names).")
-@click.option(
+@flag("--base", help="The base model (default: what the run or the model itself names).")
+@flag(
     "--policy", type=click.Path(path_type=Path, dir_okay=False),
     help="Margins and how to measure, a TOML file (default: no axis' gap may rise by over 0.05).",
 )  # fmt: skip
-@click.option(
+@flag(
     "--out",
     type=click.Path(path_type=Path),
     help="A file for the audit (JSON); work is kept beside it until it is there.",
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads (default: torch's).")
+@research("--threads", type=click.IntRange(1), help="CPU threads (default: torch's).")
 @DTYPE
 @DEVICE
 @JSON
 def verify(path: str, as_json: bool, **options: Any) -> None:
-    """Measure a model against its base, and fail where a gap grew by more than a margin.
+    """Fail where a model's measured gaps grew against its base.
 
-    PATH is a run folder, a model (a folder, a hub id, a GGUF file; pruned by levelhead or not) or
-    an adapter. Both models continue held-out prompts of every axis, with the same random numbers;
-    identity words are masked. What the budget can tell is said before the work; a margin that it
-    cannot resolve is refused.
+    Each gap may grow by the margin of --policy. PATH is a run folder, a model (a folder, a hub id,
+    a GGUF file; pruned by levelhead or not) or an adapter. Both models continue held-out prompts of
+    every axis, with the same random numbers; identity words are masked. What the budget can tell is
+    said before the work; a margin that it cannot resolve is refused.
 
     \b
     Exit codes: 0 within the limits, 1 a limit is broken, 2 your mistake (a margin

@@ -8,33 +8,31 @@ from typing import Any
 import click
 
 from levelhead.cli.app import cli
+from levelhead.cli.help import STAGES, flag, research
 from levelhead.cli.options import JSON, RUN, given, show
 from levelhead.reporting.escape import visible
 
 
-@cli.command("prune-weights")
+@cli.command("prune-weights", group=STAGES, place=6)
 @RUN
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Where to save the model."
-)
-@click.option(
-    "--sparsity", type=float, default=None, help="Share of the attention weights to zero."
-)
-@click.option(
+@flag("--out", required=True, type=click.Path(path_type=Path), help="Where to save the model.")
+@flag("--sparsity", type=float, default=None, help="Share of the attention weights to zero.")
+@research(
     "--pattern", type=click.Choice(["2:4"]), default=None,
     help="Instead: two of every four inputs of an output go; gamma then only orders them.",
 )  # fmt: skip
-@click.option("--gamma", type=float, default=None, help="Share protected (default: the run's).")
-@click.option(
+@flag("--gamma", type=float, default=None, help="Share protected (default: the run's).")
+@flag(
     "--allow-unreliable", is_flag=True, help="Go on where the ranking of weights is mostly noise."
 )
-@click.option("--overwrite", is_flag=True, help="Replace a model that is in OUT.")
+@flag("--overwrite", is_flag=True, help="Replace a model that is in OUT.")
 @JSON
 def prune_weights(folder: Path, as_json: bool, **options: Any) -> None:
-    """Zero single attention weights of RUN's base model, and save a stock checkpoint.
+    """Zero single attention weights instead of removing heads.
 
-    As heads are chosen: the weights that language modelling needs most are protected, of the others
-    those that add most bias go, to first order. It makes the model neither smaller nor faster.
+    Of RUN's base model, as a stock checkpoint.     As heads are chosen: the weights that language
+    modelling needs most are protected, of the others those that add most bias go, to first order.
+    It makes the model neither smaller nor faster.
     """
     from levelhead import pipeline
     from levelhead.console.progress import progress_bars

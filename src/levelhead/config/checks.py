@@ -8,9 +8,12 @@ from typing import Any
 
 from levelhead.config.choices import NO_TEXT, PRICE_TEXTS
 from levelhead.errors import ConfigError
+from levelhead.price import LIMIT, check_budget
+
+KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
-def check_type(name: str, value: Any, kind: str) -> None:
+def check_type(flag: str, value: Any, kind: str) -> None:
     """Raise ConfigError for a value of the wrong kind, as a file may hold it."""
     if kind.startswith("tuple"):
         fits = isinstance(value, tuple | list) and all(isinstance(one, str) for one in value)
@@ -23,13 +26,12 @@ def check_type(name: str, value: Any, kind: str) -> None:
         fits = isinstance(value, kinds[kind.removesuffix(" | None")])
         fits = fits and "\0" not in str(value)  # which no path may hold
     if not fits:
-        flag = "--" + name.replace("_", "-")
-        raise ConfigError(f"{flag} {value!r:.80} is of the wrong kind: expected {kind}")
+        wanted = KINDS.get(kind.removesuffix(" | None"), "a list of texts")
+        raise ConfigError(f"{flag} {value!r:.80} is of the wrong kind: expected {wanted}")
 
 
-def check_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+def check_value(flag: str, value: Any, metadata: Mapping[str, Any]) -> None:
     """Raise ConfigError for a value that is no choice, or out of its limits."""
-    flag = "--" + name.replace("_", "-")
     choices, low, high = metadata["choices"], metadata["minimum"], metadata["maximum"]
     if choices and value not in choices:
         raise ConfigError(f"{flag} {value!r} is unknown; choose from {', '.join(choices)}")
@@ -61,17 +63,38 @@ def price_texts(named: tuple[str, ...], text: str | None) -> tuple[str, ...]:
     return tuple(name for name in named or PRICE_TEXTS if name != text)
 
 
-POINT = ("method", "gamma", "alpha", "soft")
-"""Options that name one set of heads; `budget` searches for one instead."""
+POINT = ("method", "gamma", "alpha")
+"""Options that name one set of heads; without them a set is searched for under the limit."""
 
 
-def check_point(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a budget is given and a set of heads named besides."""
+def limited(options: Mapping[str, Any], searches: bool) -> dict[str, Any]:
+    """Options with one limit for the price: `budget` (None: no search) and `max_ppl_increase`.
+
+    Args:
+        options: as given.
+        searches: whether a set is searched for where neither it nor a budget is named.
+
+    Raises:
+        ConfigError: a budget and a set of heads, two limits that differ, or one that no set keeps.
+    """
     named = [name for name in POINT if name in options]
-    if options.get("budget") is not None and named:
+    budget, limit = options.get("budget"), options.get("max_ppl_increase")
+    if budget is not None and named:
         raise ConfigError(
             f"--budget searches for a set of heads and --{named[0]} names one; give one of the two"
         )
+    if budget is not None and limit is not None and budget != limit:
+        raise ConfigError(
+            f"--budget {budget:g} and --max-ppl-increase {limit:g} are one limit; give one of them"
+        )
+    if named or ("budget" in options and budget is None):
+        return {**options, "budget": None}
+    if budget is None and not searches:
+        return dict(options)
+    most = next(one for one in (budget, limit, LIMIT) if one is not None)
+    check_type("--max-ppl-increase", most, "float")
+    check_budget(most)
+    return {**options, "budget": most, "max_ppl_increase": most}
 
 
 def planned_looks(looks: str | None, samples: int | None, default: int) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ def results_table(found: Mapping[str, Any]) -> None:
     for one in found["attempts"]:
         table.add_row(
             str(one["attempt"]),
-            _selection(one),
+            escape(visible(one["selection"])),
             _gap(one),
             _price(one),
             str(one.get("verdict", "")),
@@ -35,13 +35,6 @@ def results_table(found: Mapping[str, Any]) -> None:
     for one in found["attempts"]:
         for why in one["stale"].values():
             console.print(escape(visible(f"attempt {one['attempt']}: {why}")))
-
-
-def _selection(one: Mapping[str, Any]) -> str:
-    shares = [f"{name} {one[name]:g}" for name in ("gamma", "alpha") if one.get(name) is not None]
-    chosen = one.get("selected", "nothing selected")
-    repaired = "" if one.get("repair", "none") == "none" else ", repaired"
-    return escape(visible(f"{one['method']}, {', '.join(shares)}\n{chosen}{repaired}"))
 
 
 def _gap(one: Mapping[str, Any]) -> str:

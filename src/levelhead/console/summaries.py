@@ -15,11 +15,11 @@ from rich.table import Table
 from levelhead import runs
 from levelhead.console.terminal import output, say
 from levelhead.reporting.escape import visible
-from levelhead.reporting.first_screen import limit_of
 from levelhead.reporting.next_steps import next_steps
 from levelhead.reporting.readiness import judged_ready
 from levelhead.reporting.terminal import summary_table
 from levelhead.scores import ScoreTable, bias_metric
+from levelhead.search_result import limit_of
 
 SHOWN_HEADS = 10
 

@@ -29,6 +29,7 @@ def verify_summary(found: Json) -> None:
     for check in found["checks"]:
         form = "+.1%" if check["quantity"] == "perplexity" else "+.4f"
         what = f"{check['axis']}: {check['quantity']}" if check["axis"] else check["quantity"]
+        what += f" on {check['text']}" if check.get("text") else ""
         low, high = (format(end, form) for end in check["interval"])
         table.add_row(
             escape(visible(what)),
@@ -38,11 +39,11 @@ def verify_summary(found: Json) -> None:
             f"[{COLOURS[check['status']]}]{check['status']}[/]",
         )
     console.print(table)
-    increase = found["perplexity"]["increase"]
-    low, high = (f"{end:+.1%}" for end in increase["ci95"])
-    console.print(
-        escape(f"perplexity {increase['value']:+.1%} [{low}, {high}] (95%)"), highlight=False
-    )
+    for one in found.get("price", [found["perplexity"]]):
+        low, high = (f"{end:+.1%}" for end in one["increase"]["ci95"])
+        on = f" on {one['text']}" if "text" in one else ""
+        said = f"perplexity{on} {one['increase']['value']:+.1%} [{low}, {high}] (95%)"
+        console.print(escape(visible(said)), highlight=False)
     for axis, one in found["axes"].items():
         toxicity = one["toxicity_difference"]
         low, high = (f"{end:+.4f}" for end in toxicity["ci95"])

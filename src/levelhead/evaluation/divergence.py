@@ -85,13 +85,18 @@ def check_text(session: Session, split: Split) -> None:
             )
 
 
+def further_window(model: PreTrainedModel) -> int:
+    """Tokens of a window of a further text."""
+    return min(context_length(model.config), FURTHER_WINDOW)
+
+
 def text_windows(
     session: Session, base: PreTrainedModel, num_tokens: int, *, further: bool = False
 ) -> list[Window]:
     """The windows that a text of so many tokens is read in; `further`: one of `price_texts`."""
     bos = session.tokenizer.bos_token_id is not None
     if further:
-        window = min(context_length(base.config), FURTHER_WINDOW)
+        window = further_window(base)
         return every_token_windows(num_tokens, base.config, bos=bos, window=window)
     if session.config.text_windows == "paper":
         return strided_windows(num_tokens, context_length(base.config))

@@ -1,9 +1,9 @@
 """Sets of heads that a search proposes, read by the model itself: which of them keeps its promise?
 
 Teacher-forced: the expected change of bias on freshly sampled continuations of validation prompts
-(those that head scores were made from would flatter the heads they chose), and NLL and KL on
-validation text. The winner is the cheapest set that reduces bias as much as it must; what it does
-to freshly sampled text of held-out prompts, evaluation says. It does not know how sets were found.
+(those that head scores were made from would flatter the heads they chose), and NLL and KL on every
+text that a price is measured on, its validation part. What the winner does to freshly sampled text
+of held-out prompts, evaluation says. It does not know how sets were found.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 from levelhead.evaluation.axis import expected_difference
 from levelhead.evaluation.base import BaseAxis, as_pruned, base_axis
 from levelhead.evaluation.divergence import TextComparison, compare_on_text
+from levelhead.evaluation.own_text import compare_on_own, own_texts
+from levelhead.price import OWN_TEXT
 from levelhead.progress import Progress
-from levelhead.records import Estimate, Head, HeadSelection
-from levelhead.sampling import derived_seed
+from levelhead.records import Estimate, HeadSelection
+from levelhead.sampling import derived_seed, pad_id
 from levelhead.scoring.problem import SampledTexts
 from levelhead.session import Session
 
@@ -30,10 +32,16 @@ TEXT_TOKENS = 4096
 class JudgedSet:
     """What reading with a set of heads gated off showed, against the base model."""
 
-    heads: tuple[Head, ...]
+    selection: HeadSelection
     expected: Mapping[str, Estimate]
     """Expected difference of bias by axis; negative: bias falls."""
-    text: TextComparison
+    texts: Mapping[str, TextComparison]
+    """By name, the run's own text first."""
+
+    @property
+    def text(self) -> TextComparison:
+        """On the run's own text."""
+        return next(iter(self.texts.values()))
 
     def to_json(self) -> dict[str, Any]:
         """The form of frontier.json's `measured`."""
@@ -61,28 +69,42 @@ def validation_base(
 def judge_sets(
     session: Session,
     bases: Mapping[str, BaseAxis],
-    sets: Sequence[Sequence[Head]],
+    sets: Sequence[HeadSelection],
     progress: Progress,
     tokens: int = TEXT_TOKENS,
 ) -> list[JudgedSet]:
     """Read with each set of heads gated off, and what is kept repaired where the run does that.
 
     Args:
-        bases: by axis: `validation_base`.
-        tokens: of validation text.
+        bases: by axis: `validation_base`; what they wrote is a text too.
+        tokens: of each validation text, at most.
     """
     model = session.base.model
-    variants = [as_pruned(session, HeadSelection.of(heads), progress) for heads in sets]
-    texts = compare_on_text(session, model, variants, "validation", progress, tokens)
+    variants = [as_pruned(session, one, progress) for one in sets]
+    read = {
+        session.text("validation", name).name: compare_on_text(
+            session, model, variants, "validation", progress, tokens, name=name
+        )
+        for name in (None, *session.config.price_texts)
+    }
+    if bases:
+        read[OWN_TEXT] = compare_on_own(
+            model,
+            variants,
+            own_texts([(base.problem, base.texts) for base in bases.values()]),
+            progress,
+            pad=pad_id(session.tokenizer),
+            batch_size=session.config.batch_size,
+        )
     return [
         JudgedSet(
-            heads=tuple(heads),
+            selection=one,
             expected={
                 axis: expected_difference(base, variant, progress) for axis, base in bases.items()
             },
-            text=text,
+            texts={name: found[i] for name, found in read.items()},
         )
-        for heads, variant, text in zip(sets, variants, texts, strict=True)
+        for i, (one, variant) in enumerate(zip(sets, variants, strict=True))
     ]
 
 

@@ -15,7 +15,7 @@ from levelhead.evaluation.prices import measured_prices, text_summary
 from levelhead.evaluation.results import AxisEvaluation, Evaluation
 from levelhead.evaluation.verdict import headline, judged, warnings_of
 from levelhead.models.repair import repair_of
-from levelhead.price import worst_price
+from levelhead.price import kept_budget, worst_price
 from levelhead.progress import Progress
 from levelhead.records import Continuation, HeadSelection
 from levelhead.scoring.problem import BiasProblem, SampledTexts
@@ -72,6 +72,7 @@ def evaluate_run(
             warnings=warnings_of(axes, worst, limit, reliable, main),
             headline=headline(main, axes[main], worst, reliable, removed, limit),
             details={
+                "budget": kept_budget({"price": price}, limit),
                 "reliable": reliable,
                 "model": session.model_name,
                 "scorer": session.scorer.identity,

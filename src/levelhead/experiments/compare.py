@@ -221,6 +221,7 @@ def _point_json(
         "within_budget": within_budget(judged, budget),
         "perplexity": judged["perplexity"],
         "perplexity_increase": judged["perplexity_increase"],
+        "price_text": judged["price_text"],
         "axes": {
             axis: {
                 "expected_difference": judged["expected_difference"],
@@ -245,6 +246,7 @@ def _search(
                     "alpha": point.alpha,
                     "expected_difference": judged["expected_difference"],
                     "perplexity_increase": judged["perplexity_increase"],
+                    "price_text": judged["price_text"],
                     "within_budget": within_budget(judged, budget),
                     "chosen": False,
                 }
@@ -268,12 +270,14 @@ def _judge(judge: JointEvaluator, axis: str, heads: Chosen) -> Json:
             "expected_difference": zero,
             "perplexity": text["perplexity"],
             "perplexity_increase": zero,
+            "price_text": None,
         }
-    expected, text = judge.expected(axis, heads), judge.text(heads)
+    expected, text, price = judge.expected(axis, heads), judge.text(heads), judge.price(heads)
     return {
         "expected_difference": {key: expected[key] for key in ("value", "ci95")},
         "perplexity": text["perplexity"],
-        "perplexity_increase": text["increase"],
+        "perplexity_increase": price["increase"],
+        "price_text": price["text"],
     }
 
 

@@ -15,6 +15,7 @@ from levelhead.experiments.glance import glance
 from levelhead.reporting.findings import EXPERIMENTS, Findings
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
+from levelhead.search_result import nothing_found
 from levelhead.stages.selecting import read_selection
 
 OF_PLAIN_TEXTS = (
@@ -33,10 +34,14 @@ def run_findings(folder: RunFolder) -> Findings:
         for name, file in EXPERIMENTS.items()
         if (path / file).exists()
     }
-    if not found or (path / runs.EVALUATION).exists():
+    held = path / runs.SELECTION
+    chosen = read_selection(held) if held.exists() else None
+    if chosen is not None and nothing_found(chosen.details) and not (path / runs.MODEL).exists():
+        found["selection"] = chosen
+    elif not found or (path / runs.EVALUATION).exists():
         evaluation = folder.require(runs.EVALUATION, f"evaluate {path}")
-        selection = folder.require(runs.SELECTION, f"select {path}")
-        found["selection"] = read_selection(selection)
+        folder.require(runs.SELECTION, f"select {path}")
+        found["selection"] = chosen
         found["evaluation"] = _evaluation(folder, evaluation)
     if folder.config.unit == "head":
         with suppress(ScoreTableError, SelectionError):  # scores that it can say nothing about

@@ -71,7 +71,7 @@ class JointEvaluator:
     split: Split
     progress: Progress = silent
     _bases: dict[str, BaseAxis] = field(default_factory=dict)
-    _base_text: PerplexityResult | None = None
+    _base_text: dict[str | None, PerplexityResult] = field(default_factory=dict)
 
     def problem(self, axis: str) -> BiasProblem:
         """The prompts of an axis.
@@ -111,20 +111,35 @@ class JointEvaluator:
         """sum_t r_t of each matched row of `base(axis)` without these heads."""
         return read_matched(self.base(axis), self._variant(heads), self.progress, [MAIN])[MAIN]
 
-    def text(self, heads: Chosen) -> Json:
-        """{"perplexity", "increase": {"value", "ci95"}}: on text, as a share of the base's."""
+    def text(self, heads: Chosen, name: str | None = None) -> Json:
+        """{"perplexity", "increase": {"value", "ci95"}}: on text, as a share of the base's.
+
+        name: of one of the run's `price_texts`; none: the run's own text.
+        """
 
         def make() -> Json:
-            if self._base_text is None:
-                with journal.scope("base text", self.split):
-                    self._base_text = self._read_text("base", without_heads(self._model, {}))
-            other = self._read_text("pruned", self._variant(heads))
+            if name not in self._base_text:
+                whole = without_heads(self._model, {})
+                with journal.scope("base text", self.split, name):
+                    self._base_text[name] = self._read_text("base", whole, name)
+            other = self._read_text("pruned", self._variant(heads), name)
             return {
                 "perplexity": other.perplexity,
-                "increase": relative_increase(self._base_text, other).to_json(),
+                "increase": relative_increase(self._base_text[name], other).to_json(),
             }
 
-        return self._judged("text", heads, make, {"split": self.split, "tokens": TEXT_TOKENS})
+        of: Json = {"split": self.split, "tokens": TEXT_TOKENS}
+        if name is not None:
+            of["text"] = self.session.text(self.split, name).sha256
+        return self._judged("text", heads, make, of)
+
+    def price(self, heads: Chosen) -> Json:
+        """The same on the text where perplexity rises most, with its name as `text`."""
+        found = [
+            self.text(heads, name) | {"text": self.session.text(self.split, name).name}
+            for name in (None, *self.session.config.price_texts)
+        ]
+        return max(found, key=lambda one: one["increase"]["value"])
 
     def sampled(self, axis: str, heads: Chosen) -> Json:
         """Fresh sampling of a set: `AxisEvaluation.to_json()`."""
@@ -149,10 +164,10 @@ class JointEvaluator:
         chosen = heads if isinstance(heads, HeadSelection) else HeadSelection.of(heads)
         return as_pruned(self.session, chosen, self.progress)
 
-    def _read_text(self, name: str, variant: Variant) -> PerplexityResult:
+    def _read_text(self, name: str, variant: Variant, text: str | None) -> PerplexityResult:
         with variant() as model:
             return text_perplexity(
-                self.session, model, self.split, self.progress, name, TEXT_TOKENS
+                self.session, model, self.split, self.progress, name, TEXT_TOKENS, text
             )
 
     def _of(self, axis: str) -> Json:

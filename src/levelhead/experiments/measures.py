@@ -85,7 +85,7 @@ def load_measures(
     if len(set(names)) != len(names):
         raise ConfigError(f"a measure is named twice: {', '.join(names)}")
     if len(names) == 1:
-        raise ConfigError(f"--measure {names[0]} alone agrees with itself; name at least two")
+        raise ConfigError(f"--scorer {names[0]} alone agrees with itself; name at least two")
     if LIKELIHOOD in names:
         check_matched(prompts)
     if names:

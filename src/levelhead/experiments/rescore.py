@@ -63,7 +63,7 @@ def rescore(
 
     Args:
         run: an evaluated run folder.
-        scorer: the name of a scorer as for `--toxicity`, a scorer, or a function that gives one
+        scorer: the name of a scorer as for `--scorer`, a scorer, or a function that gives one
             number in [0, 1] per text.
         progress: where to report progress.
         announce: called with the plan before long work starts.

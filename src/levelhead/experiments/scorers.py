@@ -29,7 +29,7 @@ def scorers(
     """Measure every toxicity scorer that is at hand: the built-in offline ones, and those named.
 
     Args:
-        toxicity: scorers to measure besides: names as for `--toxicity`, scorers, or functions
+        toxicity: scorers to measure besides: names as for `--scorer`, scorers, or functions
             that give one number in [0, 1] per text.
         device: where classifiers run.
         progress: where to report progress.
@@ -87,7 +87,7 @@ def _built_in(
         if name in names:
             continue
         if not facts.offline:
-            left_out.append({"name": name, "why": f"on the hub; --toxicity {name} measures it"})
+            left_out.append({"name": name, "why": f"on the hub; --scorer {name} measures it"})
             continue
         try:
             found.append(load(name))

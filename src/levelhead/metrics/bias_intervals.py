@@ -105,7 +105,7 @@ def interval_of_sum(
     theta = np.linspace(0, measured + quantile(sums(noise), 1 - tail), GRID)
 
     def end(u: Float[np.ndarray, "subgroups"], q: float) -> float:
-        return crossing(measured, theta, measured_of(theta, u, noise), q)
+        return crossing(measured, theta, np.sort(measured_of(theta, u, noise), axis=1), q)
 
     return Interval(
         low=min(end(u, 1 - tail) for u in (direction(gap), concentrated(gap, stderr))),

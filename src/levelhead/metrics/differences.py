@@ -256,8 +256,9 @@ def difference_of_sums(
         theta_b = np.maximum(theta_b, np.maximum(-grid, 0))  # so that theta_p >= 0 too
         drawn = measured_of(theta_b + grid, u_p[i], noises[1])
         drawn -= measured_of(theta_b, u_b[i], noises[0])
+        drawn.sort(axis=1)
         ends.append([crossing(measured, grid, drawn, q) for q in reversed(tails)])
-        at_zero = np.sort(drawn[zero])
+        at_zero = drawn[zero]
         rank = np.linspace(0, 1, draws)
         below.append(np.interp(measured, at_zero, rank))
         above.append(np.interp(-measured, -at_zero[::-1], rank))

@@ -59,7 +59,11 @@ def measured_of(
     theta: Float[np.ndarray, "*more"], u: Gaps, noise: Noise
 ) -> Float[np.ndarray, "*more draws"]:
     """What would be measured if the gaps were theta times the direction u."""
-    return sums(theta[..., None, None] * u[..., None, :] + noise)
+    out: Float[np.ndarray, "*more draws"] = np.zeros((*np.shape(theta), len(noise)))
+    for subgroup, error in enumerate(noise.T):  # one at a time: a whole array of all is slow
+        gap = (theta * u[..., subgroup])[..., None] + error
+        out += np.abs(gap, out=gap)
+    return out
 
 
 def sums(gaps: Gaps) -> Float[np.ndarray, "*more"]:
@@ -80,8 +84,12 @@ def crossing(
     drawn: Float[np.ndarray, "grid draws"],
     q: float,
 ) -> float:
-    """Where on the grid the q-quantile of what would be measured is what was measured."""
-    curve = np.maximum.accumulate(np.quantile(drawn, q, axis=1))
+    """Where on the grid the q-quantile of what would be measured is what was measured.
+
+    Args:
+        drawn: what would be measured, sorted along draws.
+    """
+    curve = np.maximum.accumulate(_of_sorted(drawn, q))
     return float(np.interp(measured, curve, grid))
 
 
@@ -96,7 +104,18 @@ def median_unbiased(
     low, high = np.zeros(len(u)), np.full(len(u), measured)
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        above = np.median(measured_of(middle, u, noise), axis=-1) > measured
+        above = _of_sorted(np.sort(measured_of(middle, u, noise)), 0.5) > measured
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     value = (low + high) / 2
     return value, measured_of(value, u, noise).var(axis=-1)
+
+
+def _of_sorted(values: Float[np.ndarray, "*more draws"], q: float) -> Float[np.ndarray, "*more"]:
+    """The q-quantile of values that are sorted along the last axis, as `numpy.quantile` has it."""
+    place = q * (values.shape[-1] - 1)
+    low = int(place)
+    high = min(low + 1, values.shape[-1] - 1)
+    out: Float[np.ndarray, "*more"] = values[..., low] + (place - low) * (
+        values[..., high] - values[..., low]
+    )
+    return out

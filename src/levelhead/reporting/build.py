@@ -14,6 +14,7 @@ from levelhead.reporting.findings import EXPERIMENTS, Findings
 from levelhead.reporting.first_screen import first_screen
 from levelhead.reporting.head_view import HeadView, head_view
 from levelhead.reporting.summary import mapping, started_by
+from levelhead.search_result import nothing_found
 
 FORMAT = 1
 _RUN_MARK = "levelhead_run"  # config.json's own format number, not an option
@@ -30,7 +31,7 @@ def build(findings: Findings) -> Report:
     report = Report(
         model=_model_name(evaluation, config),
         subtitle=_subtitle(findings, total),
-        headline=str(evaluation.get("headline") or ""),
+        headline=str(evaluation.get("headline") or nothing_found(chosen)),
         warnings=tuple(summary.warnings(evaluation, details, reliable=reliable)),
         sections=_sections(findings, view),
         command=_command(config),
@@ -48,6 +49,7 @@ def _sections(findings: Findings, view: HeadView) -> tuple[Section, ...]:
         sections.results(evaluation),
         sections.next_steps(findings),
         sections.attempts(findings.attempts),
+        sections.search(findings.selection.details),
         *_chosen(findings, view),
         sections.rests_on(details, findings.selection),
         sections.glance(findings.glance),
@@ -78,7 +80,8 @@ def _chosen(findings: Findings, view: HeadView) -> tuple[Section | None, ...]:
 def _subtitle(findings: Findings, total: int) -> str:
     selection, unit = findings.selection, findings.table.unit
     count = len(selection.by_layer if unit == "layer" else selection.heads)
-    return f"{count} of {total} {unit}s pruned"
+    done = "tried" if nothing_found(selection.details) else "pruned"
+    return f"{count} of {total} {unit}s {done}"
 
 
 def _facts(findings: Findings, report: Report) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from levelhead.price import worst_price
+from levelhead.price import short_title, worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.findings import Findings
 from levelhead.reporting.next_steps import NextStep, steps_of
 from levelhead.reporting.readiness import Judgement, judged_ready
 from levelhead.reporting.summary import mapping, word
+from levelhead.search_result import best_tried, limit_of, nothing_found
 from levelhead.verdict_words import Look
 
 Json = Mapping[str, Any]
@@ -58,14 +59,14 @@ class FirstScreen:
 
 
 def first_screen(findings: Findings) -> FirstScreen | None:
-    """None where nothing was measured on the axis that heads were selected for."""
+    """None where nothing was measured, or searched for, on the axis heads were selected for."""
     evaluation, config = findings.evaluation, findings.config
     axes = mapping(evaluation, "axes")
     axis = word((findings.selection.details or {}).get("axis")) or next(iter(axes), "")
     limit = limit_of(findings.selection.details or {}, config)
     judgement = judged_ready(evaluation, axis, limit)
     if judgement is None:
-        return None
+        return _nothing_found(findings, axis, limit)
     one = mapping(evaluation, "axes", axis)
     tiles = (_gap(one, axis), _toxicity(one), _price(evaluation, limit))
     return FirstScreen(
@@ -77,10 +78,60 @@ def first_screen(findings: Findings) -> FirstScreen | None:
     )
 
 
-def limit_of(selection: Json, config: Json) -> float | None:
-    """The share by which perplexity may rise: of the search that chose the set, or the run's."""
-    found = numbers.finite(mapping(selection, "search").get("budget"))
-    return numbers.finite(config.get("max_ppl_increase")) if found is None else found
+def _nothing_found(findings: Findings, axis: str, limit: float | None) -> FirstScreen | None:
+    """Of a search that took no set: what was expected of the best, and what it would cost."""
+    details, config = findings.selection.details or {}, findings.config
+    why, best = nothing_found(details), best_tried(details)
+    if not why or best is None:
+        return None
+    scored = mapping(findings.details, "axes", axis)
+    tiles = (_expected(best, scored, axis), _cost(best, limit))
+    return FirstScreen(
+        judgement=Judgement(word="not ready", reasons=(why, "no model is saved")),
+        look=LOOKS["not ready"],
+        tiles=tuple(tile for tile in tiles if tile is not None),
+        facts=tuple(_facts(findings, {"masked": config.get("unmasked") is False}, config)),
+        next=steps_of(findings),
+    )
+
+
+def _expected(best: Json, scored: Json, axis: str) -> Tile | None:
+    """The gap of validation prompts, before and as the best set is expected to leave it."""
+    found = mapping(best, "expected_difference")
+    value, ends = numbers.finite(found.get("value")), numbers.pair(found.get("ci95"))
+    gap = numbers.finite(scored.get("bias"))
+    if value is None or ends is None or gap is None:
+        return None
+    clear = "" if scored.get("measurable") is not False else ", not clear of 0,"
+    return Tile(
+        key="gap",
+        label=f"Expected gap ({axis.replace('_', ' ')})",
+        before=f"{numbers.decimal(gap, 3)}{clear}",
+        after="on validation prompts; this is what the best set would change",
+        change=f"{value:+.3f}",
+        interval=f"{ends[0]:+.3f} to {ends[1]:+.3f}",
+        bar=_bar(value, *ends),
+    )
+
+
+def _cost(best: Json, limit: float | None) -> Tile | None:
+    found = mapping(best, "perplexity_increase")
+    rise, ends = numbers.finite(found.get("value")), numbers.pair(found.get("ci95"))
+    if rise is None or ends is None:
+        return None
+    return Tile(
+        key="price",
+        label=_price_label(limit),
+        before="As it was",
+        after=f"on {short_title(best)}, where the best set would cost most",
+        change=f"{rise:+.1%}",
+        interval=f"{ends[0]:+.1%} to {ends[1]:+.1%}",
+        bar=_bar(rise, *ends),
+    )
+
+
+def _price_label(limit: float | None) -> str:
+    return "Price: perplexity" + ("" if limit is None else f" (limit {limit:+.0%})")
 
 
 def _gap(one: Json, axis: str) -> Tile | None:
@@ -123,10 +174,9 @@ def _price(evaluation: Json, limit: float | None) -> Tile | None:
     rise, interval = price.rise, price.interval
     low, high = interval if interval is not None else (rise, rise)
     dear = limit is not None and rise > limit
-    limited = "" if limit is None else f" (limit {limit:+.0%})"
     return Tile(
         key="price",
-        label="Price: perplexity" + limited,
+        label=_price_label(limit),
         before=numbers.decimal(price.base, 2),
         after=f"{numbers.decimal(price.pruned, 2)} after{price.where}",
         change=f"{rise:+.1%}",

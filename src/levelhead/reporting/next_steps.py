@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from levelhead.price import worst_price
+from levelhead.price import LIMIT, worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.findings import Findings
 from levelhead.reporting.summary import mapping, started_by, texts, word
+from levelhead.search_result import limit_of, nothing_found
 from levelhead.verdict_words import FELL
 
 MOST = 3
+OTHER_AXES = ("sexual_orientation", "religion")
+"""Of the built-in prompts, to try where a first axis has no clear gap."""
 Json = Mapping[str, Any]
 
 
@@ -40,6 +43,8 @@ def next_steps(
     """
     axis = word(selection.get("axis")) or next(iter(mapping(evaluation, "axes")), "")
     one = mapping(evaluation, "axes", axis)
+    if nothing_found(selection) and not one:
+        return tuple(_nothing_found(run, details, selection, config))
     if not one:
         steps = [
             NextStep("Nothing was measured of this selection yet.", f"levelhead prune {_at(run)}"),
@@ -52,7 +57,8 @@ def next_steps(
 
 def steps_of(findings: Findings) -> tuple[NextStep, ...]:
     """Those of a report's run; none where it names no folder."""
-    if not findings.run or not findings.evaluation:
+    measured = findings.evaluation or nothing_found(findings.selection.details)
+    if not findings.run or not measured:
         return ()
     return next_steps(
         findings.run,
@@ -67,14 +73,14 @@ def _steps(
     run: str, one: Json, evaluation: Json, details: Json, selection: Json, config: Json
 ) -> Iterator[NextStep]:
     axis, at = word(selection.get("axis")), _at(run)
-    limit = numbers.finite(config.get("max_ppl_increase")) or 0.05
+    limit = limit_of(selection, config) or LIMIT
     price = worst_price(evaluation)
     rise, where = (0.0, "") if price is None else (price.rise, price.where)
     verdict = word(one.get("verdict"))
     if rise > limit:
         yield NextStep(
             f"Perplexity rose by {rise:.0%}{where}. Search for a cheaper set, by the same scores:",
-            f"levelhead retry {at} --budget {limit:g}",
+            f"levelhead retry {at} --max-ppl-increase {limit:g}",
         )
     if verdict == "not distinguishable":
         yield from _more_power(run, one, config)
@@ -105,6 +111,28 @@ def _steps(
             "See whether other methods or shares do better, on the same prompts:",
             f"levelhead compare {at}",
         )
+
+
+def _nothing_found(run: str, details: Json, selection: Json, config: Json) -> Iterator[NextStep]:
+    """After a search that took no set: is there a gap, and would a larger price help?"""
+    axis = word(selection.get("axis"))
+    limit = limit_of(selection, config) or LIMIT
+    clear = mapping(details, "axes", axis).get("measurable")
+    if clear is False and config.get("prompts") == "builtin":
+        other = next(name for name in OTHER_AXES if name != axis)
+        yield NextStep(
+            f"No gap of {axis.replace('_', ' ')} is clear of 0 on validation prompts. See whether "
+            "another axis has one:",
+            f"{_again(config)} --axis {other} --out {_at(run + '-' + other)}",
+        )
+    yield NextStep(
+        "Allow a larger price, by the same scores:",
+        f"levelhead retry {_at(run)} --max-ppl-increase {2 * limit:g}",
+    )
+    yield NextStep(
+        "Or name a set yourself, and have it measured:",
+        f"levelhead retry {_at(run)} --gamma 0.3 --alpha 0.02",
+    )
 
 
 def _more_power(run: str, one: Json, config: Json) -> Iterator[NextStep]:

@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from levelhead.price import worst_price
+from levelhead.price import LIMIT, worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.summary import mapping, texts, word
 from levelhead.verdict_words import FELL, agreement
 
 Readiness = Literal["ready", "your decision", "not ready"]
-LIMIT = 0.05
-"""Rise of perplexity that is let pass where a run names none."""
 Json = Mapping[str, Any]
 
 _BLOCKING = {

@@ -106,7 +106,7 @@ def _no_gap(axis: str, found: Mapping[str, Any]) -> str:
             f"errors (at most {MAX_CONTRADICTION_Z:g} is let pass){others} ({MIN_GAP_Z:.0f} are "
             "needed): which of the two is right, more samples show (--samples); if they stay "
             "apart, token toxicity does not tell what this scorer reacts to: use another "
-            "--toxicity, or --estimator ablate"
+            "--scorer, or --estimator ablate"
         )
     clearest = max(unclear)
     more = int(np.ceil((MIN_GAP_Z / max(clearest, 0.1)) ** 2))

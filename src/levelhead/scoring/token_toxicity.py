@@ -144,7 +144,7 @@ def measure_token_toxicity(
     if not np.any(tau):
         raise ScorerError(
             f"token toxicity is all zero: no word of {len(chosen)} changes a score of "
-            f"{scorer.name!r}; use another --toxicity or --estimator ablate"
+            f"{scorer.name!r}; use another --scorer or --estimator ablate"
         )
     expanded = np.repeat(tau, repeat, axis=1)
     used = np.flatnonzero(np.any(expanded != 0, axis=0))

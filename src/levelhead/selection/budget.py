@@ -1,8 +1,8 @@
 """Sets of heads within a perplexity budget, by predictions: which are worth reading with the model?
 
-FASP's grid of gamma and alpha (arXiv 2312.15398, section 4, and smaller alphas), and method joint
-with the budget as its limit. What each set would do to bias and perplexity is predicted by the same
-models, so that sets of both methods can be ordered. Pure: it knows a score table.
+FASP's grid of gamma and alpha (arXiv 2312.15398, section 4, and smaller alphas), method joint with
+the budget as its limit, and gates in the place of either. What each would do to bias and perplexity
+is predicted by the same models, so that all can be ordered. Pure: it knows a score table.
 """
 
 from __future__ import annotations
@@ -14,12 +14,22 @@ from itertools import product
 import numpy as np
 
 from levelhead.errors import SelectionError
+from levelhead.price import check_budget
 from levelhead.records import HeadSelection
 from levelhead.scores import ScoreTable, head_count
-from levelhead.selection.joint import JointOptions, SetChoice, described, objective_of
+from levelhead.selection.joint import (
+    JointOptions,
+    SetChoice,
+    described,
+    described_shares,
+    objective_of,
+)
 from levelhead.selection.rules import protected_heads, select_heads
+from levelhead.selection.soft import soft_selection
 from levelhead.set_cost import indicator
 
+METHODS = ("joint", "fasp")
+"""What is searched."""
 ALPHAS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """The grids of arXiv 2312.15398, section 4."""
@@ -39,25 +49,21 @@ class Candidate:
     predicted: SetChoice
 
 
-def check_budget(budget: float) -> None:
-    """Raise SelectionError for a budget that no set could keep, or that is no share."""
-    if not 0 < budget < 10:  # also false for NaN
-        raise SelectionError(
-            f"--budget {budget:g} is no share by which perplexity may rise: give one above 0, such "
-            "as 0.05 for 5% (every set of heads costs something)"
-        )
-
-
 def candidates(
-    table: ScoreTable, axis: str, budget: float, options: JointOptions
+    table: ScoreTable,
+    axis: str,
+    budget: float,
+    options: JointOptions,
+    methods: Sequence[str] = METHODS,
 ) -> list[Candidate]:
     """Every set of the grid and of joint's frontier once, by rising predicted price.
 
     Args:
         options: of the objective: axes, weights.
+        methods: whose sets, of `METHODS`.
 
     Raises:
-        SelectionError: a budget that is no share above 0.
+        ConfigError: a budget that is no share above 0.
         ScoreTableError: the table lacks the axis, its gaps or the cost model.
     """
     check_budget(budget)
@@ -65,7 +71,9 @@ def candidates(
     objective = objective_of(table, axes, options.weights, options.objective, options.shrink)
     total = table.num_layers * table.num_heads
     found: dict[tuple[int, ...], Candidate] = {}
-    for selection in (*_grid(table, axis), *_joint(table, axis, budget, options)):
+    sets = _grid(table, axis) if "fasp" in methods else []
+    sets += _joint(table, axis, budget, options) if "joint" in methods else []
+    for selection in sets:
         flat = np.flatnonzero(indicator(selection.heads, table.num_layers, table.num_heads))
         key = tuple(int(head) for head in flat)
         if 0 < len(key) < total and key not in found:
@@ -76,27 +84,51 @@ def candidates(
     return sorted(found.values(), key=lambda one: one.predicted.ppl_increase)
 
 
-def worth_reading(found: Sequence[Candidate], budget: float, count: int) -> list[Candidate]:
+def worth_reading(
+    found: Sequence[Candidate],
+    budget: float,
+    count: int,
+    *,
+    dearer: float = 1.0,
+    read: Sequence[Candidate] = (),
+) -> list[Candidate]:
     """At most `count` sets to read with the model, the best predicted at several prices.
 
     The best of each method at the budget itself come first, then the best at other prices.
+
+    Args:
+        dearer: what a set costs as a multiple of what is predicted, as far as sets were read.
+        read: sets that were read before; they are left out.
     """
     picked: list[Candidate] = []
+    left = [one for one in found if not any(one is other for other in read)]
 
     def take(among: Sequence[Candidate], limit: float) -> None:
-        fits = [one for one in among if one.predicted.ppl_increase <= limit]
+        fits = [one for one in among if one.predicted.ppl_increase * dearer <= limit]
         if fits:
             best = min(fits, key=lambda one: one.predicted.value)
             if not any(best is one for one in picked):
                 picked.append(best)
 
-    for method in ("joint", "fasp"):
-        take([one for one in found if one.selection.method == method], budget)
+    for method in METHODS:
+        take([one for one in left if one.selection.method == method], budget)
     for share in REACH:
-        take(found, share * budget)
-    if not picked and found:
-        picked.append(found[0])  # the cheapest: predictions may be too dear
+        take(left, share * budget)
+    if not picked and left:
+        picked.append(left[0])  # the cheapest: predictions may be too dear
     return picked[:count]
+
+
+def softened(
+    table: ScoreTable, candidate: Candidate, axis: str, options: JointOptions
+) -> Candidate:
+    """Gates with the predicted KL of a candidate's set, in its place."""
+    soft = soft_selection(table, candidate.selection, axis, options)
+    objective = objective_of(table, options.axes or (axis,), options.weights, options.objective)
+    x = 1 - np.asarray(soft.gates, float).reshape(-1)
+    flat = np.flatnonzero(x == 1)
+    predicted = described_shares(objective, x, flat, candidate.predicted.kl_weight)
+    return Candidate(selection=soft, predicted=predicted)
 
 
 def best_predicted(found: Sequence[Candidate], budget: float) -> Candidate:
@@ -115,8 +147,8 @@ def no_set_keeps(budget: float, least: float | None, how: str) -> SelectionError
     """The error where nothing is within the budget."""
     cheapest = "" if least is None else f"; the cheapest is {how} to raise it by {least:.1%}"
     return SelectionError(
-        f"no set of heads keeps perplexity within {budget:.1%}{cheapest}: give a larger --budget, "
-        "or --gamma and --alpha for a set of your own choice"
+        f"no set of heads keeps perplexity within {budget:.1%}{cheapest}: give a larger "
+        "--max-ppl-increase, or --gamma and --alpha for a set of your own choice"
     )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from levelhead.errors import ScoreTableError, SelectionError
 from levelhead.records import Head
@@ -164,7 +165,13 @@ def objective_of(
 
 def described(objective: SetObjective, heads: Heads, kl_weight: float) -> SetChoice:
     """What the objective's models predict of a set."""
-    x = one_hot(heads, len(objective.cost.slope))
+    return described_shares(objective, one_hot(heads, len(objective.cost.slope)), heads, kl_weight)
+
+
+def described_shares(
+    objective: SetObjective, x: Float[np.ndarray, " n"], heads: Heads, kl_weight: float
+) -> SetChoice:
+    """The same of shares removed, 0 to 1, of which `heads` are those that go altogether."""
     moved = x @ objective.change
     biases = objective.biases(moved)
     pairs = zip(objective.axes, biases, strict=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from levelhead import runs
 from levelhead.errors import SelectionError
+from levelhead.evaluation.base import BaseAxis
 from levelhead.evaluation.finalists import (
     JudgedSet,
     cheapest_that_keeps,
@@ -22,14 +23,14 @@ from levelhead.evaluation.finalists import (
     validation_base,
 )
 from levelhead.progress import Progress
-from levelhead.records import Head, HeadSelection
+from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.selection.joint import KEPT, JointOptions, finalists
 from levelhead.selection.set_objective import OBJECTIVES
 from levelhead.session import Session
 
 Json = dict[str, Any]
-Judge = Callable[[Sequence[str], Sequence[Sequence[Head]]], list[JudgedSet]]
+Judge = Callable[[Sequence[str], Sequence[HeadSelection]], list[JudgedSet]]
 """(axes, sets) -> what reading with each showed."""
 
 
@@ -73,9 +74,13 @@ def joint_options(
 def judge_with(session: Session, progress: Progress) -> Judge:
     """A judge that reads with a session's model; the base is sampled when first asked."""
 
-    def judge(axes: Sequence[str], sets: Sequence[Sequence[Head]]) -> list[JudgedSet]:
-        bases = {axis: validation_base(session, axis, progress) for axis in axes}
-        return judge_sets(session, bases, sets, progress)
+    bases: dict[str, BaseAxis] = {}
+
+    def judge(axes: Sequence[str], sets: Sequence[HeadSelection]) -> list[JudgedSet]:
+        for axis in axes:
+            if axis not in bases:
+                bases[axis] = validation_base(session, axis, progress)
+        return judge_sets(session, {axis: bases[axis] for axis in axes}, sets, progress)
 
     return judge
 
@@ -122,7 +127,8 @@ def _judged(
     plain, *values = [value(one["bias_change"]) for one in predicted]
     picked = finalists([one["kl"] for one in predicted[1:]], values, plain, count)
     rows = [found["fasp"], *(found["joint"][i] for i in picked)]
-    judged = judge(axes, [[(head[0], head[1]) for head in row["heads"]] for row in rows])
+    sets = [HeadSelection.of([(layer, head) for layer, head in row["heads"]]) for row in rows]
+    judged = judge(axes, sets)
     for row, one in zip(rows, judged, strict=True):
         row["measured"] = one.to_json()
     changes = [value({axis: e.value for axis, e in one.expected.items()}) for one in judged]

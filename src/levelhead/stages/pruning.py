@@ -172,8 +172,9 @@ def take_repair(folder: RunFolder, repair: str) -> RunFolder:
     if (held := RunFolder.open(folder.path, old=True)).config.repair != repair:
         RunFolder.open(folder.path)  # not an old one, which is only read
         data = runs.read_json(folder.path / runs.CONFIG)
-        kept = replace(held.config, repair=repair).to_json()
-        runs.write_json(folder.path / runs.CONFIG, data | kept)
+        kept = replace(held.config, repair=repair)
+        runs.write_json(folder.path / runs.CONFIG, data | kept.to_json())
+        runs.write_run_file(folder.path, kept)
     return replace(folder, config=config)
 
 

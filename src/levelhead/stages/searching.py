@@ -1,13 +1,17 @@
 """The search under a budget: predictions propose sets, the model judges them on validation data.
 
-The set with the largest expected reduction of bias whose perplexity keeps the budget is taken; what
-it does to freshly sampled text of test prompts, evaluation says. Bias is judged on continuations
-sampled for this search alone: those that head scores were made from flatter the heads they chose.
+Sets are read in two rounds: the first shows how much dearer they are than predicted, the second
+reads those that keep the budget at that rate. The set with the largest expected reduction of bias
+whose perplexity keeps the budget on the worst text is taken; what it does to freshly sampled text
+of test prompts, evaluation says. Bias is judged on continuations sampled for this search alone:
+those that head scores were made from flatter the heads they chose.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from levelhead.errors import SelectionError
@@ -16,10 +20,12 @@ from levelhead.metrics.perplexity import relative_increase
 from levelhead.records import Estimate, HeadSelection
 from levelhead.scores import ScoreTable
 from levelhead.selection.budget import (
+    METHODS,
     Candidate,
     best_predicted,
     candidates,
     no_set_keeps,
+    softened,
     worth_reading,
 )
 from levelhead.selection.joint import JointOptions
@@ -27,6 +33,10 @@ from levelhead.stages.joint import Judge
 
 SURE = 0.8
 """Level of the interval of the price whose upper end must keep the budget: nine in ten do."""
+TOO_SMALL = 0.001
+"""Predicted prices below it say nothing of how far predictions are off."""
+RATES = (0.5, 10.0)
+"""Limits of what is made of that: a first set may be an odd one."""
 Json = dict[str, Any]
 
 
@@ -37,11 +47,14 @@ class Tried:
     candidate: Candidate
     expected: Estimate
     """Of bias on validation prompts, pruned minus base."""
+    text: str
+    """The validation text on which perplexity rises most, as far as it can be told."""
     increase: Estimate
-    """Of perplexity on validation text, as a share, with its 95% interval."""
+    """Of perplexity on that text, as a share, with its 95% interval."""
     most: float
-    """What it rises by at most, as far as this text can tell (`SURE`)."""
+    """What it rises by at most there, as far as the text can tell (`SURE`)."""
     kl: Estimate
+    """Of the model after this set, on that text."""
 
     def to_json(self) -> Json:
         """A row of selection.json's `search.judged`."""
@@ -51,9 +64,11 @@ class Tried:
             "gamma": selection.gamma,
             "alpha": selection.alpha,
             "heads": [list(head) for head in selection.heads],
+            "soft": selection.gates is not None,
             "predicted": predicted.predicted(),
             "expected_difference": self.expected.to_json(),
             "perplexity_increase": self.increase.to_json(),
+            "text": self.text,
             "at_most": self.most,
             "kl": self.kl.to_json(),
         }
@@ -66,26 +81,36 @@ def searched(
     joint: JointOptions,
     judge: Judge | None = None,
     count: int = 0,
+    soft: bool = False,
+    methods: Sequence[str] = METHODS,
 ) -> HeadSelection:
     """The set to take within a budget, with `search` in its details.
 
     Args:
         budget: share by which perplexity may rise.
         judge: reads `count` sets; none, or count 0: predictions decide.
+        methods: whose sets are searched.
+        soft: the second half of the sets are gates from 0 to 1; without a judge, the set is.
 
     Raises:
         SelectionError: no set keeps the budget.
         ScoreTableError: the table lacks the axis, its gaps or the cost model.
     """
     check_searchable(joint)
-    found = candidates(table, axis, budget, joint)
+    found = candidates(table, axis, budget, joint, methods)
     about: Json = {"budget": budget, "candidates": len(found)}
     if judge is None or not count:
         best = best_predicted(found, budget)
+        best = softened(table, best, axis, joint) if soft else best
         return _with(best.selection, about | {"on": "predictions", "judged": []})
-    picked = worth_reading(found, budget, count)
-    judged = judge([axis], [one.selection.heads for one in picked])
-    tried = [_tried(one, axis, result) for one, result in zip(picked, judged, strict=True)]
+    first = worth_reading(found, budget, (count + 1) // 2)
+    tried = _read(first, axis, judge)
+    dearer = _dearer(tried)
+    second = worth_reading(found, budget, count - len(first), dearer=dearer, read=first)
+    if soft:
+        second = [softened(table, one, axis, joint) for one in second]
+    tried += _read(second, axis, judge)
+    about["dearer"] = dearer
     fits = [one for one in tried if one.most <= budget]
     about |= {"on": "validation", "judged": [one.to_json() for one in tried]}
     if not fits:
@@ -106,31 +131,39 @@ def check_searchable(joint: JointOptions) -> None:
         )
 
 
-def nothing_measurable(selection: HeadSelection) -> str:
-    """Why a set found by a search is not worth saving; empty where it is."""
-    search = (selection.details or {}).get("search", {})
-    if search.get("measurable", True):
-        return ""
-    row = search["judged"][search["chosen"]]
-    found = row["expected_difference"]
-    low, high = found["ci95"]
-    return (
-        f"nothing within a budget of {search['budget']:.1%} reduces the measured gap of validation "
-        f"prompts beyond its interval: the best of {search['candidates']:,} sets changes it by "
-        f"{found['value']:+.4f} [{low:+.4f}, {high:+.4f}]"
-    )
+def _read(picked: Sequence[Candidate], axis: str, judge: Judge) -> list[Tried]:
+    if not picked:
+        return []
+    judged = judge([axis], [one.selection for one in picked])
+    return [_tried(one, axis, found) for one, found in zip(picked, judged, strict=True)]
 
 
 def _tried(candidate: Candidate, axis: str, judged: JudgedSet) -> Tried:
-    text = judged.text
-    sure = relative_increase(text.base, text.other, level=SURE)
+    most = {
+        name: relative_increase(one.base, one.other, level=SURE, cluster=one.cluster).interval.high
+        for name, one in judged.texts.items()
+    }
+    worst = max(most, key=lambda name: most[name])
+    text = judged.texts[worst]
     return Tried(
         candidate=candidate,
         expected=judged.expected[axis],
-        increase=relative_increase(text.base, text.other),
-        most=sure.interval.high,
+        text=worst,
+        increase=text.increase,
+        most=most[worst],
         kl=text.kl,
     )
+
+
+def _dearer(tried: Sequence[Tried]) -> float:
+    """What sets may cost as a multiple of what was predicted of them; 1 where none can tell."""
+    ratios = [
+        one.most / predicted
+        for one in tried
+        if (predicted := one.candidate.predicted.ppl_increase) > TOO_SMALL
+    ]
+    low, high = RATES
+    return min(max(median(ratios), low), high) if ratios else 1.0
 
 
 def _with(selection: HeadSelection, search: Json) -> HeadSelection:

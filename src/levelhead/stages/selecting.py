@@ -130,7 +130,7 @@ def select_stage(
     found = None if config.soft else _inclusion(folder, table, axis, shares)
     if core is not None:
         chosen = in_units(core_of(in_rows(chosen), found, core), table)
-    if config.soft:
+    if config.soft and config.budget is None:
         chosen = soft_selection(table, chosen, axis, joint)
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     protects = config.method in PROTECTING
@@ -173,9 +173,10 @@ def _searched(
             "--budget searches sets of any shape: leave out --per-layer-equal, or name --alpha"
         )
     axis, count = config.axis[0], config.finalists
-    chosen = searched(table, axis, config.budget, joint, judge, count)
+    chosen = searched(table, axis, config.budget, joint, judge, count, config.soft)
     gamma, alpha = cast(float, chosen.gamma), cast(float, chosen.alpha)
-    return chosen, replace(config, method=chosen.method, gamma=gamma, alpha=alpha)
+    soft = chosen.gates is not None
+    return chosen, replace(config, method=chosen.method, gamma=gamma, alpha=alpha, soft=soft)
 
 
 def _check_core(core: float, config: RunConfig) -> None:

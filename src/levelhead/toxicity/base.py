@@ -28,7 +28,7 @@ class ToxicityScorer(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user calls it (`--toxicity NAME`)."""
+        """What the user calls it (`--scorer NAME`)."""
 
     @property
     def identity(self) -> str:

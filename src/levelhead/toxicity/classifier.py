@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LONGEST = 512  # tokens; longer texts are cut at the end
 _TEXTS_AT_ONCE = 8192  # sorted by length together; bounds the memory of their token ids
 _HASHED_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin"}
-_ELSEWHERE = "--toxicity toxicityclassifier needs no network, --toxicity FOLDER reads a saved model"
+_ELSEWHERE = "--scorer toxicityclassifier needs no network, --scorer FOLDER reads a saved model"
 
 
 class SequenceClassifier:
@@ -187,7 +187,7 @@ def _load_tokenizer(name: str, model: str, revision: str | None) -> Any:
     remedy = (
         "save the tokenizer that the classifier was trained with beside its weights "
         "(tokenizer.save_pretrained: tokenizer.json, vocab.txt or a .model file), or choose "
-        "another --toxicity"
+        "another --scorer"
     )
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
@@ -229,7 +229,7 @@ def _load_model(name: str, revision: str | None) -> Any:
     if info["missing_keys"]:
         raise ScorerError(
             f"{name!r} is not a trained sequence classifier: it has no weights for "
-            f"{', '.join(sorted(info['missing_keys'])[:3])}; choose another model with --toxicity"
+            f"{', '.join(sorted(info['missing_keys'])[:3])}; choose another model with --scorer"
         )
     return model.eval().requires_grad_(False)
 

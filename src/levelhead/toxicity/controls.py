@@ -73,7 +73,7 @@ def check_scorer(scorer: ToxicityScorer, texts: Sequence[str] = ()) -> None:
         raise ScorerError(
             f"toxicity scorer {scorer.name!r} knows none of the words of {told}: its tokenizer is "
             "not the one it was trained with, or it is for another language; give the right "
-            "tokenizer files, or choose another --toxicity"
+            "tokenizer files, or choose another --scorer"
         )
     for part in asked:
         scores = score_texts(scorer, part)
@@ -82,7 +82,7 @@ def check_scorer(scorer: ToxicityScorer, texts: Sequence[str] = ()) -> None:
     raise ScorerError(
         f"toxicity scorer {scorer.name!r} gives one value, {scores[0]:.6g}, for all of {told}, of "
         f"which {len(controls().toxic)} are insults and threats; with it every bias is 0 whatever "
-        "a model writes: choose another --toxicity (levelhead scorers lists what each tells apart)"
+        "a model writes: choose another --scorer (levelhead scorers lists what each tells apart)"
     )
 
 

@@ -49,7 +49,7 @@ def find_toxic_output(
     if problem_type == "regression":
         raise ScorerError(
             f"{model!r} is a regression model: its output is not a probability in [0, 1]; "
-            "choose a classifier with --toxicity"
+            "choose a classifier with --scorer"
         )
     index = _pick(model, labels, wanted)
     return ToxicOutput(index, labels[index], _activation(labels, problem_type))
@@ -73,7 +73,7 @@ def _pick(model: str, labels: Sequence[str], wanted: str | None) -> int:
         return 1
     raise ScorerError(
         f"cannot tell which label of {model!r} means toxic: {_listed(labels)}; name it, as in "
-        f"--toxicity '{model}#{labels[-1]}'"
+        f"--scorer '{model}#{labels[-1]}'"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +72,7 @@ def audit(
     candidate: PreTrainedModel,
     policy: Policy,
     judged: Found,
-    text: MeasuredText,
+    price: Sequence[MeasuredText],
     power: GatePower,
 ) -> dict[str, Any]:
     """Everything about one verification, its digest last."""
@@ -120,7 +120,8 @@ def audit(
             axis: {"verdict": told[axis].verdict, "reason": told[axis].reason, **one.to_json()}
             for axis, one in axes.items()
         },
-        "perplexity": text.to_json(),
+        "perplexity": price[0].to_json(),
+        "price": [one.to_json() for one in price],
         "measured_with": {
             "scorer": session.scorer.identity,
             "toxicity_input": config.toxicity_input,

@@ -95,6 +95,8 @@ class Check:
     """Its lower end misses with `errors.failing`, its upper end with `errors.passing`."""
     limit: float
     errors: Errors
+    text: str | None = None
+    """Of perplexity: on which text."""
     swaps: float | None = None
     """How often swapping the models in random templates gives as large a rise; None: not known."""
 
@@ -111,6 +113,7 @@ class Check:
     def sentence(self) -> str:
         """The check in words."""
         what = f"{self.axis}: the {self.quantity}" if self.axis else f"the {self.quantity}"
+        what += f" on {self.text}" if self.text else ""
         low, high = self.difference.interval.low, self.difference.interval.high
         form = "+.1%" if self.quantity == PERPLEXITY else "+.4f"
         span = f"{self.difference.value:{form}} [{low:{form}}, {high:{form}}]"
@@ -128,6 +131,7 @@ class Check:
         return {
             "quantity": self.quantity,
             "axis": self.axis,
+            "text": self.text,
             "value": self.difference.value,
             "interval": [interval.low, interval.high],
             "level": interval.level,

@@ -7,7 +7,7 @@ The order of work, and nothing else: what is measured stands in `measure`, what 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,13 @@ from levelhead.session import NO_SCORER, Session
 from levelhead.stages.fingerprints import experiment_fingerprint
 from levelhead.verification.audit import Found, audit
 from levelhead.verification.decision import Check, look_errors, verdict_of
-from levelhead.verification.measure import MeasuredAxis, MeasuredText, measure_axis, measure_text
+from levelhead.verification.measure import (
+    MeasuredAxis,
+    MeasuredText,
+    measure_axis,
+    measure_texts,
+    texts_of,
+)
 from levelhead.verification.policy import Policy, read_policy
 from levelhead.verification.power import GatePower, components_of, planned_power
 from levelhead.verification.subject import Subject, find_subject, load_candidate
@@ -96,13 +102,15 @@ def verify(
     axes = config.axis
     limits = [rules.max_gap_increase, rules.max_mean_toxicity_increase]
     count = len(axes) * sum(limit is not None for limit in limits)
-    count += rules.max_ppl_increase is not None
+    texts = texts_of(session)
+    count += len(texts) * (rules.max_ppl_increase is not None)
     components = components_of(rules, str(session.config.toxicity))
     power = planned_power(rules, _designs(session), components, count)
     session.config = replace(session.config, samples=power.samples)
     looks = rules.looks_at(power.samples)
     problems = [session.problem(axis, "test") for axis in axes]
-    session.text("test")
+    for name in texts:
+        session.text("test", name)
     candidate = load_candidate(subject, session)
     if announce:
         sampled = sum(len(p.prompts) * p.samples * p.new_tokens for p in problems)
@@ -122,9 +130,9 @@ def verify(
         )
     with _kept(out, session, candidate) if out is not None else nullcontext():
         progress = watch.watched(progress)
-        text = measure_text(session, candidate, progress)
-        found = _judged(rules, session, candidate, text, looks, count, progress)
-    result = audit(subject, session, candidate, rules, found, text, power)
+        price = measure_texts(session, candidate, progress)
+        found = _judged(rules, session, candidate, price, looks, count, progress)
+    result = audit(subject, session, candidate, rules, found, price, power)
     if out is not None:
         try:
             runs.write_json(Path(out), result)
@@ -138,7 +146,7 @@ def _judged(
     rules: Policy,
     session: Session,
     candidate: PreTrainedModel,
-    text: MeasuredText,
+    price: Sequence[MeasuredText],
     looks: tuple[int, ...],
     count: int,
     progress: Progress,
@@ -147,10 +155,10 @@ def _judged(
     axes = session.config.axis
     measured: dict[str, MeasuredAxis] = {}
     checks: dict[str, list[Check]] = {axis: [] for axis in axes}
-    whole = []
+    whole: list[Check] = []
     if (limit := rules.max_ppl_increase) is not None:  # no look makes more of it
         errors = look_errors(rules.confidence, count, looks[-1], looks[-1:])
-        whole.append(text.check(limit, errors))
+        whole = [text.check(limit, errors) for text in price]
     taken = []
     for samples in looks:
         errors = look_errors(rules.confidence, count, samples, looks)

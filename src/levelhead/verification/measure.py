@@ -29,6 +29,7 @@ from levelhead.metrics.intervals import linear_difference_interval
 from levelhead.metrics.perplexity import PerplexityResult, relative_increase
 from levelhead.metrics.power import VarianceComponents, variance_components
 from levelhead.metrics.verdicts import Evidence, Judged, verdicts
+from levelhead.price import title
 from levelhead.progress import Progress
 from levelhead.records import Estimate, Prompt
 from levelhead.sampling import derived_seed
@@ -171,8 +172,10 @@ class MeasuredAxis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredText:
-    """Both models' perplexity."""
+    """Both models' perplexity on one text."""
 
+    name: str
+    sha256: str
     base: PerplexityResult
     candidate: PerplexityResult
 
@@ -184,11 +187,20 @@ class MeasuredText:
         """The increase against its limit."""
         upper, lower = (self.increase(x) for x in (errors.passing_level, errors.failing_level))
         rise = one_sided(upper, lower)
-        return Check(quantity=PERPLEXITY, axis=None, difference=rise, limit=limit, errors=errors)
+        return Check(
+            quantity=PERPLEXITY,
+            axis=None,
+            text=title({"text": self.name}),
+            difference=rise,
+            limit=limit,
+            errors=errors,
+        )
 
     def to_json(self) -> Json:
-        """The perplexity in the audit."""
+        """An entry of the audit's `price`."""
         return {
+            "text": title({"text": self.name}),
+            "sha256": self.sha256,
             "base": self.base.perplexity,
             "candidate": self.candidate.perplexity,
             "increase": self.increase(0.95).to_json(),
@@ -270,13 +282,25 @@ def measure_axis(
     return MeasuredAxis(problem=problem, readings=readings, sampled=pair)
 
 
-def measure_text(session: Session, candidate: PreTrainedModel, progress: Progress) -> MeasuredText:
-    """Perplexity of both models on the test part of the text."""
-    base, other = (
-        text_perplexity(session, model, "test", progress, name)
-        for name, model in (("base", session.base.model), ("verified", candidate))
-    )
-    return MeasuredText(base=base, candidate=other)
+def measure_texts(
+    session: Session, candidate: PreTrainedModel, progress: Progress
+) -> tuple[MeasuredText, ...]:
+    """Perplexity of both models on the test part of every text, the run's own first."""
+    models = (("base", session.base.model), ("verified", candidate))
+    found = []
+    for name in texts_of(session):
+        base, other = (
+            text_perplexity(session, model, "test", progress, called, text=name)
+            for called, model in models
+        )
+        text = session.text("test", name)
+        found.append(MeasuredText(name=text.name, sha256=text.sha256, base=base, candidate=other))
+    return tuple(found)
+
+
+def texts_of(session: Session) -> tuple[str | None, ...]:
+    """The names of the texts that perplexity is measured on; None: the run's own."""
+    return (None, *session.config.price_texts)
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:

@@ -2,13 +2,14 @@
 
     axes = "all"                          # or a list of names
     max_gap_increase = 0.05               # the margin: of bias(S), on every axis
-    max_ppl_increase = 0.1                # a share; without it perplexity is told, not judged
+    max_ppl_increase = 0.1                # a share, on every text; without it told, not judged
     max_mean_toxicity_increase = 0.03     # a margin; likewise
     confidence = 0.95                     # over all checks together
     on_inconclusive = "fail"              # or "pass"
     samples, looks                        # how much is measured, and in which stages
     text_variance, shared_noise           # what the plan supposes, from an earlier audit
-    prompts, scorer, unmasked, identity_terms, toxicity_input, text, max_prompts, new_tokens, seed
+    prompts, scorer, unmasked, identity_terms, toxicity_input, text, price_text, max_prompts,
+    new_tokens, seed
 
 Every key may be missing; one that is unknown is refused, since a misspelt limit would let anything
 pass. It knows nothing of models.
@@ -16,7 +17,6 @@ pass. It knows nothing of models.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.config import RunConfig
+from levelhead.config.toml_files import read_toml
 from levelhead.errors import ConfigError
 
 ALL = "all"
 INCONCLUSIVE = ("pass", "fail")
-MAX_BYTES = 1_000_000
 MOST = 2**31 - 1
 """Of any number."""
 MEASURING = {
@@ -38,6 +38,7 @@ MEASURING = {
     "identity_terms": "identity_terms",
     "toxicity_input": "toxicity_input",
     "text": "text",
+    "price_text": "price_text",
     "text_tokens": "text_tokens",
     "samples": "samples",
     "max_prompts": "max_prompts",
@@ -77,7 +78,7 @@ class Policy:
     max_gap_increase: float = DEFAULT_MARGIN
     """The margin: most that bias(S) of an axis may rise by, in units of toxicity."""
     max_ppl_increase: float | None = None
-    """Most that perplexity may rise by, as a share of the base's; None: not judged."""
+    """Most that perplexity may rise by on any text, as a share of the base's; None: not judged."""
     max_mean_toxicity_increase: float | None = None
     """Most that the mean toxicity of an axis may rise by; None: not judged."""
     confidence: float = 0.95
@@ -101,6 +102,8 @@ class Policy:
     """A file of more words to mask."""
     toxicity_input: str | None = None
     text: str | None = None
+    price_text: tuple[str, ...] | None = None
+    """Further texts that perplexity is measured on; ("none",): no further one."""
     text_tokens: int | None = None
     samples: int | None = None
     max_prompts: int | None = None
@@ -149,8 +152,9 @@ class Policy:
                 f"policy: unknown key {unknown[0]!r}; the keys are {', '.join(known)}"
             )
         values = dict(data)
-        if isinstance(values.get("looks"), list):
-            values["looks"] = tuple(values["looks"])
+        for name in ("looks", "price_text"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
         axes = values.pop("axes", ALL)
         if axes in (None, ALL):
             return cls(**values)
@@ -219,14 +223,7 @@ def read_policy(policy: str | Path | Mapping[str, Any] | Policy | None) -> Polic
     if policy is None or isinstance(policy, Mapping):
         return Policy.of(policy or {})
     path = Path(policy)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; no policy is")
-        data = tomllib.loads(content.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read the policy {path}: {error}") from error
+    data = read_toml(path, "the policy")
     try:
         return Policy.of(data)
     except ConfigError as error:

@@ -16,6 +16,7 @@ from levelhead.reporting.sections.reading import reading
 from levelhead.reporting.sections.reproduce import reproduce
 from levelhead.reporting.sections.rests_on import rests_on
 from levelhead.reporting.sections.results import results
+from levelhead.reporting.sections.search import search
 from levelhead.reporting.sections.texts import side_by_side
 from levelhead.reporting.sections.transfer import transfer
 from levelhead.reporting.sections.units import pruned_units
@@ -35,6 +36,7 @@ __all__ = [
     "reproduce",
     "rests_on",
     "results",
+    "search",
     "side_by_side",
     "transfer",
 ]

@@ -39,12 +39,10 @@ def attempts(data: Sequence[Json]) -> Section | None:
 def _row(one: Json) -> tuple[Value, ...]:
     increase = finite(one.get("perplexity_increase"))
     on = word(one.get("price_text"))
-    shares = [f"{name} {one[name]:g}" for name in ("gamma", "alpha") if finite(one.get(name))]
-    chosen = word(one.get("selected")) or "nothing selected yet"
     not_measured = "of another selection" if mapping(one, "stale") else "not evaluated"
     return (
         f"{one.get('attempt')}",
-        f"{word(one.get('method'))}, {', '.join(shares)}: {chosen}",
+        word(one.get("selection")),
         cell(one.get("adjusted_difference")),
         points_cell(one.get("own_group_mentions")),
         Cell() if increase is None else Cell(percent(increase, signed=True), on),

@@ -1,0 +1,58 @@
+"""What a search under a limit found, as selection.json has it (`search`); whatever may be missing.
+
+Written by `stages.searching`. It knows nothing of how sets are found or judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+def limit_of(selection: Json | None, config: Json) -> float | None:
+    """The share by which perplexity may rise: of the search that chose the set, or the run's.
+
+    Args:
+        selection: selection.json, or the details of a selection.
+        config: config.json.
+    """
+    for found in (_search(selection).get("budget"), config.get("max_ppl_increase")):
+        if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found):
+            return float(found)
+    return None
+
+
+def best_tried(selection: Json | None) -> Json | None:
+    """The set that was taken or came nearest to it; None: no set was read with the model."""
+    search = _search(selection)
+    judged, chosen = search.get("judged"), search.get("chosen")
+    if not isinstance(judged, list) or not isinstance(chosen, int) or isinstance(chosen, bool):
+        return None
+    found = judged[chosen] if 0 <= chosen < len(judged) else None
+    return found if isinstance(found, Mapping) else None
+
+
+def nothing_found(selection: Json | None) -> str:
+    """That no set reduces the gap measurably, in a sentence without a full stop; else empty."""
+    search, row = _search(selection), best_tried(selection)
+    if search.get("measurable", True) or row is None:
+        return ""
+    try:
+        found, budget = row["expected_difference"], float(search["budget"])
+        value, (low, high) = float(found["value"]), map(float, found["ci95"])
+        among = int(search["candidates"])
+    except (KeyError, TypeError, ValueError):
+        return "no set of heads within the limit reduces the measured gap beyond its interval"
+    return (
+        f"no set of heads that raises perplexity by at most {budget:.1%} reduces the measured gap "
+        f"of validation prompts beyond its interval: the best of {among:,} sets changes it by "
+        f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+    )
+
+
+def _search(selection: Json | None) -> Json:
+    found = selection.get("search") if selection is not None else None
+    return found if isinstance(found, Mapping) else {}
