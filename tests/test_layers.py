@@ -32,16 +32,19 @@ LAYERS = {
     "attempts": "config errors journal json_files price records runs search_result sharing.record",
     "permissions": "",
     "weight_files": "errors json_files permissions",
-    "data": "errors json_files records",
+    "data": "errors json_files network records",
     "toxicity": "data.cache data.identity_words errors journal permissions weight_files",
     "metrics": "batching errors records",
-    "models": "errors json_files records weight_files",
+    "models": "errors json_files network records weight_files",
     "scoring": "batching data.prompt_selection errors journal metrics models progress records "
     "sampling scores set_cost toxicity",
     "selection": "errors price records scores set_cost",
     "diagnosis": "errors metrics records scores selection",
     "reporting": "errors price records scores search_result verdict_words",
-    "session": "config data errors metrics models records scoring toxicity",
+    "network": "",
+    "plan": "",
+    "preflight": "errors",
+    "session": "config data errors metrics models plan preflight records scoring toxicity",
     "export": "config errors models runs session",
     "sharing": "config errors price records reporting.comparison reporting.escape "
     "reporting.summary runs",
@@ -50,8 +53,8 @@ LAYERS = {
     "runs": "config damage errors journal json_files links records",
     "verification": "config data errors evaluation journal metrics models price progress records "
     "runs sampling scoring session sharing stages toxicity",
-    "stages": "config damage errors evaluation export journal metrics models progress records runs "
-    "sampling scores scoring selection session set_cost sharing",
+    "stages": "config damage errors evaluation export journal metrics models plan progress records "
+    "runs sampling scores scoring selection session set_cost sharing",
     "experiments": "attempts batching config damage data diagnosis errors evaluation journal "
     "json_files metrics models progress records reporting.escape reporting.findings runs sampling "
     "scores scoring search_result selection session stages toxicity",
@@ -61,7 +64,7 @@ LAYERS = {
     "pages": "attempts damage experiments reporting runs",
     "console": "batching journal progress reporting.escape "
     "reporting.next_steps reporting.readiness reporting.terminal runs scores search_result",
-    "cli": "attempts config console data.embedded errors experiments journal models.stored "
+    "cli": "attempts config console data.embedded errors experiments journal models.stored network "
     "permissions pipeline "
     "reporting.escape runs",
     "testing": "models",

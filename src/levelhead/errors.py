@@ -12,7 +12,8 @@
     │   ├── ScoreTableError           a table of head scores that cannot be read
     │   ├── SelectionError            gamma, alpha or heads that cannot be satisfied
     │   ├── RunFolderError            a run folder that holds another run, or lacks a stage
-    │   └── MissingExtraError         an optional dependency is not installed
+    │   ├── MissingExtraError         an optional dependency is not installed
+    │   └── PreflightError            several of these at once, found before a run starts
     └── UnreliableScoresError         the ranking asked for is noise: the command line exits 3
 
 Exit codes: 0 done, 1 a broken limit, a failed check or an internal failure (70 in
@@ -76,6 +77,17 @@ class RunFolderError(UserError):
 class MissingExtraError(UserError):
     """An optional dependency is not installed; the message holds the install line."""
 
+    extra: str | None = None
+    """Its name in pyproject.toml, where there is one."""
+
+
+class PreflightError(UserError):
+    """Several things keep a run from starting; the message lists them."""
+
+    def __init__(self, message: str, errors: tuple[UserError, ...] = ()) -> None:
+        super().__init__(message)
+        self.errors = errors
+
 
 class UnreliableScoresError(LevelheadError):
     """The head ranking asked for is mostly sampling noise."""
@@ -90,6 +102,8 @@ def missing_extra(feature: str, extra: str) -> MissingExtraError:
         feature: what the user asked for, as the start of a sentence ("Reading GGUF files").
         extra: the name of the extra in pyproject.toml.
     """
-    return MissingExtraError(
+    error = MissingExtraError(
         f"{feature} needs an optional dependency: pip install 'levelhead[{extra}]'"
     )
+    error.extra = extra
+    return error

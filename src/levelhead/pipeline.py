@@ -35,7 +35,7 @@ from levelhead.journal import watch
 from levelhead.models.checkpoint import Format, load
 from levelhead.models.repair import NONE
 from levelhead.pages import report
-from levelhead.progress import Progress, silent
+from levelhead.progress import Progress, Stages, silent, unseen
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
@@ -53,7 +53,7 @@ from levelhead.stages.pruning import (
     take_repair,
 )
 from levelhead.stages.scoring import Announce, score_stage, start
-from levelhead.stages.selecting import read_selection, select_stage
+from levelhead.stages.selecting import read_selection, refuse_noise, select_stage
 from levelhead.stages.weights import prune_weights
 from levelhead.verification import verify
 
@@ -93,6 +93,8 @@ def run(
     out: str | Path,
     progress: Progress = silent,
     announce: Announce | None = None,
+    stages: Stages = unseen,
+    allow_unreliable: bool = False,
     **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Score, select, prune, evaluate and report, in one run folder.
@@ -105,6 +107,8 @@ def run(
         out: the run folder, to be made.
         progress: where to report progress.
         announce: called with the plan before long work starts.
+        stages: entered around every stage, with its name.
+        allow_unreliable: prune even where the ranking of heads is mostly noise, as for `select`.
         options: the fields of `RunConfig`.
 
     Returns:
@@ -112,6 +116,8 @@ def run(
 
     Raises:
         UserError: bad input, before any long work.
+        UnreliableScoresError: the ranking is mostly noise, or a search found nothing that reduces
+            the measured gap; what was scored stays.
     """
     config = RunConfig.of(model, **options)
     session = Session(config)
@@ -119,15 +125,23 @@ def run(
     with runs.working(folder.path, "run"):
         folder = RunFolder.create(out, session.config)  # nobody else's meanwhile
         folder = take_repair(folder, session.config.repair)
-        score_stage(session, folder, watch.watched(progress))
+        with stages("score"):
+            score_stage(session, folder, watch.watched(progress))
+        if not allow_unreliable:
+            refuse_noise(folder, session.config)
         judge = judge_with(session, watch.watched(progress))
         keep = partial(refuse_other, folder)
-        selection = select_stage(folder, session.config, judge=judge, keep=keep)
-        return _proven(session, folder, selection, watch.watched(progress))
+        with stages("select"):
+            selection = select_stage(folder, session.config, judge=judge, keep=keep)
+        return _proven(session, folder, selection, watch.watched(progress), stages)
 
 
 def _proven(
-    session: Session, folder: RunFolder, selection: HeadSelection, progress: Progress
+    session: Session,
+    folder: RunFolder,
+    selection: HeadSelection,
+    progress: Progress,
+    stages: Stages,
 ) -> dict[str, Any]:
     """Prune what is selected, measure it, and report.
 
@@ -141,10 +155,13 @@ def _proven(
             f"hold more; to have this set all the same: levelhead prune {folder.path}, then "
             f"levelhead evaluate {folder.path}"
         )
-    if not holds_pruned(session, folder, selection):
-        prune_stage(session, folder, "compact", progress)
-    evaluation = evaluate_stage(session, folder, progress)
-    report(folder.path)
+    with stages("prune"):
+        if not holds_pruned(session, folder, selection):
+            prune_stage(session, folder, "compact", progress)
+    with stages("evaluate"):
+        evaluation = evaluate_stage(session, folder, progress)
+    with stages("report"):
+        report(folder.path)
     return evaluation
 
 
@@ -153,6 +170,9 @@ def retry(
     path: str | Path,
     *,
     progress: Progress = silent,
+    announce: Announce | None = None,
+    stages: Stages = unseen,
+    allow_unreliable: bool = False,
     **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Try another selection from the same scores: select, prune, evaluate, report.
@@ -162,6 +182,10 @@ def retry(
 
     Args:
         path: the run folder.
+        progress: where to report progress.
+        announce: called with the plan before long work starts.
+        stages: as for `run`.
+        allow_unreliable: as for `run`.
         options: fields of `RunConfig` that select and evaluate; those not given are the run's own.
 
     Returns:
@@ -171,15 +195,22 @@ def retry(
         ConfigError: an option that only scoring has.
         RunFolderError: nothing scored yet.
         SelectionError: shares that cannot be satisfied.
+        UnreliableScoresError: as `run`; nothing is written.
     """
     folder = RunFolder.open(path)
     config = retried(folder.config, options)
+    if not allow_unreliable:
+        refuse_noise(folder, config)
+    session = Session(config)
+    plan = session.plan()
     number, attempt = new_attempt(folder, config)
-    session = Session(attempt.config)
+    if announce:
+        announce(plan)
     with runs.working(attempt.path, "retry"):
         judge = judge_with(session, progress)
-        selection = select_stage(attempt, session.config, judge=judge)
-        evaluation = _proven(session, attempt, selection, progress)
+        with stages("select"):
+            selection = select_stage(attempt, session.config, judge=judge)
+        evaluation = _proven(session, attempt, selection, progress, stages)
     if (Path(path) / runs.REPORT).exists():
         report(path)
     return evaluation | {"attempt": number, "folder": str(attempt.path)}

@@ -15,3 +15,13 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 def silent(description: str, total: int) -> Iterator[Advance]:
     """Report nothing."""
     yield lambda units: None
+
+
+Stages = Callable[[str], AbstractContextManager[None]]
+"""stages("score") -> context manager around that stage of a run."""
+
+
+@contextmanager
+def unseen(stage: str) -> Iterator[None]:
+    """Let nobody know of a stage."""
+    yield

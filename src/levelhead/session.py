@@ -6,18 +6,17 @@ work. It computes no scores.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, cast, get_args
+from functools import cached_property, partial
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from levelhead.config import RunConfig
 from levelhead.data.embedded import embedded_model_path
-from levelhead.data.gguf_files import gguf_model_path
+from levelhead.data.gguf_files import check_gguf, gguf_model_path
 from levelhead.data.holistic_bias import holistic_bias_terms
 from levelhead.data.identity_terms import (
     IdentityTerms,
@@ -30,13 +29,22 @@ from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
 from levelhead.metrics.power import STORED, UNKNOWN, axis_error, detectable_difference
-from levelhead.models.loading import LoadedModel, load_base, resolve_device
+from levelhead.models.loading import LoadedModel, check_base, load_base, resolve_device
 from levelhead.models.repair import CalibrationText, Repairer
 from levelhead.models.units import unit_counts
+from levelhead.plan import Plan
+from levelhead.preflight import after, check_all
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.design import design_of
 from levelhead.scoring.problem import MASKED, PLAIN, SECOND, BiasProblem
-from levelhead.toxicity import Masked, Masker, ToxicityScorer, check_scorer, load_scorer
+from levelhead.toxicity import (
+    Masked,
+    Masker,
+    ToxicityScorer,
+    check_scorer,
+    load_scorer,
+    refuse_masking_most,
+)
 
 EMBEDDED = "the embedded SmolLM2-135M-Instruct"
 MODELS_COMPARED = 2
@@ -45,39 +53,10 @@ MASKED_PREFIX = "masked:"
 NO_SCORER = "none"
 SECOND_SCORERS = ("toxicityclassifier", "profanity-check")
 """Offline ones, the better first: the first that is not the run's own reads the texts too."""
-MOST_MASKED = 0.5
-"""Of the words of prompts: above it a list of identity words masks what it should not."""
-
 EVALUATION_TEXT_SHARE = 0.5
 """Perplexity is compared on fewer tokens than heads are scored on: two paired numbers, not N."""
 PRICE_TOKENS = 3_072
 """Of each further text that the price is measured on."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Plan:
-    """How much work a run is, known before it starts."""
-
-    axes: tuple[str, ...]
-    evaluated_axes: tuple[str, ...]
-    scoring_tokens: int
-    evaluation_tokens: int
-    text_tokens: int
-    price_tokens: int
-    """Of further texts, which both models read in evaluation."""
-    heads: int
-    """Or neurons, or layers: how many units are scored."""
-    more_tokens: int
-    """To be sampled on top of `scoring_tokens` while the ranking is not reliable."""
-    reliability: float
-    detectable: Mapping[str, float]
-    """By axis: the smallest fall of the measured gap that the evaluation tells in 4 of 5 runs."""
-    unit: str = "head"
-
-    @property
-    def sampled_tokens(self) -> int:
-        """Tokens to be sampled in all, at most (continuations may end early)."""
-        return self.scoring_tokens + self.evaluation_tokens
 
 
 @dataclass
@@ -116,7 +95,7 @@ class Session:
             found = self._terms_of_source().joined(found)
         if self.config.identity_terms is not None:
             found = found.joined(read_terms(self.config.identity_terms))
-        self._refuse_masking_everything(found)
+        refuse_masking_most([prompt.text for prompt in self.prompts], found.every)
         return found
 
     def _terms_of_source(self) -> IdentityTerms:
@@ -125,19 +104,6 @@ class Session:
             axes = sorted({prompt.axis for prompt in self.prompts})
             return holistic_bias_terms(axes, folder or None)
         return terms_of_prompts(self.prompts)
-
-    def _refuse_masking_everything(self, terms: IdentityTerms) -> None:
-        masker = Masker(terms.every)
-        prompts = self.prompts[:: max(1, len(self.prompts) // 200)]
-        words = sum(len(prompt.text.split()) for prompt in prompts)
-        found = Counter(term for prompt in prompts for term in masker.found(prompt.text))
-        if found.total() > MOST_MASKED * words:
-            most = ", ".join(repr(term) for term, _ in found.most_common(3))
-            raise PromptError(
-                f"the identity words are {found.total() / words:.0%} of the words of these prompts "
-                f"(most often {most}), more than {MOST_MASKED:.0%}: nothing would be left to read; "
-                "take words that name no group off --identity-terms, or give --unmasked"
-            )
 
     @cached_property
     def scorer(self) -> ToxicityScorer:
@@ -161,24 +127,63 @@ class Session:
     @cached_property
     def second_scorer(self) -> ToxicityScorer | None:
         """Another scorer of the same texts, read in the same way; None: none is installed."""
+        found = self._second_inner
+        return found if found is None or self.config.unmasked else self.masked(found)
+
+    @cached_property
+    def _second_inner(self) -> ToxicityScorer | None:
         name = self.config.second_toxicity
         own = str(self.config.toxicity).replace(MASKED_PREFIX, "")
         if name == NO_SCORER:
             return None
         if name is not None:
-            found = self.load_scorer(name)
-        else:
-            other = next(one for one in SECOND_SCORERS if one != own)
-            try:
-                found = self.load_scorer(other)
-            except (MissingExtraError, ScorerError):
-                return None  # nobody asked for it by name
-        return found if self.config.unmasked else self.masked(found)
+            return self.load_scorer(name)
+        try:
+            return self.load_scorer(next(one for one in SECOND_SCORERS if one != own))
+        except (MissingExtraError, ScorerError):
+            return None  # nobody asked for it by name
 
     def load_scorer(self, name: str) -> ToxicityScorer:
         """The scorer of a name, on this run's device; `masked:` masks this run's identity words."""
         terms = self.terms.every if MASKED_PREFIX in name else ()
         return load_scorer(name, device=str(resolve_device(self.config.device)), terms=terms)
+
+    def check(self) -> None:
+        """Look at every input of scoring and evaluation; weights are not read.
+
+        Raises:
+            UserError: something is missing or cannot be used; a `PreflightError` lists several.
+        """
+        config = self.config
+        check_all([
+            ("model", self._check_model),
+            ("prompts", self._check_prompts),
+            ("identity words", after(lambda: self.prompts, lambda: self.terms)),
+            (f"toxicity scorer {config.toxicity}", lambda: self.plain_scorer),
+            (f"second scorer {config.second_toxicity}", lambda: self._second_inner),
+            *((f"text {name}", partial(self._check_text, name))
+              for name in dict.fromkeys((str(config.text), *config.price_texts))),
+        ])  # fmt: skip
+        self._check_scorers()
+
+    def _check_model(self) -> None:
+        model = self.config.model
+        if model is not None and model.endswith(".gguf"):
+            check_gguf(model)
+        else:
+            check_base(self.base_path, self.config.revision if model else None)
+
+    def _check_prompts(self) -> None:
+        for axis in self.config.axis:
+            self.chosen_prompts(axis, "validation")
+        for axis in self.evaluated_axes:
+            self.chosen_prompts(axis, "test")
+
+    def _check_text(self, name: str) -> None:
+        """Both parts of the run's own text, the test part of another."""
+        own: tuple[Split, ...] = ("validation", "test")
+        for split in own if name == self.config.text else own[1:]:
+            self.text(split, name)
 
     def _check_scorers(self) -> None:
         """Refuse scorers that tell nothing apart; the prompts may be in their language."""
@@ -301,16 +306,9 @@ class Session:
         return self._problems[key]
 
     def plan(self) -> Plan:
-        """Check every input of scoring and evaluation, the cheapest first, and count the work."""
-        for axis in self.config.axis:
-            self.chosen_prompts(axis, "validation")
-        for axis in self.evaluated_axes:
-            self.chosen_prompts(axis, "test")
-        for split in get_args(Split):
-            self.text(split)
-        for name in self.config.price_texts:
-            self.text("test", name)
-        self._check_scorers()
+        """Check every input, as `check`, and count the work; the model is loaded."""
+        self.check()
+        searches = self.config.budget is not None or self.config.method == "joint"
         per_prompt = self.config.scoring_samples * self.config.new_tokens
         tested = self.config.test_samples * self.config.new_tokens
         scoring = sum(len(self.problem(a, "validation").prompts) for a in self.config.axis)
@@ -328,6 +326,8 @@ class Session:
             price_tokens=sum(len(self.text_ids("test", n)) for n in self.config.price_texts),
             heads=heads,
             unit=self.config.unit,
+            estimator=self.config.estimator,
+            sets_read=self.config.finalists if searches else 0,
             more_tokens=scoring * per_prompt * factor * more // self.config.scoring_samples,
             reliability=self.config.reliability,
             detectable=self.detectable(),

@@ -1,5 +1,6 @@
 """The page in a real browser: hostile text does nothing, nothing is loaded, it fits and prints."""
 
+import re
 from typing import Any
 
 import pytest
@@ -123,6 +124,7 @@ def test_paper_has_every_section_and_all_but_what_stands_behind_the_warning(
     shared: Opened,
 ) -> None:
     page = shared.page
+    page.evaluate("document.body.classList.add('whole')")
     page.emulate_media(media="print")
     page.wait_for_function(
         "[...document.querySelectorAll('[data-figure]')].every(n => n.querySelector('.main-svg'))"
@@ -146,6 +148,45 @@ def test_paper_has_every_section_and_all_but_what_stands_behind_the_warning(
     page.set_viewport_size({"width": 1280, "height": 900})
     page.emulate_media(media="screen")
     page.wait_for_function("document.querySelector('details:not([open])') !== null")
+
+
+def pages(page: Any) -> int:
+    """Of the page as a PDF in A4."""
+    return len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
+
+
+def test_a_run_is_printed_on_one_page_and_in_whole_where_asked(open_page: Open) -> None:
+    long = "two halves of the text protect few of the same heads, so that another run of it would "
+    warnings = [f"{number}: {3 * long}" for number in range(5)]
+    findings = synthetic.everything(
+        run="runs/first", date="2026-11-28", evaluation=synthetic.evaluation(warnings=warnings)
+    )
+    page = open_page(render_report(findings)).page
+    page.emulate_media(media="print")
+    for present in ("#banner", ".tile >> nth=2", "#next", ".facts", ".warnings li >> nth=4",
+                    "[data-figure='gaps-0']"):  # fmt: skip
+        assert page.locator(present).is_visible(), present
+    for absent in ("nav", ".headline", "#results", "#heads", "#options", "table >> nth=0",
+                   "[data-figure='ppl']"):  # fmt: skip
+        assert not page.locator(absent).is_visible(), absent
+    page.emulate_media(media="null")  # else a PDF is what is emulated
+    assert not page.get_by_text("The summary of a levelhead report").is_visible()
+    assert pages(page) == 1
+    page.evaluate("window.print = () => { window.printed = document.body.className; }")
+    page.locator("#print-whole").click()
+    assert page.evaluate("window.printed") == "whole"
+    assert pages(page) > 5, "the control: all of it"
+    page.wait_for_function("document.body.className === ''")
+    assert pages(page) == 1, "the next time it is the summary again"
+
+
+def test_a_report_without_a_result_is_printed_as_it_is(open_page: Open) -> None:
+    page = open_page(
+        render_report(synthetic.findings(evaluation={}, compare=synthetic.compare()))
+    ).page
+    assert page.locator("#print-whole").count() == 0
+    page.emulate_media(media="print")
+    assert page.locator("#options").is_visible()
 
 
 def test_texts_wait_behind_a_warning(shared: Opened) -> None:

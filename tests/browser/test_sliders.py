@@ -196,10 +196,20 @@ def test_the_prediction_is_the_sum_of_signed_gap_effects(page: Any, table: Score
     change = sum(abs(0.01 - effect) - 0.01 for effect in effects)
     ppl = -table.effect("ppl")[layer, head].sum()
     text = page.inner_text("#prediction")
-    assert f"0.0200 to {0.02 + change:.4f} ({change:+.4f})" in text
-    assert f"21.43 to {21.43 + ppl:.2f} ({100 * ppl / 21.43:+.1f}%" in text
-    assert "2 to 4 times" in text
+    assert f"Predicted change of bias: {change:+.4f}, {100 * change / 0.02:+.1f}% of" in text
+    assert f"Predicted change of perplexity: {100 * ppl / 21.43:+.1f}%, each head by" in text
+    assert "usually cost more" in text
     assert page.locator("#prediction").get_attribute("aria-live") == "polite"
+
+
+def test_the_explorer_has_no_second_set_of_base_values_nor_a_second_price(page: Any) -> None:
+    """They would be of other prompts and another text than those of the table above."""
+    press(page, "#alpha", "End")
+    explorer = page.locator("#explorer").inner_text()
+    assert " to " not in page.inner_text("#prediction")
+    for absent in ("21.43", "0.0200", "likely", "4 times", "z_ppl"):
+        assert absent not in explorer
+    assert "21.43" in page.locator("body").inner_text(), "the control: the table has it"
 
 
 def test_another_axis_has_its_own_map_and_heads(page: Any, table: ScoreTable) -> None:

@@ -210,3 +210,76 @@ def test_a_ranking_of_noise_is_refused_with_exit_code_3(
     assert code == 0
     selection = json.loads((tmp_path / "run/selection.json").read_text())
     assert selection["reliable"] is False
+    # One rule for all that choose heads: run and retry refuse what select refuses.
+    (tmp_path / "run/selection.json").unlink()
+    kept = {name: str(value) for name, value in few.items() if name != "axis"}
+    flags = ["--axis", "gender", "--out", str(tmp_path / "run"), "--quiet"]
+    flags += [part for name, value in kept.items() for part in (f"--{_dashed(name)}", value)]
+    code, said = levelhead("run", str(inputs / "model"), *flags)
+    assert code == 3
+    assert "mostly noise" in said
+    assert "--allow-unreliable" in said
+    assert not (tmp_path / "run/model").exists()
+    code, said = levelhead("retry", str(tmp_path / "run"), "--alpha", "0.2")
+    assert code == 3
+    assert not (tmp_path / "run/attempts").exists(), "nothing is left of it"
+    code, said = levelhead("run", str(inputs / "model"), *flags, "--allow-unreliable")
+    assert code == 0, said
+    assert json.loads((tmp_path / "run/evaluation.json").read_text())["reliable"] is False
+    assert "is not reliable" in said, "who signs the result reads it"
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def test_everything_that_is_missing_is_listed_at_once_the_model_first(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline: nothing is looked for on the network, and a mistyped folder is told first."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("LEVELHEAD_CACHE", str(tmp_path / "cache"))
+    mistyped = inputs / "modle"
+    flags = ["--out", str(tmp_path / "run"), "--offline", "--prompts", "holistic-bias"]
+    flags += ["--second-toxicity", "./no-scorer", "--price-text", "no-text.txt"]
+    code, said = levelhead("run", str(mistyped), *flags)
+    assert code == 2
+    lines = [line for line in said.splitlines() if " is called " not in line]
+    assert lines[0] == "levelhead: 6 things keep this run from starting; nothing was done:"
+    assert lines[1].startswith(f"  1. model: no such folder: {mistyped} (did you mean ")
+    for line, (what, remedy) in zip(
+        lines[2:],
+        [
+            ("prompts", "--prompts holistic-bias:FOLDER"),
+            ("toxicity scorer detoxify", " toxicityclassifier needs no network"),
+            ("second scorer ./no-scorer", " FOLDER reads a saved model"),
+            ("text wikitext-2", "--text pydoc"),
+            ("text no-text.txt", "give a file or one of"),
+        ],
+        strict=True,
+    ):
+        assert line[5:].startswith(what)
+        assert remedy in line
+    assert not (tmp_path / "run").exists()
+    code, said = levelhead("run", str(mistyped), "--out", str(tmp_path / "run"), "--offline",
+                           "--toxicity", "profanity-check", "--text", "pydoc")  # fmt: skip
+    assert code == 2
+    lines = [line for line in said.splitlines() if " is called " not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"levelhead: no such folder: {mistyped} (did you mean ")
+
+
+def test_a_folder_without_tokenizer_and_a_missing_text_are_told_together(
+    inputs: Path, tmp_path: Path
+) -> None:
+    """The tokenizer is looked at before weights are read, as a text is."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((inputs / "model" / name).read_bytes())
+    code, said = levelhead("run", str(folder), "--out", str(tmp_path / "run"), "--offline",
+                           "--toxicity", "profanity-check", "--text", "no-text.txt")  # fmt: skip
+    assert code == 2
+    assert "1. model: " in said
+    assert "no tokenizer" in said
+    assert "2. text no-text.txt: " in said

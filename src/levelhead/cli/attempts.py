@@ -10,12 +10,14 @@ import click
 from levelhead.cli.app import cli
 from levelhead.cli.help import START
 from levelhead.cli.options import JSON, RUN, given, options_of, show
+from levelhead.cli.permissions import ALLOW_UNRELIABLE
 from levelhead.config import EVALUATE, PRUNE, SCORE, SELECT
 
 
 @cli.command(group=START, place=3)
 @RUN
 @options_of(SELECT, PRUNE, EVALUATE, without=(SCORE,), of_run=True)
+@ALLOW_UNRELIABLE
 @JSON
 def retry(folder: Path, as_json: bool, **options: Any) -> None:
     """Try another set of heads, without scoring again.
@@ -30,11 +32,14 @@ def retry(folder: Path, as_json: bool, **options: Any) -> None:
     run's.
     """
     from levelhead import pipeline
-    from levelhead.console.progress import progress_bars
+    from levelhead.console.progress import run_progress
     from levelhead.console.summaries import evaluation_summary, next_steps_summary
 
-    with progress_bars() as progress:
-        found = pipeline.retry(folder, progress=progress, **given(options))
+    with run_progress(kept=("score",)) as shown:
+        found = pipeline.retry(
+            folder, progress=shown.progress, stages=shown.stages,
+            announce=shown.announce, **given(options),
+        )  # fmt: skip
     show(found, as_json, evaluation_summary)
     at = Path(found["folder"])
     click.echo(

@@ -17,7 +17,7 @@ from levelhead.config import RunConfig
 from levelhead.config.fields import flag_of
 
 if TYPE_CHECKING:
-    from levelhead.session import Plan
+    from levelhead.plan import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 OUT = flag("--out", required=True, type=click.Path(path_type=Path), help="The run folder.")

@@ -6,7 +6,6 @@ import click
 
 from levelhead.cli.help import Flag
 from levelhead.config.fields import MACHINE
-from levelhead.reporting.escape import visible
 
 LONG = frozenset(
     (
@@ -54,7 +53,9 @@ def is_quiet() -> bool:
 def tell(text: str) -> None:
     """Say something before long work, on standard error; nothing under --quiet."""
     if not is_quiet():
-        click.echo(visible(text, multiline=True), err=True)
+        from levelhead.console.terminal import say
+
+        say(text)
 
 
 def _quiet(context: click.Context, parameter: click.Parameter, given: bool) -> None:

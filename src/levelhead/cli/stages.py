@@ -12,6 +12,7 @@ from levelhead.cli.app import cli
 from levelhead.cli.config_file import CONFIG, model_of, refuse_other_model
 from levelhead.cli.help import STAGES, START, flag, research
 from levelhead.cli.options import JSON, OUT, RISE, announce, given, options_of, show
+from levelhead.cli.permissions import ALLOW_UNRELIABLE
 from levelhead.config import (
     BOUNDARY,
     EVALUATE,
@@ -33,12 +34,14 @@ from levelhead.reporting.escape import visible
 @OUT
 @CONFIG
 @options_of(SCORE, SELECT, PRUNE, EVALUATE)
+@ALLOW_UNRELIABLE
 @JSON
 def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
     """Score, select, prune, evaluate and report, in one folder.
 
     MODEL is a hub id, a local folder or a GGUF file; for a first look without one there is
-    levelhead demo. The same command on the same folder goes on where it stopped.
+    levelhead demo. The same command on the same folder goes on where it stopped. A ranking that is
+    mostly noise ends it before heads are chosen (exit code 3), as it ends select.
 
     \b
     levelhead run gpt2 --out runs/gpt2
@@ -52,6 +55,7 @@ def run(model: str, out: Path, as_json: bool, **options: Any) -> None:
 @OUT
 @CONFIG
 @options_of(SCORE, SELECT, PRUNE, EVALUATE)
+@ALLOW_UNRELIABLE
 @JSON
 def demo(out: Path, as_json: bool, **options: Any) -> None:
     """Do everything on the embedded model, SmolLM2-135M-Instruct.
@@ -65,15 +69,16 @@ def demo(out: Path, as_json: bool, **options: Any) -> None:
 
 def _run(model: str | None, out: Path, as_json: bool, options: dict[str, Any]) -> None:
     from levelhead import pipeline, runs
-    from levelhead.console.progress import progress_bars
+    from levelhead.console.progress import run_progress
     from levelhead.console.summaries import evaluation_summary, next_steps_summary
 
     held = out / runs.EVALUATION
     before = held.read_bytes() if held.is_file() else None
-    with progress_bars() as progress:
+    with run_progress(announce) as shown:
         evaluation = pipeline.run(
-            model, out=out, progress=progress, announce=announce, **given(options)
-        )
+            model, out=out, progress=shown.progress, stages=shown.stages,
+            announce=shown.announce, **given(options),
+        )  # fmt: skip
     if before is not None and held.read_bytes() == before:
         click.echo(f"nothing to do: {out} is finished, and this is what it found", err=True)
     show(evaluation, as_json, evaluation_summary)
@@ -120,7 +125,7 @@ def score(model: str | None, out: Path, **options: Any) -> None:
     "--per-layer-equal", is_flag=True,
     help="As many heads of every layer, as prune --format uniform needs it.",
 )  # fmt: skip
-@flag("--allow-unreliable", is_flag=True, help="Choose even where the ranking is mostly noise.")
+@ALLOW_UNRELIABLE
 @research(
     "--min-reliability", type=click.FloatRange(-1, 1), default=0.5, show_default=True,
     help="Split-half reliability below which a ranking is mostly noise.",

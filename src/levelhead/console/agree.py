@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from levelhead.console.summaries import warn
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 
 def agreement_summary(found: Mapping[str, Any]) -> None:
     """Everything agree.json says, on standard output; warnings on standard error."""
-    console = Console()
+    console = output()
     console.print(_measures(found))
     console.print(_pairs(found))
     for pair in found["pairs"]:

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 
 def results_table(found: Mapping[str, Any]) -> None:
     """A row for each attempt, and what is not of its selection below."""
-    console = Console()
+    console = output()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for name in ("attempt", "selection", "measured gap", "perplexity", "verdict"):
         table.add_column(name, justify="right" if name == "perplexity" else "left")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 UNKNOWN = "-"
@@ -17,7 +18,7 @@ UNKNOWN = "-"
 
 def axes_summary(found: Mapping[str, Any]) -> None:
     """Correlations by pair of axes and run, differences between runs, and the cross table."""
-    console = Console()
+    console = output()
     if found["correlations"]:
         _correlations(console, found)
     _differences(console, found)
@@ -106,7 +107,7 @@ def _cross(console: Console, cross: Mapping[str, Any]) -> None:
 
 def glance_summary(found: Mapping[str, Any]) -> None:
     """Distributions, the share of critical heads, correlations with z_ppl, and other gammas."""
-    console = Console()
+    console = output()
     total = found["num_layers"] * found["num_heads"]
     console.print(_text(f"{found['name']}: {total} heads ({found['num_layers']} layers)"))
     names = ("smallest", "5%", "median", "95%", "largest")

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from levelhead.console.cells import stacked
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 
 def comparison_summary(comparison: Mapping[str, Any]) -> None:
     """A row per method at the alphas that were proven by sampling, for every axis compared."""
-    console = Console()
+    console = output()
     for result in (comparison, *comparison["more"]):
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left")
         table.title = escape(visible(f"{result['axis']}: {result['prompts']} test prompts"))

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from levelhead.console.summaries import warn
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 Json = Mapping[str, Any]
@@ -34,14 +34,14 @@ def tasks_summary(found: Json) -> None:
             if "difference" in entry:
                 row.append(_with_ends(entry["difference"], "+.4f"))
             table.add_row(*map(escape, row))
-    console = Console()
+    console = output()
     console.print(table)
     console.print("standard errors after ±; [95% interval] over the same items".replace("[", r"\["))
 
 
 def bench_summary(found: Json) -> None:
     """Throughput ratios with the control, then sizes; warnings last."""
-    console = Console()
+    console = output()
     table = _table("throughput", "pruned / base", "control: base / base", "base, tokens/s")
     for phase, ratio in found["ratios"].items():
         speed = found["base"]["tokens_per_second"][phase]

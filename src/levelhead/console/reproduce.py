@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 
 def reproduction_summary(found: Mapping[str, Any]) -> None:
     """Both rows, then all that is not as in the paper."""
-    console = Console()
+    console = output()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", no_wrap=True)
     for name in ("alpha", "gamma", "reduction of bias", "perplexity"):

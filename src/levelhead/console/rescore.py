@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from levelhead.console.cells import stacked
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 Json = Mapping[str, Any]
@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 
 def rescore_summary(found: Json) -> None:
     """What `rescore` found, on standard output."""
-    console = Console()
+    console = output()
     for axis, one in found["axes"].items():
         console.print(_axis(axis, one))
         console.print(_gaps(one))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 WORST = 5
@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 
 def scorers_summary(found: Json) -> None:
     """What `scorers` found, on standard output."""
-    console = Console()
+    console = output()
     console.print(_measured(found["scorers"]))
     console.print(_words(found["scorers"]))
     for one in found["scorers"]:

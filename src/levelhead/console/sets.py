@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from levelhead.console.cells import stacked
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 METRICS = {"bias": "bias, expected", "mean_toxicity": "mean toxicity", "nll": "NLL per token"}
@@ -18,7 +18,7 @@ METRICS = {"bias": "bias, expected", "mean_toxicity": "mean toxicity", "nll": "N
 
 def interactions_summary(found: Mapping[str, Any]) -> None:
     """Sum of single effects, joint effect and what is left over, per metric; then pairs."""
-    console = Console()
+    console = output()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("without minus with", no_wrap=True)
     for name in ("one by one, added", "together", "interaction"):
@@ -44,7 +44,7 @@ def interactions_summary(found: Mapping[str, Any]) -> None:
 
 def examples_summary(found: Mapping[str, Any]) -> None:
     """Both models' continuations of every prompt, whatever is in them made visible."""
-    console = Console()
+    console = output()
     console.print("[yellow]Generated text can be offensive.[/yellow]")
     for prompt in found["prompts"]:
         console.print(

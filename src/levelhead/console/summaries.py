@@ -9,11 +9,11 @@ from typing import Any
 import click
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from levelhead import runs
+from levelhead.console.terminal import output, say
 from levelhead.reporting.escape import visible
 from levelhead.reporting.next_steps import next_steps
 from levelhead.reporting.readiness import judged_ready
@@ -26,8 +26,10 @@ SHOWN_HEADS = 10
 
 def evaluation_summary(evaluation: Mapping[str, Any]) -> None:
     """The table of an evaluation, its headline and its warnings."""
-    console = Console()
-    console.print(summary_table(evaluation))
+    console, table = output(), summary_table(evaluation)
+    notes, table.caption = table.caption, None  # a caption is never wider than its table
+    console.print(table)
+    console.print(notes)
     console.print(escape(visible(evaluation["headline"])))
     warn(evaluation["warnings"])
 
@@ -38,21 +40,21 @@ def next_steps_summary(run: Path, evaluation: Mapping[str, Any]) -> None:
     details, selection, config = (runs.read_json(run / name) for name in files)
     judged = judged_ready(evaluation, str(selection.get("axis")), limit_of(selection, config))
     if judged is not None:
-        click.echo(visible(judged.sentence), err=True)
+        say(judged.sentence)
     for step in next_steps(str(run), evaluation, details, selection, config):
-        click.echo(visible(f"next: {step.why}\n      {step.command}", multiline=True), err=True)
+        say(f"next: {step.why}")
+        click.echo(visible(f"      {step.command}"), err=True)  # whole, to be copied
 
 
 def warn(warnings: Sequence[str]) -> None:
     """Warnings on standard error, whatever is in them made visible."""
-    console = Console(stderr=True)
     for warning in warnings:
-        console.print(f"[yellow]warning:[/yellow] {escape(visible(warning))}")
+        say(warning, lead="warning: ", style="yellow")
 
 
 def score_summary(table: ScoreTable, out: Path) -> None:
     """The heads with the largest effect on each axis' bias."""
-    console = Console()
+    console = output()
     details = runs.read_json(out / runs.DETAILS)
     for axis in table.axes:
         metric = bias_metric(axis)
@@ -90,7 +92,7 @@ def _reliability(axis: str, details: Mapping[str, Any]) -> str:
 
 def diagnosis_summary(diagnosis: Mapping[str, Any]) -> None:
     """The table of a diagnosis, then every finding as a sentence, all on standard output."""
-    console = Console()
+    console = output()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("axis", overflow="fold")
     for name in ("Spearman", "reliability", "without\ntoxicity", "overlap"):

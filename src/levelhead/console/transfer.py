@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 Json = Mapping[str, Any]
@@ -17,7 +17,7 @@ Json = Mapping[str, Any]
 
 def transfer_summary(found: Json) -> None:
     """Everything transfer.json says."""
-    console = Console()
+    console = output()
     sampled = any(row["sampled"] for row in found["rows"])
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("judged on, heads", overflow="fold")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from levelhead.console.terminal import output
 from levelhead.reporting.escape import visible
 
 Json = Mapping[str, Any]
@@ -18,7 +19,7 @@ COLOURS = {"passed": "green", "failed": "red", "cannot tell": "yellow"}
 
 def verify_summary(found: Json) -> None:
     """Checks, what was measured without a limit, and the headline."""
-    console = Console()
+    console = output()
     rate, power = found["error_rate"], found["power"]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("candidate minus base", overflow="fold")

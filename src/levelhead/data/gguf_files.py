@@ -46,6 +46,22 @@ def gguf_model_path(gguf: str | Path, progress: Progress | None = None) -> Path:
     return convert_gguf(gguf, folder, sha256=sha256, licence="of the GGUF file", progress=progress)
 
 
+def check_gguf(gguf: str | Path) -> None:
+    """Whether a GGUF file is there, and can be converted; its weights are not read.
+
+    Raises:
+        ModelError, MissingExtraError: as `gguf_model_path`.
+    """
+    if not Path(gguf).is_file():
+        raise ModelError(f"no such file: {gguf}; MODEL is a GGUF file, a folder or a name")
+    _need_gguf()
+
+
+def _need_gguf() -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise missing_extra("Reading GGUF files", "gguf")
+
+
 def convert_gguf(
     gguf: Path, folder: Path, *, sha256: str, licence: str, progress: Progress | None = None
 ) -> Path:
@@ -61,8 +77,7 @@ def convert_gguf(
     """
     if is_converted(folder, sha256):
         return folder
-    if importlib.util.find_spec("gguf") is None:
-        raise missing_extra("Reading GGUF files", "gguf")
+    _need_gguf()
     _say(progress, f"converting {gguf.name} to safetensors (once, about half a minute)")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

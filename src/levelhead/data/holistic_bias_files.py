@@ -15,6 +15,7 @@ from typing import Any
 from levelhead.data.cache import cache_dir
 from levelhead.errors import PromptError
 from levelhead.json_files import read_json
+from levelhead.network import is_offline
 
 HOME = (
     "https://raw.githubusercontent.com/facebookresearch/ResponsibleNLP/main/"
@@ -75,6 +76,8 @@ def _fetched() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             if not (folder / name).exists():
+                if is_offline():
+                    raise OSError(f"{name} is not there yet, and --offline fetches nothing")
                 partial = folder / f"{name}.partial"
                 partial.write_bytes(_download(HOME + name))
                 partial.replace(folder / name)

@@ -220,6 +220,11 @@ def task_advances(task: Task | None, units: int) -> None:
     watcher.write()
 
 
+def is_reusing() -> bool:
+    """Whether what is being counted was done by an earlier process."""
+    return (watcher := _current.get()) is not None and watcher.reusing
+
+
 def task_ends(task: Task | None) -> None:
     """A progress bar is full, or given up."""
     if task is not None and (watcher := _current.get()) is not None and task in watcher.tasks:

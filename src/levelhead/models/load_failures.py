@@ -8,7 +8,9 @@ somebody else wrote make transformers and torch raise anything at all, so everyt
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from pathlib import Path
 
 import torch
 from huggingface_hub import errors as hub
@@ -32,17 +34,29 @@ def failure_reported(name: str) -> Iterator[None]:
         elif any(isinstance(cause, hub.RevisionNotFoundError) for cause in causes):
             what = "is on the hub, but has no such revision"
         elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in causes):
-            what = "is not on the Hugging Face hub (or private), and not a local folder"
+            raise ModelError(
+                f"{no_such_folder(name)}; as a name, it is not on the Hugging Face hub (or private)"
+            ) from error
         elif any(_is_network_failure(cause) for cause in causes):
-            what = (
-                "is not in the local cache, and the Hugging Face hub cannot be reached "
-                f"(offline?); {OFFLINE_WAYS}"
-            )
+            raise ModelError(
+                f"{no_such_folder(name)}; as a name, it is not in the local cache, and the Hugging "
+                f"Face hub cannot be reached (offline?); {OFFLINE_WAYS}"
+            ) from error
         else:
             what = f"cannot be loaded: {described(error)}"
         if "safetensors" in what and "file named" in what:
             what += "; levelhead reads weights from safetensors or GGUF only"
         raise ModelError(f"{name} {what}") from error
+
+
+def no_such_folder(name: str) -> str:
+    """That a folder is not there, with the one that may be meant."""
+    path = Path(name).expanduser()
+    with suppress(OSError):
+        beside = [one.name for one in path.parent.iterdir() if one.is_dir()]
+        if close := get_close_matches(path.name, beside, n=1):
+            return f"no such folder: {name} (did you mean {Path(name).parent / close[0]}?)"
+    return f"no such folder: {name}"
 
 
 def _is_network_failure(error: BaseException) -> bool:

@@ -29,8 +29,9 @@ from levelhead.models.architectures import architecture_named, architecture_of
 from levelhead.models.checkpoint import register
 from levelhead.models.checksums import verify_folder
 from levelhead.models.identity import fingerprint
-from levelhead.models.load_failures import failure_reported, first_line
+from levelhead.models.load_failures import failure_reported, first_line, no_such_folder
 from levelhead.models.removed_heads import removed_heads
+from levelhead.network import is_offline
 from levelhead.weight_files import Locate, check_config, check_weights, in_folder, no_conversion
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -81,21 +82,11 @@ def load_base(
     target = resolve_device(device)
     weights_dtype = _resolve_dtype(dtype, target)
     source = _source(name, revision, trust_remote_code)
-    register()
-    # transformers' auto classes have no types.
-    auto_config: Any = AutoConfig
-    auto_model: Any = AutoModelForCausalLM
-
-    locate = _locate(source)
-    with failure_reported(name):
-        _refuse_unknown_family(source, name, locate)
-        config = auto_config.from_pretrained(**source)
-        architecture_of(config)
-        removed_heads(config)  # a newer format is to be called that, not a damaged file
+    locate = _checked(name, source)
     if "revision" not in source:
-        check_weights(name, locate, ModelError)
         verify_folder(Path(source["pretrained_model_name_or_path"]))
     tokenizer = _load_tokenizer(name, source, need_tokenizer)
+    auto_model: Any = AutoModelForCausalLM  # transformers' auto classes have no types
 
     options: dict[str, Any] = {"dtype": weights_dtype}
     if target.type != "cpu":
@@ -117,6 +108,35 @@ def load_base(
         revision=_commit(source) or revision,
         fingerprint=fingerprint(model),
     )
+
+
+def check_base(name_or_path: str | Path, revision: str | None = None) -> None:
+    """Whether `load_base` would find a model that it can load, and its tokenizer.
+
+    Weights are neither read nor fetched.
+
+    Raises:
+        UnsupportedArchitectureError, ModelError, CheckpointError: as `load_base`.
+    """
+    name = str(name_or_path)
+    source = _source(name, revision, trust_remote_code=False)
+    _checked(name, source)
+    _load_tokenizer(name, source, need=True)
+
+
+def _checked(name: str, source: dict[str, Any]) -> Locate:
+    """Refuse what can be seen to be wrong without weights; where files of the model are."""
+    register()
+    auto: Any = AutoConfig
+    locate = _locate(source)
+    with failure_reported(name):
+        _refuse_unknown_family(source, name, locate)
+        config = auto.from_pretrained(**source)
+        architecture_of(config)
+        removed_heads(config)  # a newer format is to be called that, not a damaged file
+        if "revision" not in source or is_offline():
+            check_weights(name, locate, ModelError)
+    return locate
 
 
 def load_config(name_or_path: str | Path, revision: str | None = None) -> PreTrainedConfig:
@@ -194,7 +214,10 @@ def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[st
             raise ModelError(f"{path} has no config.json: not the folder of a saved model")
         return {"pretrained_model_name_or_path": str(path), **common}
     if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelError(f"{name} is neither a folder nor a model name on the hub")
+        raise ModelError(
+            f"{no_such_folder(name)}; a model is the folder of a saved one, a GGUF file, or a name "
+            "on the Hugging Face hub"
+        )
     return {"pretrained_model_name_or_path": name, "revision": revision or "main", **common}
 
 

@@ -45,7 +45,9 @@ def summary_table(evaluation: Mapping[str, Any]) -> Table:
 
 
 def _numbers(groups: list[Group], whole: bool) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+    table = Table(
+        box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
+    )
     table.caption_style, table.caption_justify = "none", "left"
     table.add_column("", overflow="fold")
     for name in ("base", "pruned", "difference"):

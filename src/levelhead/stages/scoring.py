@@ -18,6 +18,7 @@ from levelhead.journal import sums, watch
 from levelhead.models.architectures import head_counts
 from levelhead.models.repair import NONE
 from levelhead.models.units import refuse_unprunable_units
+from levelhead.plan import Plan
 from levelhead.progress import Progress
 from levelhead.records import Unit
 from levelhead.runs import RunFolder
@@ -40,7 +41,7 @@ from levelhead.selection.agreement import (
 )
 from levelhead.selection.inclusion import Rule, overlap
 from levelhead.selection.rules import check_shares, protected_heads
-from levelhead.session import Plan, Session
+from levelhead.session import Session
 from levelhead.stages.fingerprints import fingerprint, stamp
 from levelhead.stages.number_format import choose_format, dtype_name, take_format_of
 from levelhead.stages.tables import scored_table
@@ -65,6 +66,7 @@ def start(
     config = session.config
     check_shares(config.method, config.gamma, config.alpha)
     begun = RunFolder.check(out, config)
+    session.check()
     calibration = None if begun else choose_format(session)
     config = session.config
     plan = session.plan()

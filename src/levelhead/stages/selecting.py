@@ -76,8 +76,17 @@ def chosen_heads(
 
 
 @reads_run("judge the scores")
-def refuse_noise(folder: RunFolder, config: RunConfig, least: float) -> None:
-    """Raise UnreliableScoresError where a method is to rank by bias effects that are noise."""
+def refuse_noise(folder: RunFolder, config: RunConfig, least: float = MIN_RELIABILITY) -> None:
+    """Refuse to choose by a ranking that is mostly noise: the one rule of select, run and retry.
+
+    Methods that do not rank by bias effects (random, magnitude, ...) are let pass.
+
+    Args:
+        least: split-half reliability from which on a ranking counts as more than noise.
+
+    Raises:
+        UnreliableScoresError: the method is to rank by bias effects, and they are noise.
+    """
     axis = config.axis[0]
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     ranked = bias_metric(axis) in ranked_by(config.method, axis)

@@ -9,7 +9,7 @@ nothing apart. To add one, write a class with the members of `ToxicityScorer` an
 from levelhead.toxicity.base import ToxicityScorer, score_texts
 from levelhead.toxicity.composites import Masked
 from levelhead.toxicity.controls import check_scorer
-from levelhead.toxicity.masking import Masker
+from levelhead.toxicity.masking import Masker, refuse_masking_most
 from levelhead.toxicity.registry import load_scorer
 from levelhead.toxicity.score_cache import score_texts_once
 
@@ -19,6 +19,7 @@ __all__ = [
     "ToxicityScorer",
     "check_scorer",
     "load_scorer",
+    "refuse_masking_most",
     "score_texts",
     "score_texts_once",
 ]

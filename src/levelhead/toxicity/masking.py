@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from levelhead.data.identity_words import FUNCTION_WORDS, NEUTRAL, Number
-from levelhead.errors import ScorerError
+from levelhead.errors import PromptError, ScorerError
 
 NEUTRAL_WORDS: Mapping[Number, str] = {
     "singular": "person",
@@ -29,6 +30,8 @@ NEUTRAL_WORDS: Mapping[Number, str] = {
 """What stands for a term. No scorer measured here reacts to them, and they fit where most stand."""
 PREFIXES = ("non", "trans", "cis", "gender", "inter", "neuro", "able", "bi", "pan", "mid")
 """What a term may start with and be written apart from: "trans gender", "non-binary"."""
+MOST_MASKED = 0.5
+"""Of the words of prompts: above it a list of identity words masks what it should not."""
 MOST_TERMS = 50_000
 LONGEST_TERM = 200
 _APART = r"[\s\-\u2010\u2011\u2013]*"
@@ -146,6 +149,25 @@ class Masker:
         word = neutral.capitalize() if starts and text[run.start].isupper() else neutral
         # "boys'" and "women's" both: people's
         return f"{word}{run.owner}s" if run.owner else word
+
+
+def refuse_masking_most(texts: Sequence[str], terms: Mapping[str, Number]) -> None:
+    """Refuse terms that would mask most of the words of these texts.
+
+    Raises:
+        PromptError: more than `MOST_MASKED` of them.
+    """
+    masker = Masker(terms)
+    texts = texts[:: max(1, len(texts) // 200)]
+    words = sum(len(text.split()) for text in texts)
+    found = Counter(term for text in texts for term in masker.found(text))
+    if found.total() > MOST_MASKED * words:
+        most = ", ".join(repr(term) for term, _ in found.most_common(3))
+        raise PromptError(
+            f"the identity words are {found.total() / words:.0%} of the words of these prompts "
+            f"(most often {most}), more than {MOST_MASKED:.0%}: nothing would be left to read; "
+            "take words that name no group off --identity-terms, or give --unmasked"
+        )
 
 
 @dataclass(frozen=True, slots=True)

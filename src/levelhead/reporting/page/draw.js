@@ -52,6 +52,17 @@
     opened.forEach(function (element) { element.open = false; });
     opened = [];
     width(0);
+    document.body.classList.remove("whole");
+  }
+
+  // Without it one page is printed: the summary.
+  var whole = document.getElementById("print-whole");
+  if (whole) {
+    whole.hidden = false;
+    whole.addEventListener("click", function () {
+      document.body.classList.add("whole");
+      window.print();
+    });
   }
 
   var note = document.getElementById("no-script");

@@ -17,6 +17,9 @@
   function signed(value, decimals) {
     return (Number(fixed(value, decimals)) > 0 ? "+" : "") + fixed(value, decimals);
   }
+  function share(change, of) {
+    return of ? signed(100 * change / of, 1) + "%" : "no share";
+  }
   function withError(value, error) {
     if (!(error > 0)) return String(Number(value.toPrecision(3)));
     var decimals = Math.min(Math.max(1 - Math.floor(Math.log10(error)), 0), 12);
@@ -78,17 +81,17 @@
         + " leaves " + chosen.left + " unprotected: lower one of them."];
     }
     var lines = [chosen.heads.length + " of " + total + " heads pruned, " + kept + " protected."];
+    // Changes only: scoring has other prompts and another text than the values measured above.
     var bias = levelhead.predictBias(data.axes[axis.value].gaps, chosen.heads);
     if (bias) {
-      lines.push("Predicted bias over the gaps that are used, on the scoring prompts: " + fixed(bias.base, 4) + " to "
-        + fixed(bias.base + bias.change, 4) + " (" + signed(bias.change, 4) + ").");
+      lines.push("Predicted change of bias: " + signed(bias.change, 4) + ", "
+        + share(bias.change, bias.base) + " of the gaps of the scoring prompts.");
     } else {
       lines.push("No prediction of bias: the scores have no effects on signed gaps.");
     }
     var ppl = levelhead.predictPerplexity(data.ppl, chosen.heads);
-    lines.push("Predicted perplexity, from summed z_ppl, on the scoring text: " + fixed(ppl.base, 2) + " to "
-      + fixed(ppl.base + ppl.change, 2) + " (" + signed(100 * ppl.change / ppl.base, 1)
-      + "%; a set costs more than its sum, often 2 to 4 times or more).");
+    lines.push("Predicted change of perplexity: " + share(ppl.change, ppl.base)
+      + ", each head by itself; heads that go together usually cost more.");
     return lines;
   }
   function measured(chosen) {
