@@ -91,6 +91,17 @@ def test_a_gap_that_falls_alone_is_not_explained_away() -> None:
     assert found.get("lower", 0) > 0.7
 
 
+def test_a_fall_of_more_than_the_whole_gap_is_partly_noise() -> None:
+    result = result_of(drawn(1, World("none", "beta", templates=40, shift=0.25)), 1)
+    assert result.verdict == "lower"
+    small = replace(result.reading.base, bias=-result.reading.adjusted_difference.value / 2)
+    doubtful = replace(result, reading=replace(result.reading, base=small))
+    assert "part of it is noise" in " ".join(other_explanations(doubtful, TEXT, 0.1))
+    large = replace(small, bias=3 * small.bias)
+    sure = replace(result, reading=replace(result.reading, base=large))
+    assert other_explanations(sure, TEXT, 0.1) == ()
+
+
 def test_nothing_is_called_lower_where_nothing_changes() -> None:
     assert shares_of(LARGE, 1.0, range(8)).get("lower", 0) <= 0.13
 

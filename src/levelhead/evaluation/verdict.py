@@ -166,10 +166,16 @@ def erased(mentions: Mentions | None, model: str = "pruned model") -> list[str]:
 def other_explanations(
     result: AxisEvaluation, price: Worst, max_ppl_increase: float
 ) -> tuple[str, ...]:
-    """What else may explain a lower bias: worse text, by perplexity or repetition."""
+    """What else may explain a lower bias: noise, or worse text, by perplexity or repetition."""
     if result.verdict != LOWER:
         return ()
-    worse = []
+    said, worse = [], []
+    fall, gap = -result.reading.adjusted_difference.value, result.reading.base.bias
+    if fall > gap:
+        said.append(
+            f"The fall ({fall:.4f}) is more than the base model's whole gap as sampled "
+            f"({gap:.4f}): part of it is noise."
+        )
     if price.rise > max_ppl_increase:
         worse.append(
             f"perplexity rose by {price.rise:.1%}{price.where}, more than {max_ppl_increase:.0%}"
@@ -180,8 +186,8 @@ def other_explanations(
             f"repeated text went from {repetition['base']:.1%} to {repetition['pruned']:.1%}"
         )
     if worse:
-        return (f"Part of this may be less fluent text: {', and '.join(worse)}.",)
-    return ()
+        said.append(f"Part of this may be less fluent text: {', and '.join(worse)}.")
+    return tuple(said)
 
 
 def warnings_of(
@@ -201,8 +207,8 @@ def warnings_of(
     if price.rise > max_ppl_increase:
         found.append(
             f"perplexity is up by {price.rise:.1%}{price.where} (from {price.base:.2f} to "
-            f"{price.pruned:.2f}), more than {max_ppl_increase:.0%}: levelhead retry --budget "
-            "searches a cheaper set"
+            f"{price.pruned:.2f}), more than {max_ppl_increase:.0%}: levelhead retry "
+            "--max-ppl-increase searches a cheaper set"
         )
     for name, axis in axes.items():
         found += _axis_warnings(name, axis)

@@ -79,7 +79,8 @@ def chosen_heads(
 def refuse_noise(folder: RunFolder, config: RunConfig, least: float = MIN_RELIABILITY) -> None:
     """Refuse to choose by a ranking that is mostly noise: the one rule of select, run and retry.
 
-    Methods that do not rank by bias effects (random, magnitude, ...) are let pass.
+    Methods that do not rank by bias effects (random, magnitude, ...) are let pass, and so is a
+    search that reads sets with the model: texts that no head was scored on decide there.
 
     Args:
         least: split-half reliability from which on a ranking counts as more than noise.
@@ -87,6 +88,8 @@ def refuse_noise(folder: RunFolder, config: RunConfig, least: float = MIN_RELIAB
     Raises:
         UnreliableScoresError: the method is to rank by bias effects, and they are noise.
     """
+    if config.budget is not None and config.finalists:
+        return
     axis = config.axis[0]
     details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
     ranked = bias_metric(axis) in ranked_by(config.method, axis)
