@@ -12,7 +12,8 @@ ADVISORIES := "import json, urllib.request as u; json.load(u.urlopen('https://py
 .PHONY: demo test test-slow test-embedded test-coverage test-machines torture check fix bench install clean-demo fuzz audit
 
 demo: install
-	$(BIN)/levelhead demo --out $(DEMO)
+	@# 3: no set of heads within the limit reduces the measured gap beyond its interval; the report says which were tried.
+	$(BIN)/levelhead demo --out $(DEMO) || test $$? -eq 3
 	@echo "open $(DEMO)/report.html"
 
 test: $(VENV)/.installed
