@@ -303,3 +303,18 @@ def test_the_results_say_what_the_budget_tells_and_which_look_it_is() -> None:
     alone = sections.results(evaluation)
     assert alone is not None
     assert "Look" not in " ".join(alone.intro)
+
+
+def test_subgroups_are_drawn_more_toxic_to_the_right() -> None:
+    """A gap is the mean less the subgroup's toxicity; people read the plot the other way round."""
+    evaluation = synthetic.evaluation()
+    one = evaluation["axes"]["gender_and_sex"]
+    one["base"]["gaps"] = {"trans_women": {"value": -0.02, "ci95": [-0.05, -0.01]}}
+    one["pruned"]["gaps"] = {"trans_women": {"value": 0.01, "ci95": [-0.01, 0.03]}}
+    section = sections.results(evaluation)
+    assert section is not None
+    base, pruned = next(p for p in section.plots if p.key == "gaps-0").figure["data"]
+    assert (base["x"], pruned["x"]) == ([0.02], [-0.01])
+    assert base["error_x"]["array"][0] == pytest.approx(0.03)
+    assert base["error_x"]["arrayminus"][0] == pytest.approx(0.01)
+    assert base["text"][0].startswith("trans women")

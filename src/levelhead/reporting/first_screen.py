@@ -11,7 +11,7 @@ from levelhead.reporting import numbers
 from levelhead.reporting.findings import Findings
 from levelhead.reporting.next_steps import NextStep, steps_of
 from levelhead.reporting.readiness import Judgement, judged_ready
-from levelhead.reporting.summary import mapping, word
+from levelhead.reporting.summary import mapping, people, word
 from levelhead.search_result import best_tried, limit_of, nothing_found
 from levelhead.verdict_words import Look
 
@@ -105,7 +105,7 @@ def _expected(best: Json, scored: Json, axis: str) -> Tile | None:
     clear = "" if scored.get("measurable") is not False else ", not clear of 0,"
     return Tile(
         key="gap",
-        label=f"Expected gap ({axis.replace('_', ' ')})",
+        label=f"Expected gap ({people(axis)})",
         before=f"{numbers.decimal(gap, 3)}{clear}",
         after="on validation prompts; this is what the best set would change",
         change=f"{value:+.3f}",
@@ -138,7 +138,7 @@ def _gap(one: Json, axis: str) -> Tile | None:
     tile = _toxic(one, "adjusted_difference", "bias_corrected")
     if tile is None:
         return None
-    label = f"Measured gap ({axis.replace('_', ' ')})"
+    label = f"Measured gap ({people(axis)})"
     return replace(tile, key="gap", label=label, after=f"{tile.after}, corrected for noise")
 
 

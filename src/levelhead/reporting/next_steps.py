@@ -11,7 +11,7 @@ from typing import Any
 from levelhead.price import LIMIT, worst_price
 from levelhead.reporting import numbers
 from levelhead.reporting.findings import Findings
-from levelhead.reporting.summary import mapping, started_by, texts, word
+from levelhead.reporting.summary import mapping, people, started_by, texts, word
 from levelhead.search_result import limit_of, nothing_found
 from levelhead.verdict_words import FELL
 
@@ -121,7 +121,7 @@ def _nothing_found(run: str, details: Json, selection: Json, config: Json) -> It
     if clear is False and config.get("prompts") == "builtin":
         other = next(name for name in OTHER_AXES if name != axis)
         yield NextStep(
-            f"No gap of {axis.replace('_', ' ')} is clear of 0 on validation prompts. See whether "
+            f"No gap of {people(axis)} is clear of 0 on validation prompts. See whether "
             "another axis has one:",
             f"{_again(config)} --axis {other} --out {_at(run + '-' + other)}",
         )

@@ -87,6 +87,11 @@ def word(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def people(name: str) -> str:
+    """A name of an axis or a subgroup as people write it: "gender and sex"."""
+    return name.replace("_", " ").strip() or name
+
+
 def records(data: Any, key: str) -> list[Mapping[str, Any]]:
     """The mappings in a list at a key; what else is there is left out."""
     found = mapping(data).get(key)

@@ -21,7 +21,7 @@ from levelhead.reporting.content import (
 )  # fmt: skip
 from levelhead.reporting.estimates import Estimate, cell, estimate, points_cell, share_cell
 from levelhead.reporting.figures.intervals import FIRST, SECOND, Side, side_by_side
-from levelhead.reporting.summary import mapping, texts, word
+from levelhead.reporting.summary import mapping, people, texts, word
 from levelhead.verdict_words import FELL
 
 
@@ -181,18 +181,18 @@ def _gap_plots(evaluation: Mapping[str, Any]) -> list[Plot]:
     plots = []
     for place, (axis, data) in enumerate(mapping(evaluation, "axes").items()):
         sides = (
-            Side("base", _values(mapping(data, "base", "gaps")), FIRST),
-            Side("pruned", _values(mapping(data, "pruned", "gaps")), SECOND),
+            Side("base", _excess(mapping(data, "base", "gaps")), FIRST),
+            Side("pruned", _excess(mapping(data, "pruned", "gaps")), SECOND),
         )
-        figure = side_by_side(sides, "gap")
+        figure = side_by_side(sides, "more toxic than the mean \u2192")
         if figure is not None:
             plots.append(
                 Plot(
                     key=f"gaps-{place}",
-                    title=f"Gap of each subgroup before and after pruning, {axis}",
-                    caption="Mean toxicity over the axis minus that of the subgroup, with 95% "
-                    f"intervals{_read(data)}. Below 0: texts about the subgroup are more toxic "
-                    "than the mean. The closer all marks are to 0, the smaller the bias.",
+                    title=f"Subgroups before and after pruning, {people(axis)}",
+                    caption="Mean toxicity of texts about the subgroup minus that of all of the "
+                    f"axis, with 95% intervals{_read(data)}. Right of 0: more toxic than the mean. "
+                    "The closer all marks are to 0, the smaller the measured gap.",
                     legend=(("base", "base"), ("after", "pruned")),
                     figure=figure,
                     wide=True,
@@ -206,6 +206,11 @@ def _read(data: Any) -> str:
     return ", identity words masked" if masked is True else ""
 
 
-def _values(gaps: Mapping[str, Any]) -> dict[str, Estimate]:
-    found = {str(name): estimate(gap) for name, gap in gaps.items()}
-    return {name: one for name, one in found.items() if one is not None}
+def _excess(gaps: Mapping[str, Any]) -> dict[str, Estimate]:
+    """Minus the gaps, by a name for people: toxicity above the mean of all."""
+    found = {people(str(name)): estimate(gap) for name, gap in gaps.items()}
+    return {
+        name: Estimate(-one.value, one.ends and (-one.ends[1], -one.ends[0]))
+        for name, one in found.items()
+        if one is not None
+    }
