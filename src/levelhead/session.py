@@ -264,11 +264,17 @@ class Session:
     @cached_property
     def repairer(self) -> Repairer:
         """Fits repairs to the text of the validation split, never to that of the test split."""
-        text, tokens = self.text("validation"), tuple(self.text_ids("validation"))
-        part = CalibrationText(
-            name=text.name, sha256=text.sha256, split="validation", tokens=tokens
+        return Repairer(self.base.model, (self.calibration(),), self.tokenizer.bos_token_id)
+
+    def calibration(self, name: str | None = None) -> CalibrationText:
+        """The validation part of the run's text, or of another, for what is fitted to text."""
+        text = self.text("validation", name)
+        return CalibrationText(
+            name=text.name,
+            sha256=text.sha256,
+            split="validation",
+            tokens=tuple(self.text_ids("validation", name)),
         )
-        return Repairer(self.base.model, (part,), self.tokenizer.bos_token_id)
 
     def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:
         """The prompts of an axis and split that this run uses."""

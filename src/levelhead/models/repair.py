@@ -208,8 +208,11 @@ class Repairer:
 
     def work(self, selection: HeadSelection) -> int:
         """How many tokens `repair` will read."""
-        layers = kept_inputs(self.model, selection)
-        passes = len(self._groups(selection.unit == "neuron", list(layers)))
+        return self.tokens_to_read(selection.unit, list(kept_inputs(self.model, selection)))
+
+    def tokens_to_read(self, unit: Unit, layers: Sequence[int]) -> int:
+        """How many tokens `grams` will read; 0 where it has read them before."""
+        passes = len(self._groups(unit == "neuron", layers))
         return passes * sum(map(len, self._windows()))
 
     def repair(
@@ -228,12 +231,11 @@ class Repairer:
         Raises:
             ModelError: activations that are not finite.
         """
-        neurons = selection.unit == "neuron"
         kept = kept_inputs(self.model, selection)
         modules = projections(self.model if whole is None else whole, selection.unit)
         ridge = self.ridge_of(selection.unit)
         weights, rebuilt = {}, {}
-        for layer, gram in self._read(neurons, list(kept), advance):
+        for layer, gram in self.grams(selection.unit, list(kept), advance):
             weight = read_weight(modules[layer]).to(gram.device)
             found = fit(weight, Moments.keeping(gram), kept[layer], ridge)
             weights[layer], rebuilt[layer] = found.weight, found.rebuilt
@@ -244,9 +246,11 @@ class Repairer:
         }
         return Repair(unit=selection.unit, weights=weights, kept=kept, record=record)
 
-    def _read(
-        self, neurons: bool, layers: list[int], advance: Callable[[int], None] | None
-    ) -> Iterator[tuple[int, Tensor]]:
+    def grams(
+        self, unit: Unit, layers: Sequence[int], advance: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[int, Float[Tensor, "inputs inputs"]]]:
+        """(layer, E[x x'] over the texts), float64, of what the unit's projection reads there."""
+        neurons = unit == "neuron"
         groups = self._groups(neurons, layers)
         for layer in layers:
             if (neurons, layer) in self._grams:
@@ -260,7 +264,7 @@ class Repairer:
                 self._grams |= {(neurons, layer): gram for layer, gram in found.items()}
             yield from found.items()
 
-    def _groups(self, neurons: bool, layers: list[int]) -> list[list[int]]:
+    def _groups(self, neurons: bool, layers: Sequence[int]) -> list[list[int]]:
         """Layers that are yet to be read, those of one pass together."""
         sites: list[nn.Module] = projections(self.model, "neuron" if neurons else "head")
         groups: list[list[int]] = []
