@@ -30,8 +30,9 @@ from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
 from levelhead.metrics.power import STORED, UNKNOWN, axis_error, detectable_difference
+from levelhead.models.calibration import CalibrationText
 from levelhead.models.loading import LoadedModel, load_base, resolve_device
-from levelhead.models.repair import CalibrationText, Repairer
+from levelhead.models.repair import Repairer
 from levelhead.models.units import unit_counts
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.design import design_of
@@ -264,17 +265,9 @@ class Session:
     @cached_property
     def repairer(self) -> Repairer:
         """Fits repairs to the text of the validation split, never to that of the test split."""
-        return Repairer(self.base.model, (self.calibration(),), self.tokenizer.bos_token_id)
-
-    def calibration(self, name: str | None = None) -> CalibrationText:
-        """The validation part of the run's text, or of another, for what is fitted to text."""
-        text = self.text("validation", name)
-        return CalibrationText(
-            name=text.name,
-            sha256=text.sha256,
-            split="validation",
-            tokens=tuple(self.text_ids("validation", name)),
-        )
+        tokens = self.text_ids("validation")
+        part = CalibrationText.of(self.text("validation"), "validation", tokens)
+        return Repairer(self.base.model, (part,), self.tokenizer.bos_token_id)
 
     def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:
         """The prompts of an axis and split that this run uses."""

@@ -271,3 +271,17 @@ def test_few_positions_are_told_with_the_ridge_that_they_get() -> None:
     (told,) = record["warnings"]
     assert f"{WIDTH - 1} tokens of text for layers of {WIDTH} inputs, fewer than inputs" in told
     assert f"a ridge of {record['ridge']:.2g}" in told
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_quantised_model_gets_the_change_of_the_weights_that_it_has() -> None:
+    quanto = pytest.importorskip("optimum.quanto")
+    model = tiny_model("llama")
+    quanto.quantize(model, weights=quanto.qint8)
+    quanto.freeze(model)
+    one = averager(normal(0, 500, WIDTH), {"a": contexts(matched(1))})
+    wanted = one.edit(strength=10).changes[0].dense
+    one.model = model
+    found = one.edit(strength=10).changes[0].dense
+    assert (found - wanted).norm() < 0.02 * wanted.norm()
+    assert not torch.equal(found, wanted), "control: int8 is not float32"

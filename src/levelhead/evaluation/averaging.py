@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from levelhead.evaluation.base import BaseAxis
 from levelhead.models.averaging import Averager, Contexts, Target
-from levelhead.models.repair import Repairer
+from levelhead.models.calibration import CalibrationText, TextReader
 from levelhead.progress import Progress
 from levelhead.scoring.matched_moments import matched_contexts, toxicity_of_words
 from levelhead.session import Session
@@ -56,8 +56,13 @@ def collect(
     """
     model = session.base.model
     others = session.config.price_texts if texts is None else texts
-    parts = [session.calibration(), *(session.calibration(name) for name in others)]
-    reader = Repairer(model, parts, session.tokenizer.bos_token_id)
+    parts = [
+        CalibrationText.of(
+            session.text("validation", name), "validation", session.text_ids("validation", name)
+        )
+        for name in (None, *others)
+    ]
+    reader = TextReader(model, parts, session.tokenizer.bos_token_id)
     contexts = {
         axis: matched_contexts(
             base.problem,
@@ -70,12 +75,12 @@ def collect(
         for axis, base in bases.items()
     }
     chosen = sorted(next(iter(contexts.values())).moments)
-    with progress("averaging: reading text", reader.tokens_to_read("head", chosen)) as advance:
+    with progress("averaging: reading text", reader.work("head", chosen)) as advance:
         text = dict(reader.grams("head", chosen, advance))
     return Averager(
         model=model,
         text=text,
-        texts=reader.identity("head")["texts"],
+        texts=reader.to_json(),
         contexts={**contexts, **(keep or {})},
         weights=weights or {},
         what=TOXICITY,

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 from levelhead.errors import ConfigError, ModelError, SelectionError
 from levelhead.models.architectures import head_counts, head_dim, output_projections
 from levelhead.models.average_edit import AverageEdit, Change
+from levelhead.models.calibration import ENOUGH, default_ridge
 from levelhead.models.least_squares import Moments, check_ridge, fit, read_weight
 from levelhead.models.quantised import is_quantised, plain_linear
 from levelhead.models.slicing import input_width, rows_of
@@ -40,10 +41,6 @@ Target = Literal["average", "own", "shuffled"]
 a subgroup drawn at random of the same group, which is 0 on average."""
 ALL = "all"
 """What is averaged where no readout limits it."""
-SHRINK = 0.5
-"""Ridge at one input per position."""
-ENOUGH = 4
-"""Positions per input from which moments are not mainly of these very positions."""
 Json = dict[str, Any]
 
 
@@ -120,8 +117,11 @@ class Averager:
 
     def ridge(self) -> float:
         """By default: a share of every input's mean square, the larger the fewer positions."""
-        width = max(input_width(module) for module in output_projections(self.model))
-        return SHRINK * width / max(1, min(self._counts().values()))
+        return default_ridge(self._width, min(self._counts().values()))
+
+    @property
+    def _width(self) -> int:
+        return max(input_width(module) for module in output_projections(self.model))
 
     def _counts(self) -> dict[str, int]:
         averaged = sum(self.contexts[name].positions for name in self._averaged)
@@ -132,8 +132,7 @@ class Averager:
 
     def warnings(self, ridge: float) -> list[str]:
         """What was collected of too few positions for the layers' width."""
-        width = max(input_width(module) for module in output_projections(self.model))
-        told = []
+        width, told = self._width, []
         for what, count in self._counts().items():
             if count < ENOUGH * width:
                 few = "fewer than inputs" if count < width else f"{count / width:.1f} per input"

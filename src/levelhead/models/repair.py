@@ -19,57 +19,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from levelhead.errors import CheckpointError, SelectionError, TextError
-from levelhead.models.architectures import head_counts, head_dim, output_projections, text_config
+from levelhead.models.architectures import head_counts, head_dim
+from levelhead.models.calibration import (
+    ENOUGH,
+    CalibrationText,
+    TextReader,
+    default_ridge,
+    projections,
+)
 from levelhead.models.checksums import read_manifest
 from levelhead.models.least_squares import (
     Moments,
     check_ridge,
     fit,
     read_weight,
-    second_moments,
     write_weight,
 )
-from levelhead.models.neuron_layouts import down_projections, neuron_counts
+from levelhead.models.neuron_layouts import neuron_counts
 from levelhead.models.neurons import refuse_unprunable_neurons
 from levelhead.models.quantised import refuse_quantised
 from levelhead.models.slicing import input_width, rows_of
 from levelhead.models.surgery import check_heads
-from levelhead.records import HeadSelection, Split, Unit
+from levelhead.records import HeadSelection, Unit
 
 REPAIR = "levelhead_repair"
 """Field of config.json: what was done; nothing reads it to load the model."""
 NONE, LEAST_SQUARES = "none", "least-squares"
 OWN_OUTPUT = "own output"
 """The only target so far: what the layer wrote before."""
-SHRINK = 0.5
-"""Ridge at one input per token."""
-WINDOW = 512
-MOST_BYTES = 2**31
-"""Of moments in memory: layers that would need more are read in several passes."""
-ENOUGH = 4
-"""Positions per input from which a fit is not mainly of this very text."""
 _IDENTITY = ("method", "target", "ridge", "texts")
 """Of a record: what the weights depend on besides the model and what is removed."""
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationText:
-    """A text that a repair is fitted to, as tokens without special ones."""
-
-    name: str
-    sha256: str
-    split: Split
-    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,47 +106,36 @@ class Repairer:
         model: the whole one, in the number format and on the device that it is to be read in.
         texts: what it reads; every token counts alike.
         bos: put before every window of tokens, if the tokenizer has it.
-        ridge: as in `least_squares.fit`; none: `SHRINK` times the inputs per token, so that short
-            texts change less.
+        ridge: as in `least_squares.fit`; none: `default_ridge`, so that short texts change
+            less.
     """
 
     model: PreTrainedModel
     texts: Sequence[CalibrationText]
     bos: int | None = None
     ridge: float | None = None
-    _grams: dict[tuple[bool, int], Tensor] = field(default_factory=dict)
+    reader: TextReader = field(init=False)
 
     def __post_init__(self) -> None:
+        self.reader = TextReader(self.model, self.texts, self.bos)
         if self.ridge is not None:
             check_ridge(self.ridge)
 
     def identity(self, unit: Unit) -> Json:
         """What a repair depends on besides the model and what is removed."""
-        total = sum(len(text.tokens) for text in self.texts)
-        texts = [
-            {
-                "name": PurePath(text.name).name,  # paths say where people work
-                "split": text.split,
-                "sha256": text.sha256,
-                "tokens": len(text.tokens),
-                "share": len(text.tokens) / total if total else 0.0,
-            }
-            for text in self.texts
-        ]
         return {
             "method": LEAST_SQUARES,
             "target": OWN_OUTPUT,
             "ridge": self.ridge_of(unit),
-            "texts": texts,
+            "texts": self.reader.to_json(),
         }
 
     def ridge_of(self, unit: Unit) -> float:
         """What holds the weights where they were: a share of every input's own mean square."""
         if self.ridge is not None:
             return self.ridge
-        tokens = sum(len(text.tokens) for text in self.texts)
         width = max(input_width(module) for module in projections(self.model, unit))
-        return SHRINK * width / max(1, tokens)
+        return default_ridge(width, self.reader.tokens)
 
     def check_text(self, unit: Unit) -> list[str]:
         """Whether the texts are long enough for the layers' width; warnings, before any work.
@@ -166,7 +143,7 @@ class Repairer:
         Raises:
             TextError: fewer tokens than a layer has inputs.
         """
-        tokens = sum(len(text.tokens) for text in self.texts)
+        tokens = self.reader.tokens
         width = max(input_width(module) for module in projections(self.model, unit))
         ridge = f"a ridge of {self.ridge_of(unit):.2g}"
         if tokens < width:
@@ -208,12 +185,7 @@ class Repairer:
 
     def work(self, selection: HeadSelection) -> int:
         """How many tokens `repair` will read."""
-        return self.tokens_to_read(selection.unit, list(kept_inputs(self.model, selection)))
-
-    def tokens_to_read(self, unit: Unit, layers: Sequence[int]) -> int:
-        """How many tokens `grams` will read; 0 where it has read them before."""
-        passes = len(self._groups(unit == "neuron", layers))
-        return passes * sum(map(len, self._windows()))
+        return self.reader.work(selection.unit, list(kept_inputs(self.model, selection)))
 
     def repair(
         self,
@@ -235,7 +207,7 @@ class Repairer:
         modules = projections(self.model if whole is None else whole, selection.unit)
         ridge = self.ridge_of(selection.unit)
         weights, rebuilt = {}, {}
-        for layer, gram in self.grams(selection.unit, list(kept), advance):
+        for layer, gram in self.reader.grams(selection.unit, list(kept), advance):
             weight = read_weight(modules[layer]).to(gram.device)
             found = fit(weight, Moments.keeping(gram), kept[layer], ridge)
             weights[layer], rebuilt[layer] = found.weight, found.rebuilt
@@ -245,56 +217,6 @@ class Repairer:
             "warnings": self.check_text(selection.unit),
         }
         return Repair(unit=selection.unit, weights=weights, kept=kept, record=record)
-
-    def grams(
-        self, unit: Unit, layers: Sequence[int], advance: Callable[[int], None] | None = None
-    ) -> Iterator[tuple[int, Float[Tensor, "inputs inputs"]]]:
-        """(layer, E[x x'] over the texts), float64, of what the unit's projection reads there."""
-        neurons = unit == "neuron"
-        groups = self._groups(neurons, layers)
-        for layer in layers:
-            if (neurons, layer) in self._grams:
-                yield layer, self._grams[neurons, layer]
-        for group in groups:
-            sites = projections(self.model, "neuron" if neurons else "head")
-            modules = {layer: sites[layer] for layer in group}
-            found = second_moments(self.model, modules, self._windows(), advance)
-            held = sum(map(_bytes, self._grams.values())) + sum(map(_bytes, found.values()))
-            if held <= MOST_BYTES:
-                self._grams |= {(neurons, layer): gram for layer, gram in found.items()}
-            yield from found.items()
-
-    def _groups(self, neurons: bool, layers: Sequence[int]) -> list[list[int]]:
-        """Layers that are yet to be read, those of one pass together."""
-        sites: list[nn.Module] = projections(self.model, "neuron" if neurons else "head")
-        groups: list[list[int]] = []
-        room = 0
-        for layer in layers:
-            if (neurons, layer) in self._grams:
-                continue
-            size = 8 * input_width(sites[layer]) ** 2
-            if not groups or size > room:
-                groups.append([])
-                room = MOST_BYTES
-            groups[-1].append(layer)
-            room -= size
-        return groups
-
-    def _windows(self) -> list[tuple[int, ...]]:
-        config = text_config(self.model)
-        first = () if self.bos is None else (self.bos,)
-        limit = getattr(config, "max_position_embeddings", None) or WINDOW
-        room = max(1, min(WINDOW, int(limit)) - len(first))
-        return [
-            first + text.tokens[start : start + room]
-            for text in self.texts
-            for start in range(0, len(text.tokens), room)
-        ]
-
-
-def projections(model: PreTrainedModel, unit: Unit) -> list[nn.Module]:
-    """What reads the units of every layer: down projections for neurons, else output ones."""
-    return down_projections(model) if unit == "neuron" else output_projections(model)
 
 
 def kept_inputs(whole: PreTrainedModel, selection: HeadSelection) -> dict[int, list[int]]:
@@ -348,7 +270,3 @@ def same_repair(held: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None
     if held is None or wanted is None:
         return held is None and wanted is None
     return all(held.get(key) == wanted.get(key) for key in _IDENTITY)
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
