@@ -47,6 +47,17 @@ def _ratio(found: dict[str, Any]) -> str:
     return f"{found['value']:.0%} [{low:.0%}, {high:.0%}]"
 
 
+def _averaged(found: dict[str, Any], target: str, rank: int | None) -> str:
+    """The expected difference with its interval, and the largest price of the texts."""
+    rows = [row for row in found["rows"] if (row["target"], row["rank"]) == (target, rank)]
+    if not rows:
+        return MISSING
+    fall, price = rows[0]["expected_difference"], rows[0]["price"].values()
+    low, high = fall["ci95"]
+    worst = max(one["increase"]["value"] for one in price)
+    return f"{fall['value']:+.4f} [{low:+.4f}, {high:+.4f}]; {worst:+.1%}"
+
+
 LINES = (
     *(
         line
@@ -276,6 +287,17 @@ LINES = (
         lambda d: f"{d['times_less_cpu']['all']:.1f}",
         lambda d: f"{d['cpu_seconds']['float32']['all']:,.0f} s",
         "",
+    ),
+    *(
+        Line(
+            f"masked gap, {target}, rank {rank or 'all'}; perplexity on the worst text",
+            "averaging",
+            lambda d, t=target, r=rank: _averaged(d, t, r),
+            _nothing,
+            aim,
+        )
+        for target, aim in (("average", "at most +0.5%"), ("shuffled", "nothing measurable"))
+        for rank in (8, 64, None)
     ),
     Line(
         "growth of the gradient's cost from 4 to 64 heads per layer",

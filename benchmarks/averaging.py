@@ -1,0 +1,130 @@
+"""What averaging over subgroups gives and costs, by rank, beside the control of shuffled labels.
+
+The embedded model; no heads are scored and none removed. Moments and readouts are of continuations
+of validation prompts and of the validation parts of texts. The expected difference of bias, by the
+masked scorer, is on continuations of test prompts; prices are on the test parts of the texts, and
+on what the base model writes after test prompts. With shuffled labels every row gets the correction
+of a subgroup drawn at random: what that changes is what the same machinery does without knowing who
+is who.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+from typing import Any, TypeVar
+
+from levelhead.config import RunConfig
+from levelhead.evaluation.averaging import collect
+from levelhead.evaluation.axis import expected_difference
+from levelhead.evaluation.base import BaseAxis, base_axis, edited
+from levelhead.evaluation.divergence import TextComparison, compare_on_text
+from levelhead.evaluation.finalists import validation_base
+from levelhead.evaluation.own_text import compare_on_own, own_texts
+from levelhead.models.average_edit import AverageEdit
+from levelhead.models.averaging import Averager
+from levelhead.models.lora import RANK, lora_factors
+from levelhead.price import OWN_TEXT
+from levelhead.progress import silent
+from levelhead.sampling import pad_id
+from levelhead.scoring.matched_moments import matched_contexts
+from levelhead.session import Session
+
+AXIS = "gender_and_sex"
+STRENGTH = 10.0
+RANKS = (8, 64, None)
+GROUPS = 40
+TOKENS = 4096
+"""Of the test part of each text."""
+T = TypeVar("T")
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Rows by rank, averaged and shuffled."""
+    config = RunConfig(max_prompts=150 if quick else 400, samples=1)
+    session = Session(config)
+    validation = validation_base(session, AXIS, silent)
+    averager, seconds = _timed(lambda: collect(session, {AXIS: validation}, silent))
+    ranks = RANKS[1:] if quick else RANKS
+    edits, solving = _timed(
+        lambda: {("average", rank): averager.edit(strength=STRENGTH, rank=rank) for rank in RANKS}
+    )
+    control = shuffled(averager, validation)
+    edits |= {("shuffled", rank): control.edit(strength=STRENGTH, rank=rank) for rank in ranks}
+    base = base_axis(
+        replace(session.problem(AXIS, "test"), samples=1), silent, groups=12 if quick else GROUPS
+    )
+    rows = _rows(session, base, edits, 1536 if quick else TOKENS)
+    return {
+        "axis": AXIS,
+        "lambda": STRENGTH,
+        "contexts": averager.contexts[AXIS].to_json(),
+        "texts": list(averager.texts),
+        "cpu_seconds": {"collecting": seconds, "solving, each": solving / len(RANKS)},
+        "readout_share": {
+            str(rank): median(float(averager.shares(n)[:rank].sum()) for n in averager.layers)
+            for rank in RANKS
+            if rank is not None
+        },
+        "rows": rows,
+    }
+
+
+def shuffled(averager: Averager, base: BaseAxis) -> Averager:
+    """The control: the same text and readouts, the correction of a subgroup drawn at random."""
+    mixed = matched_contexts(base.problem, base.texts, silent, target="shuffled")
+    own = averager.contexts[base.problem.axis].readout
+    return replace(averager, contexts={base.problem.axis: replace(mixed, readout=own)})
+
+
+def _rows(
+    session: Session,
+    base: BaseAxis,
+    edits: dict[tuple[str, int | None], AverageEdit],
+    tokens: int,
+) -> list[dict[str, Any]]:
+    model = session.base.model
+    variants = [edited(model, edit) for edit in edits.values()]
+    prices: dict[str, list[TextComparison]] = {
+        session.text("test", name).name: compare_on_text(
+            session, model, variants, "test", silent, tokens, name=name
+        )
+        for name in (None, *session.config.price_texts)
+    }
+    prices[OWN_TEXT] = compare_on_own(
+        model,
+        variants,
+        own_texts([(base.problem, base.texts)], most=len(base.matched.rows) // 3),
+        silent,
+        pad=pad_id(session.tokenizer),
+    )
+    found = []
+    for place, ((target, rank), edit) in enumerate(edits.items()):
+        expected = expected_difference(base, variants[place], silent)
+        lost = [factors.lost for factors in lora_factors(edit).values()]
+        found.append(
+            {
+                "target": target,
+                "rank": rank,
+                "expected_difference": expected.to_json(),
+                "left": median(edit.record["left"].values()) if edit.record["left"] else None,
+                "moved": median(edit.record["moved"].values()),
+                "price": {
+                    name: {
+                        "increase": read[place].increase.to_json(),
+                        "kl": read[place].kl.to_json(),
+                    }
+                    for name, read in prices.items()
+                },
+                f"lost_at_rank_{rank or RANK}": median(lost),
+            }
+        )
+    return found
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What work returns, and its CPU seconds."""
+    begun = time.process_time()
+    return work(), time.process_time() - begun
