@@ -43,18 +43,18 @@ T = TypeVar("T")
 
 def measure(quick: bool) -> dict[str, Any]:
     """Rows by rank, averaged and shuffled."""
-    config = RunConfig(max_prompts=150 if quick else 400, samples=1)
-    session = Session(config)
+    size = {"max_prompts": 100, "text_tokens": 4096} if quick else {}
+    session = Session(RunConfig(samples=1, **size))
     validation = validation_base(session, AXIS, silent)
     averager, seconds = _timed(lambda: collect(session, {AXIS: validation}, silent))
-    ranks = RANKS[1:] if quick else RANKS
+    ranks = (64,) if quick else RANKS
     edits, solving = _timed(
         lambda: {("average", rank): averager.edit(strength=STRENGTH, rank=rank) for rank in RANKS}
     )
     control = shuffled(averager, validation)
     edits |= {("shuffled", rank): control.edit(strength=STRENGTH, rank=rank) for rank in ranks}
     base = base_axis(
-        replace(session.problem(AXIS, "test"), samples=1), silent, groups=12 if quick else GROUPS
+        replace(session.problem(AXIS, "test"), samples=1), silent, groups=10 if quick else GROUPS
     )
     rows = _rows(session, base, edits, 1536 if quick else TOKENS)
     return {
