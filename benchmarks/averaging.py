@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 def measure(quick: bool) -> dict[str, Any]:
     """Rows by rank, averaged and shuffled."""
-    size = {"max_prompts": 100, "text_tokens": 4096} if quick else {}
+    size: dict[str, Any] = {"max_prompts": 100, "text_tokens": 4096} if quick else {}
     session = Session(RunConfig(samples=1, **size))
     validation = validation_base(session, AXIS, silent)
     averager, seconds = _timed(lambda: collect(session, {AXIS: validation}, silent))

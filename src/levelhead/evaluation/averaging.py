@@ -19,6 +19,7 @@ from levelhead.evaluation.base import BaseAxis
 from levelhead.models.averaging import Averager, Contexts, Target
 from levelhead.models.calibration import CalibrationText, TextReader
 from levelhead.progress import Progress
+from levelhead.records import Unit
 from levelhead.scoring.matched_moments import matched_contexts, toxicity_of_words
 from levelhead.session import Session
 
@@ -37,6 +38,7 @@ def collect(
     keep: Mapping[str, Contexts] | None = None,
     weights: Mapping[str, float] | None = None,
     texts: Collection[str] | None = None,
+    unit: Unit = "head",
 ) -> Averager:
     """Read text and matched contexts with the base model.
 
@@ -49,6 +51,7 @@ def collect(
         keep: contexts to be kept as they are, by name: `matched_contexts(..., target="own")`.
         weights: of axes and of `keep`, by name.
         texts: names of texts besides the run's own; none: those of the price.
+        unit: "neuron" for the MLPs' down projections.
 
     Raises:
         PromptError: no matched groups.
@@ -71,12 +74,13 @@ def collect(
             quantity=toxicity_of_words(base.token.tau) if readout else None,
             layers=layers,
             target=target,
+            unit=unit,
         )
         for axis, base in bases.items()
     }
     chosen = sorted(next(iter(contexts.values())).moments)
-    with progress("averaging: reading text", reader.work("head", chosen)) as advance:
-        text = dict(reader.grams("head", chosen, advance))
+    with progress("averaging: reading text", reader.work(unit, chosen)) as advance:
+        text = dict(reader.grams(unit, chosen, advance))
     return Averager(
         model=model,
         text=text,
@@ -84,4 +88,5 @@ def collect(
         contexts={**contexts, **(keep or {})},
         weights=weights or {},
         what=TOXICITY,
+        unit=unit,
     )

@@ -1,4 +1,4 @@
-"""A change of attention output projections, in memory and on disk: applied, or for a while.
+"""A change of output (or down) projections, in memory and on disk: applied, or for a while.
 
 All shapes stay stock, so that the result is an ordinary checkpoint. What was done is written into
 the model's config, and into `levelhead.json` beside a saved one:
@@ -28,13 +28,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from levelhead.errors import CheckpointError, ModelError, SelectionError
-from levelhead.models.architectures import output_projections
+from levelhead.models.calibration import projections
 from levelhead.models.checksums import read_manifest, write_manifest
 from levelhead.models.folders import new_folder
 from levelhead.models.least_squares import read_weight, write_weight
 from levelhead.models.quantised import is_quantised
 from levelhead.models.removed_heads import model_is_pruned
 from levelhead.models.slicing import input_width
+from levelhead.records import Unit
 
 AVERAGE = "levelhead_average"
 """Field of config.json: what was done; nothing reads it to load the model."""
@@ -67,6 +68,8 @@ class AverageEdit:
 
     changes: Mapping[int, Change]
     record: Json
+    unit: Unit = "head"
+    """Whose projections change: output ones, or down projections for neurons."""
 
     def apply(self, model: PreTrainedModel) -> None:
         """Add them to the weights, in place, and say so in the config.
@@ -80,8 +83,8 @@ class AverageEdit:
         for layer, module in modules.items():
             if is_quantised(module):
                 raise ModelError(
-                    f"the model is quantised (the output projection of layer {layer}): its weights "
-                    "cannot be changed. Save the change as a LoRA adapter, which such a model "
+                    f"the model is quantised (the projection of layer {layer}): its weights cannot "
+                    " be changed. Save the change as a LoRA adapter, which such a model "
                     "loads; or load the model without quantisation, and quantise the result"
                 )
         if average_of(model) is not None:
@@ -118,7 +121,7 @@ class AverageEdit:
     def _modules(self, model: PreTrainedModel) -> dict[int, nn.Module]:
         if model_is_pruned(model):
             raise ModelError("the model is pruned already; apply changes to the whole model")
-        sites = output_projections(model)
+        sites = projections(model, self.unit)
         for layer, change in self.changes.items():
             if not 0 <= layer < len(sites):
                 raise SelectionError(
@@ -128,7 +131,7 @@ class AverageEdit:
             if (width := input_width(sites[layer])) != change.right.shape[1]:
                 raise SelectionError(
                     f"the change of layer {layer} is for {change.right.shape[1]:,} inputs, and the "
-                    f"model's output projection has {width:,}: it is of another model"
+                    f"model's projection has {width:,}: it is of another model"
                 )
         return {layer: sites[layer] for layer in self.changes}
 

@@ -23,17 +23,19 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from levelhead.errors import ConfigError, ModelError, SelectionError
-from levelhead.models.architectures import head_counts, head_dim, output_projections
+from levelhead.models.architectures import head_counts, head_dim
 from levelhead.models.average_edit import AverageEdit, Change
-from levelhead.models.calibration import ENOUGH, default_ridge
+from levelhead.models.calibration import ENOUGH, default_ridge, projections
 from levelhead.models.least_squares import Moments, check_ridge, fit, read_weight
+from levelhead.models.neuron_layouts import neuron_counts
 from levelhead.models.quantised import is_quantised, plain_linear
 from levelhead.models.slicing import input_width, rows_of
 from levelhead.models.surgery import Heads, check_heads, refuse_pruned
+from levelhead.records import Unit
 
 Target = Literal["average", "own", "shuffled"]
 """What a layer is to write at the positions of some contexts: the subgroups' average; what it wrote
@@ -81,6 +83,7 @@ class Averager:
         weights: by the same names, 1 where nothing is said. Axes share the strength by weight.
             One that is kept counts beside them.
         what: the readouts' name, for the record.
+        unit: whose projections were looked at: output ones, or down projections for neurons.
     """
 
     model: PreTrainedModel
@@ -89,6 +92,7 @@ class Averager:
     contexts: Mapping[str, Contexts]
     weights: Mapping[str, float] = field(default_factory=dict)
     what: str = "toxicity"
+    unit: Unit = "head"
     _directions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,7 +125,7 @@ class Averager:
 
     @property
     def _width(self) -> int:
-        return max(input_width(module) for module in output_projections(self.model))
+        return max(input_width(module) for module in projections(self.model, self.unit))
 
     def _counts(self) -> dict[str, int]:
         averaged = sum(self.contexts[name].positions for name in self._averaged)
@@ -158,7 +162,7 @@ class Averager:
             strength: lambda, above 0: how much matched positions count beside text.
             rank: how many directions of the readout may change; none: all of what layers write.
             layers: those that may change; none: all that were collected.
-            protected: {layer: heads} whose columns stay as they are.
+            protected: {layer: heads} (or neurons) whose columns stay as they are.
             ridge: share of every input's mean square, above 0; none: `self.ridge()`.
 
         Raises:
@@ -172,8 +176,9 @@ class Averager:
         chosen = self._checked_layers(layers)
         ridge = self.ridge() if ridge is None else ridge
         check_ridge(ridge)
-        counts = head_counts(self.model)
-        held = check_heads(protected or {}, *counts)
+        neurons = self.unit == "neuron"
+        counts = neuron_counts(self.model) if neurons else head_counts(self.model)
+        held = check_heads(protected or {}, *counts, "neuron" if neurons else "head")
         free = {
             layer: [head for head in range(counts[1]) if head not in held.get(layer, ())]
             for layer in chosen
@@ -183,7 +188,7 @@ class Averager:
                 "every head of the layers to be averaged is protected: nothing may change; name "
                 "other layers or protect fewer heads"
             )
-        width = head_dim(self.model)
+        width = 1 if neurons else head_dim(self.model)
         changes, left, moved = {}, {}, {}
         for layer in (layer for layer in chosen if free[layer]):
             found = self._layer(layer, strength, rank, rows_of(free[layer], width), ridge)
@@ -200,23 +205,27 @@ class Averager:
             "protected_heads": {
                 str(layer): list(heads) for layer, heads in held.items() if layer in changes
             },
-            "axes": {
-                name: one.to_json() | {"weight": self.weights.get(name, 1.0)}
-                for name, one in self.contexts.items()
-            },
+            "axes": self.axes_json(),
             "texts": [dict(text) for text in self.texts],
             "left": left,
             "moved": moved,
             "warnings": self.warnings(ridge),
         }
-        return AverageEdit(changes=changes, record=record)
+        return AverageEdit(changes=changes, record=record, unit=self.unit)
+
+    def axes_json(self) -> Json:
+        """The form of a record's `axes`."""
+        return {
+            name: one.to_json() | {"weight": self.weights.get(name, 1.0)}
+            for name, one in self.contexts.items()
+        }
 
     def _layer(
         self, layer: int, strength: float, rank: int | None, free: list[int], ridge: float
     ) -> tuple[Change, float | None, float]:
         """The change, what it leaves of the differences, and how far it moves what is written."""
-        text, matched = self.text[layer], self._matched(layer)
-        weight = _weight(self.model, layer).to(text.device)
+        text, matched = self.text[layer], self.matched(layer)
+        weight = _weight(projections(self.model, self.unit)[layer]).to(text.device)
         directions = None if rank is None else self.directions(layer)[:, :rank]
         part = weight if directions is None else directions.T @ weight
         taken = set(free)
@@ -239,7 +248,8 @@ class Averager:
         before, after = (_power(one, spread) for one in (part, part + right))
         return round(after / before, 4) if before > 0 else 0.0
 
-    def _matched(self, layer: int) -> Moments:
+    def matched(self, layer: int) -> Moments:
+        """Of all contexts: axes by their share of the weight, what is kept beside them."""
         share = sum(self.weights.get(name, 1.0) for name in self._averaged)
         total: Moments | None = None
         for name, one in self.contexts.items():
@@ -315,8 +325,7 @@ def check_strength(strength: float) -> None:
         )
 
 
-def _weight(model: PreTrainedModel, layer: int) -> Float[Tensor, "outputs inputs"]:
-    module = output_projections(model)[layer]
+def _weight(module: nn.Module) -> Float[Tensor, "outputs inputs"]:
     return read_weight(plain_linear(module) if is_quantised(module) else module)
 
 

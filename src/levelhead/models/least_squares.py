@@ -69,8 +69,6 @@ class Fit:
     weight: Float[Tensor, "outputs kept"]
     change: Float[Tensor, "outputs kept"]
     """What was added to the old ones; exactly 0 where they do what they ought to."""
-    rebuilt: float
-    """Share of the mean square of what was lost that is written again, on the calibration text."""
 
 
 def fit(
@@ -110,7 +108,7 @@ def fit(
     old = weight[:, index]
     square = gram.diagonal()
     if not float(square.sum()) > 0:
-        return Fit(weight=old, change=torch.zeros_like(old), rebuilt=0.0)
+        return Fit(weight=old, change=torch.zeros_like(old))
     scale = square.clamp(min=_DEAD * float(square.mean()))
     factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(ridge * scale))
     if int(failed):
@@ -119,19 +117,28 @@ def fit(
             "calibration text"
         )
     change = torch.cholesky_solve(owed.T, factor).T
-    lost = _lost(weight, moments, stay)
-    # |t - W'x|^2 = |t - Wx|^2 - 2 <owed, change> + |change x|^2
-    gained = 2 * float((owed * change).sum()) - float(((change @ gram) * change).sum())
-    rebuilt = gained / lost if lost > 0 else 0.0
-    return Fit(weight=old + change, change=change, rebuilt=rebuilt)
+    return Fit(weight=old + change, change=change)
 
 
-def _lost(weight: Tensor, moments: Moments, stay: Tensor) -> float:
-    """E |t - W_K x_K|^2 for a target that is the old output: of what the removed inputs wrote."""
-    gone = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
-    gone[stay] = False
-    part = weight[:, gone]
-    return float(((part @ moments.gram[gone][:, gone]) * part).sum())
+def rebuilt(
+    weight: Float[Tensor, "outputs inputs"],
+    found: Fit,
+    gram: Float[Tensor, "inputs inputs"],
+    kept: Sequence[int],
+) -> float:
+    """Share of the mean square of what removed inputs wrote that kept ones write again.
+
+    Args:
+        weight: before anything was removed.
+        gram: E[x x'] over the text that it is asked of.
+        kept: as `fit` was given them, with nothing held.
+    """
+    lost = weight.clone()
+    lost[:, list(kept)] = 0
+    left = lost.clone()
+    left[:, list(kept)] = -found.change
+    before, after = (float(((part @ gram) * part).sum()) for part in (lost, left))
+    return 1 - after / before if before > 0 else 0.0
 
 
 def check_ridge(ridge: float) -> None:

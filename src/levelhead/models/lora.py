@@ -24,8 +24,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from levelhead.errors import ConfigError
-from levelhead.models.architectures import output_projections
 from levelhead.models.average_edit import AverageEdit, Change
+from levelhead.models.calibration import projections
 from levelhead.models.checksums import write_manifest
 from levelhead.models.folders import new_folder
 
@@ -91,7 +91,7 @@ def write_lora(
     """
     factors = lora_factors(edit, rank)
     names = {module: name for name, module in model.named_modules()}
-    sites = output_projections(model)
+    sites = projections(model, edit.unit)
     modules = {layer: names[sites[layer]] for layer in factors}
     ranks = [len(one.a) for one in factors.values()]
     most = max(ranks)

@@ -28,6 +28,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from levelhead.errors import CheckpointError, SelectionError, TextError
 from levelhead.models.architectures import head_counts, head_dim
+from levelhead.models.averaging import Averager, check_strength
 from levelhead.models.calibration import (
     ENOUGH,
     CalibrationText,
@@ -41,6 +42,7 @@ from levelhead.models.least_squares import (
     check_ridge,
     fit,
     read_weight,
+    rebuilt,
     write_weight,
 )
 from levelhead.models.neuron_layouts import neuron_counts
@@ -54,8 +56,12 @@ REPAIR = "levelhead_repair"
 """Field of config.json: what was done; nothing reads it to load the model."""
 NONE, LEAST_SQUARES = "none", "least-squares"
 OWN_OUTPUT = "own output"
-"""The only target so far: what the layer wrote before."""
-_IDENTITY = ("method", "target", "ridge", "texts")
+"""The target of least squares: what the layer wrote before."""
+GROUP_AVERAGED, GROUP_AVERAGE = "group-averaged", "group average"
+"""The same with another target at matched positions: the subgroups' average of what it wrote."""
+STRENGTH = 10.0
+"""Of group averages beside text, if nobody says otherwise."""
+_IDENTITY = ("method", "target", "ridge", "texts", "lambda", "axes")
 """Of a record: what the weights depend on besides the model and what is removed."""
 Json = dict[str, Any]
 
@@ -108,27 +114,42 @@ class Repairer:
         bos: put before every window of tokens, if the tokenizer has it.
         ridge: as in `least_squares.fit`; none: `default_ridge`, so that short texts change
             less.
+        averaging: matched contexts whose target is the subgroups' average, so that what differs
+            between subgroups is not rebuilt; of all layers that are repaired. None: text alone.
+        strength: how much they count beside text, above 0.
     """
 
     model: PreTrainedModel
     texts: Sequence[CalibrationText]
     bos: int | None = None
     ridge: float | None = None
+    averaging: Averager | None = None
+    strength: float = STRENGTH
     reader: TextReader = field(init=False)
 
     def __post_init__(self) -> None:
         self.reader = TextReader(self.model, self.texts, self.bos)
         if self.ridge is not None:
             check_ridge(self.ridge)
+        check_strength(self.strength)
+
+    @property
+    def method(self) -> str:
+        """What it is called."""
+        return LEAST_SQUARES if self.averaging is None else GROUP_AVERAGED
 
     def identity(self, unit: Unit) -> Json:
         """What a repair depends on besides the model and what is removed."""
-        return {
-            "method": LEAST_SQUARES,
+        found = {
+            "method": self.method,
             "target": OWN_OUTPUT,
             "ridge": self.ridge_of(unit),
             "texts": self.reader.to_json(),
         }
+        if self.averaging is None:
+            return found
+        axes = {"lambda": self.strength, "axes": self.averaging.axes_json()}
+        return found | {"target": GROUP_AVERAGE} | axes
 
     def ridge_of(self, unit: Unit) -> float:
         """What holds the weights where they were: a share of every input's own mean square."""
@@ -148,7 +169,7 @@ class Repairer:
         ridge = f"a ridge of {self.ridge_of(unit):.2g}"
         if tokens < width:
             raise TextError(
-                f"--repair {LEAST_SQUARES} fits {width:,} inputs of every layer to {tokens:,} "
+                f"--repair {self.method} fits {width:,} inputs of every layer to {tokens:,} "
                 f"tokens of text, fewer than inputs: even with {ridge} it would "
                 f"learn this text by heart. Use at least {width:,}, better {ENOUGH * width:,} "
                 "(--text-tokens, or a longer --text), or leave out --repair"
@@ -177,11 +198,28 @@ class Repairer:
             refuse_quantised(self.model)
         if not kept_inputs(self.model, selection):
             raise SelectionError(
-                f"--repair {LEAST_SQUARES} rebuilds what was removed from what stays in the same "
+                f"--repair {self.method} rebuilds what was removed from what stays in the same "
                 f"layer, but every layer of {selection.described} loses everything: "
                 "there is nothing to repair it with; leave out --repair"
             )
+        self._check_averaging(selection)
         self.check_text(selection.unit)
+
+    def _check_averaging(self, selection: HeadSelection) -> None:
+        if self.averaging is None:
+            return
+        neurons = selection.unit == "neuron"
+        if neurons != (self.averaging.unit == "neuron"):
+            raise SelectionError(
+                f"the matched contexts were collected of {self.averaging.unit}s, and "
+                f"{selection.unit}s are removed; collect those"
+            )
+        missing = sorted(set(kept_inputs(self.model, selection)) - set(self.averaging.layers))
+        if missing:
+            raise SelectionError(
+                f"layer {missing[0]} loses some of its {selection.unit}s, and no matched contexts "
+                "were collected there; collect all layers that are pruned"
+            )
 
     def work(self, selection: HeadSelection) -> int:
         """How many tokens `repair` will read."""
@@ -206,13 +244,18 @@ class Repairer:
         kept = kept_inputs(self.model, selection)
         modules = projections(self.model if whole is None else whole, selection.unit)
         ridge = self.ridge_of(selection.unit)
-        weights, rebuilt = {}, {}
+        self._check_averaging(selection)
+        weights, shares = {}, {}
         for layer, gram in self.reader.grams(selection.unit, list(kept), advance):
             weight = read_weight(modules[layer]).to(gram.device)
-            found = fit(weight, Moments.keeping(gram), kept[layer], ridge)
-            weights[layer], rebuilt[layer] = found.weight, found.rebuilt
+            moments = Moments.keeping(gram)
+            if self.averaging is not None:
+                moments = moments.plus(self.averaging.matched(layer).times(self.strength))
+            found = fit(weight, moments, kept[layer], ridge)
+            weights[layer] = found.weight
+            shares[layer] = rebuilt(weight, found, gram, kept[layer])
         record = self.identity(selection.unit) | {
-            "rebuilt": {str(layer): round(rebuilt[layer], 4) for layer in kept},
+            "rebuilt": {str(layer): round(shares[layer], 4) for layer in kept},
             "not_repaired": [layer for layer in selection.by_layer if layer not in kept],
             "warnings": self.check_text(selection.unit),
         }

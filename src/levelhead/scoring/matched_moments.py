@@ -27,11 +27,12 @@ from torch import Tensor, nn
 
 from levelhead.batching import map_batches
 from levelhead.errors import PromptError
-from levelhead.models.architectures import output_projections
 from levelhead.models.averaging import Contexts, Target
+from levelhead.models.calibration import projections
 from levelhead.models.least_squares import Moments
 from levelhead.models.short_texts import short_texts
 from levelhead.progress import Progress
+from levelhead.records import Unit
 from levelhead.sampling import derived_seed, pad_id
 from levelhead.scoring.matched_rows import grouped_rows, own_rows
 from levelhead.scoring.problem import BiasProblem, SampledTexts
@@ -63,6 +64,7 @@ def matched_contexts(
     quantity: Quantity | None = None,
     layers: Sequence[int] | None = None,
     target: Target = "average",
+    unit: Unit = "head",
 ) -> Contexts:
     """Collect at the matched positions of an axis, or, to be kept, at those of all its texts.
 
@@ -71,6 +73,7 @@ def matched_contexts(
         quantity: what the readout is of; none: no readout, and no backward pass.
         layers: those to collect; none: all. Two or three matrices of width x width each, float64.
         target: "own" reads every continuation after its own prompt.
+        unit: "neuron" looks at down projections instead of attention's output projections.
 
     Raises:
         PromptError: no matched groups of two subgroups or more, where they are needed.
@@ -89,7 +92,7 @@ def matched_contexts(
             "averaging needs the same sentence said of every subgroup (columns `template` and "
             "`variant`, one prompt of each subgroup), with a continuation"
         )
-    sites = output_projections(problem.model)
+    sites = projections(problem.model, unit)
     chosen = range(len(sites)) if layers is None else layers
     sums = _Sums({layer: sites[layer] for layer in chosen})
     numbered = list(enumerate(groups))
