@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,6 +132,9 @@ def test_only_what_is_read_changes_and_the_rank_is_as_asked() -> None:
             assert torch.allclose(loadings.T @ change.dense, loadings.T @ plain, atol=1e-9)
     assert torch.allclose(change.dense, plain, atol=1e-9), "all directions: the plain form"
     assert float(one.shares(0)[:4].sum()) == pytest.approx(1)
+    other = contexts(matched(1), readout=torch.diag(torch.arange(WIDTH).double()))
+    last = replace(one, contexts={"a": other}).directions(0)[:, 0].abs()
+    assert last.argmax() == WIDTH - 1, "other contexts have readouts of their own"
     silent = torch.linalg.qr(loadings, mode="complete").Q[:, 4:]
     assert (silent.T @ one.edit(strength=10, rank=4).changes[0].dense).abs().max() < 1e-9
 

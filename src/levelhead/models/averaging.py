@@ -93,7 +93,7 @@ class Averager:
     weights: Mapping[str, float] = field(default_factory=dict)
     what: str = "toxicity"
     unit: Unit = "head"
-    _directions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _directions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         refuse_pruned(self.model)
@@ -198,7 +198,7 @@ class Averager:
         record = {
             "method": "average",
             "what": ALL if rank is None else self.what,
-            "lambda": strength,
+            "lambda": float(strength),
             "rank": rank,
             "ridge": ridge,
             "layers": sorted(changes),

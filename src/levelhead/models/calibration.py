@@ -69,7 +69,7 @@ class TextReader:
     model: PreTrainedModel
     texts: Sequence[CalibrationText]
     bos: int | None = None
-    _grams: dict[tuple[bool, int], Tensor] = field(default_factory=dict)
+    _grams: dict[tuple[bool, int], Tensor] = field(default_factory=dict, init=False)
 
     @property
     def tokens(self) -> int:

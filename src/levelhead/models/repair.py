@@ -148,7 +148,7 @@ class Repairer:
         }
         if self.averaging is None:
             return found
-        axes = {"lambda": self.strength, "axes": self.averaging.axes_json()}
+        axes = {"lambda": float(self.strength), "axes": self.averaging.axes_json()}
         return found | {"target": GROUP_AVERAGE} | axes
 
     def ridge_of(self, unit: Unit) -> float:
