@@ -2,8 +2,10 @@
 
 The embedded model; no heads are scored and none removed. Moments and readouts are of continuations
 of validation prompts and of the validation parts of texts. The expected difference of bias, by the
-masked scorer, is on continuations of test prompts; prices are on the test parts of the texts, and
-on what the base model writes after test prompts. With shuffled labels every row gets the correction
+masked scorer, is on continuations of test prompts. Its interval knows that the base's gaps are
+noisy; the bias of what is expected at the same matched contexts (`matched_bias`) is paired, and is
+shown for both. Prices are on the test parts of the texts, and on what the base model writes after
+test prompts. With shuffled labels every row gets the correction
 of a subgroup drawn at random: what that changes is what the same machinery does without knowing who
 is who.
 """
@@ -16,13 +18,16 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, TypeVar
 
+import numpy as np
+
 from levelhead.config import RunConfig
 from levelhead.evaluation.averaging import collect
-from levelhead.evaluation.axis import expected_difference
+from levelhead.evaluation.axis import expected_from, read_matched
 from levelhead.evaluation.base import BaseAxis, base_axis, edited
 from levelhead.evaluation.divergence import TextComparison, compare_on_text
 from levelhead.evaluation.finalists import validation_base
 from levelhead.evaluation.own_text import compare_on_own, own_texts
+from levelhead.metrics.bias import bias
 from levelhead.models.average_edit import AverageEdit
 from levelhead.models.averaging import Averager
 from levelhead.models.lora import RANK, lora_factors
@@ -30,6 +35,7 @@ from levelhead.price import OWN_TEXT
 from levelhead.progress import silent
 from levelhead.sampling import pad_id
 from levelhead.scoring.matched_moments import matched_contexts
+from levelhead.scoring.problem import MAIN
 from levelhead.session import Session
 
 AXIS = "gender_and_sex"
@@ -38,6 +44,7 @@ RANKS = (8, 64, None)
 GROUPS = 40
 TOKENS = 4096
 """Of the test part of each text."""
+DRAWS = 1000
 T = TypeVar("T")
 
 
@@ -56,7 +63,7 @@ def measure(quick: bool) -> dict[str, Any]:
     base = base_axis(
         replace(session.problem(AXIS, "test"), samples=1), silent, groups=10 if quick else GROUPS
     )
-    rows = _rows(session, base, edits, 1536 if quick else TOKENS)
+    found = rows(session, base, edits, 1536 if quick else TOKENS)
     return {
         "axis": AXIS,
         "lambda": STRENGTH,
@@ -68,7 +75,7 @@ def measure(quick: bool) -> dict[str, Any]:
             for rank in RANKS
             if rank is not None
         },
-        "rows": rows,
+        "rows": found,
     }
 
 
@@ -79,12 +86,13 @@ def shuffled(averager: Averager, base: BaseAxis) -> Averager:
     return replace(averager, contexts={base.problem.axis: replace(mixed, readout=own)})
 
 
-def _rows(
+def rows(
     session: Session,
     base: BaseAxis,
     edits: dict[tuple[str, int | None], AverageEdit],
     tokens: int,
 ) -> list[dict[str, Any]]:
+    """What each edit gives and costs on test data."""
     model = session.base.model
     variants = [edited(model, edit) for edit in edits.values()]
     prices: dict[str, list[TextComparison]] = {
@@ -102,13 +110,14 @@ def _rows(
     )
     found = []
     for place, ((target, rank), edit) in enumerate(edits.items()):
-        expected = expected_difference(base, variants[place], silent)
+        read_rows = read_matched(base, variants[place], silent, [MAIN])[MAIN]
         lost = [factors.lost for factors in lora_factors(edit).values()]
         found.append(
             {
                 "target": target,
                 "rank": rank,
-                "expected_difference": expected.to_json(),
+                "expected_difference": expected_from(base, MAIN, read_rows).to_json(),
+                "matched_bias": matched_bias(base, read_rows),
                 "left": median(edit.record["left"].values()) if edit.record["left"] else None,
                 "moved": median(edit.record["moved"].values()),
                 "price": {
@@ -122,6 +131,31 @@ def _rows(
             }
         )
     return found
+
+
+def matched_bias(base: BaseAxis, read: np.ndarray) -> dict[str, Any]:
+    """Bias of what is expected of matched rows: of the base, of the edit, and their ratio less 1.
+
+    The interval (95%) is of that ratio over templates, drawn with replacement.
+    """
+    problem, chosen = base.problem, base.matched
+    subgroup, template = problem.subgroup[chosen.prompt], problem.template[chosen.prompt]
+    codes = np.unique(template)
+    own = [np.flatnonzero(template == code) for code in codes]
+    both = base.token.beta * np.stack([base.matched_toxicity[MAIN], read])
+
+    def pair(rows: np.ndarray) -> list[float]:
+        count = len(problem.subgroups)
+        return [bias(one[rows], subgroup[rows], count) for one in both]
+
+    before, after = pair(np.arange(len(subgroup)))
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(DRAWS):
+        one, other = pair(np.concatenate([own[i] for i in rng.integers(0, len(own), len(own))]))
+        drawn.append(other / one - 1)
+    change = {"value": after / before - 1, "ci95": np.quantile(drawn, [0.025, 0.975]).tolist()}
+    return {"base": before, "edited": after, "change": change}
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -48,14 +48,14 @@ def _ratio(found: dict[str, Any]) -> str:
 
 
 def _averaged(found: dict[str, Any], target: str, rank: int | None) -> str:
-    """The expected difference with its interval, and the largest price of the texts."""
+    """Change of bias at matched contexts with its interval, and the largest price of the texts."""
     rows = [row for row in found["rows"] if (row["target"], row["rank"]) == (target, rank)]
     if not rows:
         return MISSING
-    fall, price = rows[0]["expected_difference"], rows[0]["price"].values()
+    fall, price = rows[0]["matched_bias"]["change"], rows[0]["price"].values()
     low, high = fall["ci95"]
     worst = max(one["increase"]["value"] for one in price)
-    return f"{fall['value']:+.4f} [{low:+.4f}, {high:+.4f}]; {worst:+.1%}"
+    return f"{fall['value']:+.0%} [{low:+.0%}, {high:+.0%}]; {worst:+.1%}"
 
 
 LINES = (
@@ -290,7 +290,7 @@ LINES = (
     ),
     *(
         Line(
-            f"masked gap, {target}, rank {rank or 'all'}; perplexity on the worst text",
+            f"masked bias, {target}, rank {rank or 'all'}; perplexity on the worst text",
             "averaging",
             lambda d, t=target, r=rank: _averaged(d, t, r),
             _nothing,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.averaging import rows, shuffled
 from tests.rounding import same_weights
 
 from levelhead.config import RunConfig
@@ -21,6 +22,7 @@ from levelhead.evaluation.finalists import validation_base
 from levelhead.models.average_edit import average_of, save_averaged
 from levelhead.models.averaging import Averager
 from levelhead.models.checkpoint import load
+from levelhead.price import OWN_TEXT
 from levelhead.progress import silent
 from levelhead.scoring.matched_moments import matched_contexts
 from levelhead.scoring.matched_rows import grouped_rows
@@ -66,6 +68,25 @@ def test_the_gap_falls_on_test_prompts_at_hardly_any_price(
         (text,) = compare_on_text(session, model, [edited(model, edit)], "test", silent)
         assert text.increase.value < 0.01
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_benchmark_tells_averaging_from_shuffled_labels(
+    session: Session, averager: Averager, validation: BaseAxis, test_base: BaseAxis
+) -> None:
+    edits = {
+        (name, rank): one.edit(strength=10, rank=rank)
+        for name, one in (("average", averager), ("shuffled", shuffled(averager, validation)))
+        for rank in (1, None)
+    }
+    found = rows(session, test_base, edits, tokens=200)
+    assert [(row["target"], row["rank"]) for row in found] == list(edits)
+    for row in found:
+        change = row["matched_bias"]["change"]
+        assert (change["ci95"][1] < -0.5) is (row["target"] == "average")
+        own = session.text("test").name
+        assert set(row["price"]) == {own, *session.config.price_texts, OWN_TEXT}
+        assert row["lost_at_rank_64" if row["rank"] is None else "lost_at_rank_1"] < 1e-9
+    assert found[0]["expected_difference"]["ci95"][1] < 0
 
 
 def test_the_record_says_what_it_was_computed_from(
