@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    averaging,
     compare_cost,
     conclusions,
     coverage,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "neurons": neurons.measure,
     "dtype": dtype.measure,
     "repair": repair.measure,
+    "averaging": averaging.measure,
 }
 OUT = Path("runs/bench")
 

@@ -57,6 +57,17 @@ def _change(data: dict[str, Any], limit: str, method: str) -> str:
     )
 
 
+def _averaged(found: dict[str, Any], target: str, rank: int | None) -> str:
+    """Change of bias at matched contexts with its interval, and the largest price of the texts."""
+    rows = [row for row in found["rows"] if (row["target"], row["rank"]) == (target, rank)]
+    if not rows:
+        return MISSING
+    fall, price = rows[0]["matched_bias"]["change"], rows[0]["price"].values()
+    low, high = fall["ci95"]
+    worst = max(one["increase"]["value"] for one in price)
+    return f"{fall['value']:+.0%} [{low:+.0%}, {high:+.0%}]; {worst:+.1%}"
+
+
 LINES = (
     *(
         line
@@ -286,6 +297,17 @@ LINES = (
         lambda d: f"{d['times_less_cpu']['all']:.1f}",
         lambda d: f"{d['cpu_seconds']['float32']['all']:,.0f} s",
         "",
+    ),
+    *(
+        Line(
+            f"masked bias, {target}, rank {rank or 'all'}; perplexity on the worst text",
+            "averaging",
+            lambda d, t=target, r=rank: _averaged(d, t, r),
+            _nothing,
+            aim,
+        )
+        for target, aim in (("average", "at most +0.5%"), ("shuffled", "nothing measurable"))
+        for rank in (8, 64, None)
     ),
     Line(
         "sets chosen under a limit of 1 to 10%: within it on the worst test text",

@@ -29,8 +29,9 @@ from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
 from levelhead.metrics.power import STORED, UNKNOWN, axis_error, detectable_difference
+from levelhead.models.calibration import CalibrationText
 from levelhead.models.loading import LoadedModel, check_base, load_base, resolve_device
-from levelhead.models.repair import CalibrationText, Repairer
+from levelhead.models.repair import Repairer
 from levelhead.models.units import unit_counts
 from levelhead.plan import Plan
 from levelhead.preflight import after, check_all
@@ -269,10 +270,8 @@ class Session:
     @cached_property
     def repairer(self) -> Repairer:
         """Fits repairs to the text of the validation split, never to that of the test split."""
-        text, tokens = self.text("validation"), tuple(self.text_ids("validation"))
-        part = CalibrationText(
-            name=text.name, sha256=text.sha256, split="validation", tokens=tokens
-        )
+        tokens = self.text_ids("validation")
+        part = CalibrationText.of(self.text("validation"), "validation", tokens)
         return Repairer(self.base.model, (part,), self.tokenizer.bos_token_id)
 
     def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:

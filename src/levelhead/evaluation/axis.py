@@ -183,7 +183,7 @@ def expected_difference(base: BaseAxis, variant: Variant, progress: Progress) ->
     continuations.
     """
     read = read_matched(base, variant, progress, [MAIN])
-    return _expected(base, MAIN, read[MAIN])
+    return expected_from(base, MAIN, read[MAIN])
 
 
 def expected_differences(
@@ -191,10 +191,11 @@ def expected_differences(
 ) -> dict[str, Estimate]:
     """The same by every reading."""
     read = read_matched(base, variant, progress)
-    return {name: _expected(base, name, found) for name, found in read.items()}
+    return {name: expected_from(base, name, found) for name, found in read.items()}
 
 
-def _expected(base: BaseAxis, name: str, read: Float[np.ndarray, " rows"]) -> Estimate:
+def expected_from(base: BaseAxis, name: str, read: Float[np.ndarray, " rows"]) -> Estimate:
+    """`expected_difference` by one reading, from what `read_matched` gave."""
     shifts = expected_shifts(base, [read], name)
     problem, texts = base.problem, base.readings[name].texts
     return expected_difference_interval(

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from transformers.modeling_utils import PreTrainedModel
 
+from levelhead.models.average_edit import AverageEdit
 from levelhead.models.gates import ablate, gated
 from levelhead.models.repair import NONE, Repair, refuse_unrepairable
 from levelhead.models.units import ablate_units
@@ -64,6 +65,17 @@ def without_units(model: PreTrainedModel, selection: HeadSelection) -> Variant:
                 yield model
 
     return gated_off
+
+
+def edited(model: PreTrainedModel, edit: AverageEdit) -> Variant:
+    """The base model with an edit of its weights, which it loses again: as `apply` makes it."""
+
+    @contextmanager
+    def for_a_while() -> Iterator[PreTrainedModel]:
+        with edit.applied(model):
+            yield model
+
+    return for_a_while
 
 
 def as_pruned(session: Session, selection: HeadSelection, progress: Progress = silent) -> Variant:

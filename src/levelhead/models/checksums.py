@@ -43,6 +43,7 @@ def write_manifest(
     objective: Mapping[str, Any] | None = None,
     gates: Sequence[Sequence[float]] | None = None,
     repair: Mapping[str, Any] | None = None,
+    average: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `levelhead.json` for the files that are in a folder: the last thing to be written."""
     files = sorted({path for pattern in _COMPARED for path in folder.glob(pattern)})
@@ -60,6 +61,8 @@ def write_manifest(
         manifest["gates"] = [list(row) for row in gates]
     if repair:
         manifest["repair"] = dict(repair)
+    if average:
+        manifest["average"] = dict(average)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,8 @@
-"""Weights of what stays in a layer that come closest to what the layer ought to write.
+"""Weights of a layer that come closest to what the layer ought to write.
 
 x are the inputs of a layer's output projection W (for neurons: of its down projection), K those
-that stay, t what the layer ought to write. The weights of K become
+whose weights may change, t what the layer ought to write, less what inputs whose weights are held
+as they are write of it. The weights of K become
 
     W' = argmin  E |t - W' x_K|^2  +  ridge * sum_i E[x_i^2] |W'_i - W_i|^2
 
@@ -12,7 +13,7 @@ the layer wrote before, S the removed inputs and M = E[x x']:
     W' = W_K + W_S M_SK (M_KK + ridge diag(M_KK))^-1
 
 A fit on the calibration text is never worse there than no repair at all; elsewhere it may be. It
-knows nothing of files, nor of why units were removed.
+knows nothing of files, nor of why units were removed or what a target is for.
 """
 
 from __future__ import annotations
@@ -52,14 +53,22 @@ class Moments:
         """The target is what the layer wrote before."""
         return cls(gram=gram, cross=gram)
 
+    def times(self, factor: float) -> Moments:
+        """What a text or target that counts `factor` times has."""
+        return Moments(gram=factor * self.gram, cross=factor * self.cross)
+
+    def plus(self, other: Moments) -> Moments:
+        """Those of both texts or targets."""
+        return Moments(gram=self.gram + other.gram, cross=self.cross + other.cross)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """New weights of one layer's kept inputs."""
 
     weight: Float[Tensor, "outputs kept"]
-    rebuilt: float
-    """Share of the mean square of what was lost that is written again, on the calibration text."""
+    change: Float[Tensor, "outputs kept"]
+    """What was added to the old ones; exactly 0 where they do what they ought to."""
 
 
 def fit(
@@ -67,14 +76,17 @@ def fit(
     moments: Moments,
     kept: Sequence[int],
     ridge: float,
+    held: Sequence[int] = (),
 ) -> Fit:
     """The weights of the kept inputs that come closest to the target.
 
     Args:
-        weight: of the whole projection, float64.
+        weight: of the whole projection, float64. Where only a part U' of what it writes matters,
+            U' W: what is found is then the change of that part.
         moments: of its inputs, float64.
-        kept: inputs that stay, ascending, at least one.
+        kept: inputs whose weights may change, ascending, at least one.
         ridge: share of every input's mean square, above 0.
+        held: inputs that stay with the weights they have. All others are removed.
 
     Raises:
         ModelError: moments that are not finite, or a system that cannot be solved.
@@ -84,37 +96,49 @@ def fit(
     gram = moments.gram[index][:, index]
     if not bool(torch.isfinite(gram).all()):
         raise ModelError(
-            "the model's activations on the calibration text are NaN or infinite, so it cannot be "
-            "repaired; try --dtype float32"
+            "the model's activations on the calibration text are NaN or infinite, so no weights "
+            "can be fitted to them; try --dtype float32"
         )
-    # What the kept inputs with their old weights leave undone: 0 where nothing is removed.
+    # What inputs that stay leave undone with their old weights: 0 where nothing is removed and the
+    # target is the layer's own output.
+    stay = torch.as_tensor([*kept, *held], device=weight.device)
     undone = moments.cross[:, index].clone()
-    undone[index] -= gram
+    undone[stay] -= moments.gram[stay][:, index]
     owed = weight @ undone
     old = weight[:, index]
     square = gram.diagonal()
     if not float(square.sum()) > 0:
-        return Fit(weight=old, rebuilt=0.0)
+        return Fit(weight=old, change=torch.zeros_like(old))
     scale = square.clamp(min=_DEAD * float(square.mean()))
     factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(ridge * scale))
     if int(failed):
         raise ModelError(
-            f"the least squares of the repair cannot be solved with a ridge of {ridge:g}; use more "
+            f"the least squares of a layer cannot be solved with a ridge of {ridge:g}; use more "
             "calibration text"
         )
     change = torch.cholesky_solve(owed.T, factor).T
-    lost = _lost(weight, moments, index)
-    # |t - W'x|^2 = |t - Wx|^2 - 2 <owed, change> + |change x|^2
-    gained = 2 * float((owed * change).sum()) - float(((change @ gram) * change).sum())
-    return Fit(weight=old + change, rebuilt=gained / lost if lost > 0 else 0.0)
+    return Fit(weight=old + change, change=change)
 
 
-def _lost(weight: Tensor, moments: Moments, index: Tensor) -> float:
-    """E |t - W_K x_K|^2 for a target that is the old output: of what the removed inputs wrote."""
-    gone = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
-    gone[index] = False
-    part = weight[:, gone]
-    return float(((part @ moments.gram[gone][:, gone]) * part).sum())
+def rebuilt(
+    weight: Float[Tensor, "outputs inputs"],
+    found: Fit,
+    gram: Float[Tensor, "inputs inputs"],
+    kept: Sequence[int],
+) -> float:
+    """Share of the mean square of what removed inputs wrote that kept ones write again.
+
+    Args:
+        weight: before anything was removed.
+        gram: E[x x'] over the text that it is asked of.
+        kept: as `fit` was given them, with nothing held.
+    """
+    lost = weight.clone()
+    lost[:, list(kept)] = 0
+    left = lost.clone()
+    left[:, list(kept)] = -found.change
+    before, after = (float(((part @ gram) * part).sum()) for part in (lost, left))
+    return 1 - after / before if before > 0 else 0.0
 
 
 def check_ridge(ridge: float) -> None:
@@ -181,6 +205,6 @@ def write_weight(projection: nn.Module, weight: Float[Tensor, "outputs inputs"])
     found = (weight.T if isinstance(projection, Conv1D) else weight).to(own)
     if not bool(torch.isfinite(found).all()):
         name = str(own.dtype).removeprefix("torch.")
-        raise ModelError(f"repaired weights do not fit {name}; save the model in another format")
+        raise ModelError(f"the new weights do not fit {name}; save the model in another format")
     with torch.no_grad():
         own.copy_(found)

@@ -58,11 +58,11 @@ def plain_copy(attention: nn.Module) -> nn.Module:
     for name, module in list(copied.named_modules()):
         if is_quantised(module):
             parent, _, leaf = name.rpartition(".")
-            setattr(copied.get_submodule(parent), leaf, _dense(module))
+            setattr(copied.get_submodule(parent), leaf, plain_linear(module))
     return copied
 
 
-def _dense(module: Any) -> nn.Linear:
+def plain_linear(module: Any) -> nn.Linear:
     """The linear layer that a quantised one computes, found by asking it."""
     tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")

@@ -19,57 +19,51 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from levelhead.errors import CheckpointError, SelectionError, TextError
-from levelhead.models.architectures import head_counts, head_dim, output_projections, text_config
+from levelhead.models.architectures import head_counts, head_dim
+from levelhead.models.averaging import Averager, check_strength
+from levelhead.models.calibration import (
+    ENOUGH,
+    CalibrationText,
+    TextReader,
+    default_ridge,
+    projections,
+)
 from levelhead.models.checksums import read_manifest
 from levelhead.models.least_squares import (
     Moments,
     check_ridge,
     fit,
     read_weight,
-    second_moments,
+    rebuilt,
     write_weight,
 )
-from levelhead.models.neuron_layouts import down_projections, neuron_counts
+from levelhead.models.neuron_layouts import neuron_counts
 from levelhead.models.neurons import refuse_unprunable_neurons
 from levelhead.models.quantised import refuse_quantised
 from levelhead.models.slicing import input_width, rows_of
 from levelhead.models.surgery import check_heads
-from levelhead.records import HeadSelection, Split, Unit
+from levelhead.records import HeadSelection, Unit
 
 REPAIR = "levelhead_repair"
 """Field of config.json: what was done; nothing reads it to load the model."""
 NONE, LEAST_SQUARES = "none", "least-squares"
 OWN_OUTPUT = "own output"
-"""The only target so far: what the layer wrote before."""
-SHRINK = 0.5
-"""Ridge at one input per token."""
-WINDOW = 512
-MOST_BYTES = 2**31
-"""Of moments in memory: layers that would need more are read in several passes."""
-ENOUGH = 4
-"""Positions per input from which a fit is not mainly of this very text."""
-_IDENTITY = ("method", "target", "ridge", "texts")
+"""The target of least squares: what the layer wrote before."""
+GROUP_AVERAGED, GROUP_AVERAGE = "group-averaged", "group average"
+"""The same with another target at matched positions: the subgroups' average of what it wrote."""
+STRENGTH = 10.0
+"""Of group averages beside text, if nobody says otherwise."""
+_IDENTITY = ("method", "target", "ridge", "texts", "lambda", "axes")
 """Of a record: what the weights depend on besides the model and what is removed."""
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationText:
-    """A text that a repair is fitted to, as tokens without special ones."""
-
-    name: str
-    sha256: str
-    split: Split
-    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,47 +112,51 @@ class Repairer:
         model: the whole one, in the number format and on the device that it is to be read in.
         texts: what it reads; every token counts alike.
         bos: put before every window of tokens, if the tokenizer has it.
-        ridge: as in `least_squares.fit`; none: `SHRINK` times the inputs per token, so that short
-            texts change less.
+        ridge: as in `least_squares.fit`; none: `default_ridge`, so that short texts change
+            less.
+        averaging: matched contexts whose target is the subgroups' average, so that what differs
+            between subgroups is not rebuilt; of all layers that are repaired. None: text alone.
+        strength: how much they count beside text, above 0.
     """
 
     model: PreTrainedModel
     texts: Sequence[CalibrationText]
     bos: int | None = None
     ridge: float | None = None
-    _grams: dict[tuple[bool, int], Tensor] = field(default_factory=dict)
+    averaging: Averager | None = None
+    strength: float = STRENGTH
+    reader: TextReader = field(init=False)
 
     def __post_init__(self) -> None:
+        self.reader = TextReader(self.model, self.texts, self.bos)
         if self.ridge is not None:
             check_ridge(self.ridge)
+        check_strength(self.strength)
+
+    @property
+    def method(self) -> str:
+        """What it is called."""
+        return LEAST_SQUARES if self.averaging is None else GROUP_AVERAGED
 
     def identity(self, unit: Unit) -> Json:
         """What a repair depends on besides the model and what is removed."""
-        total = sum(len(text.tokens) for text in self.texts)
-        texts = [
-            {
-                "name": PurePath(text.name).name,  # paths say where people work
-                "split": text.split,
-                "sha256": text.sha256,
-                "tokens": len(text.tokens),
-                "share": len(text.tokens) / total if total else 0.0,
-            }
-            for text in self.texts
-        ]
-        return {
-            "method": LEAST_SQUARES,
+        found = {
+            "method": self.method,
             "target": OWN_OUTPUT,
             "ridge": self.ridge_of(unit),
-            "texts": texts,
+            "texts": self.reader.to_json(),
         }
+        if self.averaging is None:
+            return found
+        axes = {"lambda": float(self.strength), "axes": self.averaging.axes_json()}
+        return found | {"target": GROUP_AVERAGE} | axes
 
     def ridge_of(self, unit: Unit) -> float:
         """What holds the weights where they were: a share of every input's own mean square."""
         if self.ridge is not None:
             return self.ridge
-        tokens = sum(len(text.tokens) for text in self.texts)
         width = max(input_width(module) for module in projections(self.model, unit))
-        return SHRINK * width / max(1, tokens)
+        return default_ridge(width, self.reader.tokens)
 
     def check_text(self, unit: Unit) -> list[str]:
         """Whether the texts are long enough for the layers' width; warnings, before any work.
@@ -166,12 +164,12 @@ class Repairer:
         Raises:
             TextError: fewer tokens than a layer has inputs.
         """
-        tokens = sum(len(text.tokens) for text in self.texts)
+        tokens = self.reader.tokens
         width = max(input_width(module) for module in projections(self.model, unit))
         ridge = f"a ridge of {self.ridge_of(unit):.2g}"
         if tokens < width:
             raise TextError(
-                f"--repair {LEAST_SQUARES} fits {width:,} inputs of every layer to {tokens:,} "
+                f"--repair {self.method} fits {width:,} inputs of every layer to {tokens:,} "
                 f"tokens of text, fewer than inputs: even with {ridge} it would "
                 f"learn this text by heart. Use at least {width:,}, better {ENOUGH * width:,} "
                 "(--text-tokens, or a longer --text), or leave out --repair"
@@ -200,17 +198,32 @@ class Repairer:
             refuse_quantised(self.model)
         if not kept_inputs(self.model, selection):
             raise SelectionError(
-                f"--repair {LEAST_SQUARES} rebuilds what was removed from what stays in the same "
+                f"--repair {self.method} rebuilds what was removed from what stays in the same "
                 f"layer, but every layer of {selection.described} loses everything: "
                 "there is nothing to repair it with; leave out --repair"
             )
+        self._check_averaging(selection)
         self.check_text(selection.unit)
+
+    def _check_averaging(self, selection: HeadSelection) -> None:
+        if self.averaging is None:
+            return
+        neurons = selection.unit == "neuron"
+        if neurons != (self.averaging.unit == "neuron"):
+            raise SelectionError(
+                f"the matched contexts were collected of {self.averaging.unit}s, and "
+                f"{selection.unit}s are removed; collect those"
+            )
+        missing = sorted(set(kept_inputs(self.model, selection)) - set(self.averaging.layers))
+        if missing:
+            raise SelectionError(
+                f"layer {missing[0]} loses some of its {selection.unit}s, and no matched contexts "
+                "were collected there; collect all layers that are pruned"
+            )
 
     def work(self, selection: HeadSelection) -> int:
         """How many tokens `repair` will read."""
-        layers = kept_inputs(self.model, selection)
-        passes = len(self._groups(selection.unit == "neuron", list(layers)))
-        return passes * sum(map(len, self._windows()))
+        return self.reader.work(selection.unit, list(kept_inputs(self.model, selection)))
 
     def repair(
         self,
@@ -228,69 +241,25 @@ class Repairer:
         Raises:
             ModelError: activations that are not finite.
         """
-        neurons = selection.unit == "neuron"
         kept = kept_inputs(self.model, selection)
         modules = projections(self.model if whole is None else whole, selection.unit)
         ridge = self.ridge_of(selection.unit)
-        weights, rebuilt = {}, {}
-        for layer, gram in self._read(neurons, list(kept), advance):
+        self._check_averaging(selection)
+        weights, shares = {}, {}
+        for layer, gram in self.reader.grams(selection.unit, list(kept), advance):
             weight = read_weight(modules[layer]).to(gram.device)
-            found = fit(weight, Moments.keeping(gram), kept[layer], ridge)
-            weights[layer], rebuilt[layer] = found.weight, found.rebuilt
+            moments = Moments.keeping(gram)
+            if self.averaging is not None:
+                moments = moments.plus(self.averaging.matched(layer).times(self.strength))
+            found = fit(weight, moments, kept[layer], ridge)
+            weights[layer] = found.weight
+            shares[layer] = rebuilt(weight, found, gram, kept[layer])
         record = self.identity(selection.unit) | {
-            "rebuilt": {str(layer): round(rebuilt[layer], 4) for layer in kept},
+            "rebuilt": {str(layer): round(shares[layer], 4) for layer in kept},
             "not_repaired": [layer for layer in selection.by_layer if layer not in kept],
             "warnings": self.check_text(selection.unit),
         }
         return Repair(unit=selection.unit, weights=weights, kept=kept, record=record)
-
-    def _read(
-        self, neurons: bool, layers: list[int], advance: Callable[[int], None] | None
-    ) -> Iterator[tuple[int, Tensor]]:
-        groups = self._groups(neurons, layers)
-        for layer in layers:
-            if (neurons, layer) in self._grams:
-                yield layer, self._grams[neurons, layer]
-        for group in groups:
-            sites = projections(self.model, "neuron" if neurons else "head")
-            modules = {layer: sites[layer] for layer in group}
-            found = second_moments(self.model, modules, self._windows(), advance)
-            held = sum(map(_bytes, self._grams.values())) + sum(map(_bytes, found.values()))
-            if held <= MOST_BYTES:
-                self._grams |= {(neurons, layer): gram for layer, gram in found.items()}
-            yield from found.items()
-
-    def _groups(self, neurons: bool, layers: list[int]) -> list[list[int]]:
-        """Layers that are yet to be read, those of one pass together."""
-        sites: list[nn.Module] = projections(self.model, "neuron" if neurons else "head")
-        groups: list[list[int]] = []
-        room = 0
-        for layer in layers:
-            if (neurons, layer) in self._grams:
-                continue
-            size = 8 * input_width(sites[layer]) ** 2
-            if not groups or size > room:
-                groups.append([])
-                room = MOST_BYTES
-            groups[-1].append(layer)
-            room -= size
-        return groups
-
-    def _windows(self) -> list[tuple[int, ...]]:
-        config = text_config(self.model)
-        first = () if self.bos is None else (self.bos,)
-        limit = getattr(config, "max_position_embeddings", None) or WINDOW
-        room = max(1, min(WINDOW, int(limit)) - len(first))
-        return [
-            first + text.tokens[start : start + room]
-            for text in self.texts
-            for start in range(0, len(text.tokens), room)
-        ]
-
-
-def projections(model: PreTrainedModel, unit: Unit) -> list[nn.Module]:
-    """What reads the units of every layer: down projections for neurons, else output ones."""
-    return down_projections(model) if unit == "neuron" else output_projections(model)
 
 
 def kept_inputs(whole: PreTrainedModel, selection: HeadSelection) -> dict[int, list[int]]:
@@ -344,7 +313,3 @@ def same_repair(held: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None
     if held is None or wanted is None:
         return held is None and wanted is None
     return all(held.get(key) == wanted.get(key) for key in _IDENTITY)
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

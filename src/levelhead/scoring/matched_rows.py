@@ -6,7 +6,7 @@ that contrasts between subgroups are paired. It does not know what is measured o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,21 +60,38 @@ def matched_rows(
     without a counterpart in every subgroup keep their own continuations. With `max_groups`, only
     so many groups, spread evenly over templates.
     """
+    pairs = [
+        pair for group in _pairs_by_group(problem, base, max_groups, sources) for pair in group
+    ]
+    whole = {prompt.id for group in matched_groups(problem.prompts) for prompt in group}
+    alone = [i for i, p in enumerate(base.prompt) if problem.prompts[p].id not in whole]
+    pairs += [(int(base.prompt[i]), i) for i in alone]
+    return _rows(problem, base, pairs)
+
+
+def grouped_rows(problem: BiasProblem, base: SampledTexts) -> list[tuple[Row, ...]]:
+    """The rows of `matched_rows`, group by group; prompts without a counterpart are left out.
+
+    All rows of a group have the same continuation, one row after each subgroup's prompt, in the
+    order of `problem.subgroups`.
+    """
+    return [_rows(problem, base, pairs).rows for pairs in _pairs_by_group(problem, base, None, 1)]
+
+
+def _pairs_by_group(
+    problem: BiasProblem, base: SampledTexts, max_groups: int | None, sources: int
+) -> Iterator[list[tuple[int, int]]]:
+    """(prompt, continuation) of each group, sample and source."""
     position = {prompt.id: i for i, prompt in enumerate(problem.prompts)}
     written = {
         (int(p), int(k)): i for i, (p, k) in enumerate(zip(base.prompt, base.sample, strict=True))
     }
-    pairs: list[tuple[int, int]] = []
     for number, members in enumerate(_thinned(matched_groups(problem.prompts), max_groups)):
         group = [position[prompt.id] for prompt in members]
         for sample in range(problem.first_sample, problem.first_sample + problem.samples):
             for turn in range(min(sources, len(group))):
                 source = group[(number + sample + turn) % len(group)]
-                pairs += [(prompt, written[source, sample]) for prompt in group]
-    whole = {prompt.id for group in matched_groups(problem.prompts) for prompt in group}
-    alone = [i for i, p in enumerate(base.prompt) if problem.prompts[p].id not in whole]
-    pairs += [(int(base.prompt[i]), i) for i in alone]
-    return _rows(problem, base, pairs)
+                yield [(prompt, written[source, sample]) for prompt in group]
 
 
 def _thinned(groups: list[list[Prompt]], most: int | None) -> list[list[Prompt]]:

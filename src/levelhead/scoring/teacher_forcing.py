@@ -50,34 +50,50 @@ class Steps:
     valid: Bool[Tensor, "rows steps"]
 
 
-def continuation_logits(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> Steps:
-    """Run the model once over prompts with continuations.
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Rows as a model takes them: the last `steps` columns are the continuations."""
 
-    Prompts are padded on the left and continuations on the right, so that continuation positions
-    line up and logits are computed for them alone.
+    ids: Int[Tensor, "rows tokens"]
+    mask: Int[Tensor, "rows tokens"]
+    positions: Int[Tensor, "rows tokens"]
+    valid: Bool[Tensor, "rows steps"]
+    """False where a row's continuation has ended."""
+
+
+def padded(rows: Sequence[Row], pad: int, device: torch.device) -> Padded:
+    """Prompts padded on the left and continuations on the right, so that these line up."""
+    steps = max(len(row.continuation) for row in rows)
+    behind = [steps - len(row.continuation) for row in rows]
+    filled = [
+        row.prompt_ids + row.continuation + (pad,) * gap
+        for row, gap in zip(rows, behind, strict=True)
+    ]
+    ids, mask = pad_left(filled, pad, device)
+    ended = torch.arange(steps) >= torch.tensor([[len(r.continuation)] for r in rows])
+    valid = ~ended.to(device)
+    mask[:, -steps:] *= valid
+    return Padded(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), valid)
+
+
+def continuation_logits(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> Steps:
+    """Run the model once over `padded` rows; logits are computed for continuations alone.
 
     Raises:
         ModelError: the model yields NaN.
     """
-    steps = max(len(row.continuation) for row in rows)
-    padded = [row.prompt_ids + row.continuation for row in rows]
-    behind = [steps - len(row.continuation) for row in rows]
-    filled = [ids + (pad,) * gap for ids, gap in zip(padded, behind, strict=True)]
-    ids, mask = pad_left(filled, pad, model.device)
-    ended = torch.arange(steps) >= torch.tensor([[len(r.continuation)] for r in rows])
-    valid = ~ended.to(model.device)
-    mask[:, -steps:] *= valid
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    batch = padded(rows, pad, model.device)
+    steps = batch.valid.shape[1]
     output_embeddings: Any = model.get_output_embeddings  # it has no types
     head = output_embeddings()
     # The last positions are a slice, which torch multiplies text by text at half the speed.
     hook = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
     try:
-        with short_texts(model, ids.shape[1]):
+        with short_texts(model, batch.ids.shape[1]):
             out = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                position_ids=batch.positions,
                 logits_to_keep=steps + 1,
                 use_cache=False,
             )
@@ -85,9 +101,9 @@ def continuation_logits(model: PreTrainedModel, rows: Sequence[Row], pad: int) -
         hook.remove()
     logits = out.logits[:, :-1].float()
     # Any NaN survives a sum over the vocabulary, which copies nothing.
-    if torch.isnan(logits.detach().sum(-1)[valid]).any():
+    if torch.isnan(logits.detach().sum(-1)[batch.valid]).any():
         raise ModelError("the model yields NaN; try --dtype float32")
-    return Steps(logits, ids[:, -steps:], valid)
+    return Steps(logits, batch.ids[:, -steps:], batch.valid)
 
 
 def expected_toxicity(

@@ -1,0 +1,92 @@
+"""What averaging needs of a run, collected once: any number of edits are computed from it.
+
+    base = validation_base(session, axis, progress)                       # or base_axis(...)
+    averager = collect(session, {axis: base}, progress)
+    edit = averager.edit(strength=10, rank=8)                             # milliseconds a layer
+    judged = expected_difference(other_base, edited(session.base.model, edit), progress)
+    edit.apply(model); save_averaged(model, folder, tokenizer)            # or
+    write_lora(edit, model, folder)
+
+Text is the validation part of the run's own and of every text of the price; matched contexts are of
+validation prompts. What an edit is judged on should be continuations that it was not computed from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from levelhead.evaluation.base import BaseAxis
+from levelhead.models.averaging import Averager, Contexts, Target
+from levelhead.models.calibration import CalibrationText, TextReader
+from levelhead.progress import Progress
+from levelhead.records import Unit
+from levelhead.scoring.matched_moments import matched_contexts, toxicity_of_words
+from levelhead.session import Session
+
+TOXICITY = "toxicity"
+"""The readout of averaging by default: expected toxicity of words, as the run's scorer reads it."""
+
+
+def collect(
+    session: Session,
+    bases: Mapping[str, BaseAxis],
+    progress: Progress,
+    *,
+    readout: bool = True,
+    layers: Sequence[int] | None = None,
+    target: Target = "average",
+    keep: Mapping[str, Contexts] | None = None,
+    weights: Mapping[str, float] | None = None,
+    texts: Collection[str] | None = None,
+    unit: Unit = "head",
+) -> Averager:
+    """Read text and matched contexts with the base model.
+
+    Args:
+        bases: by axis, of validation prompts; their continuations are the matched contexts, and
+            their token models the readouts.
+        readout: False where only the plain form is wanted: no backward passes.
+        layers: those that may change; none: all.
+        target: "shuffled" for the control.
+        keep: contexts to be kept as they are, by name: `matched_contexts(..., target="own")`.
+        weights: of axes and of `keep`, by name.
+        texts: names of texts besides the run's own; none: those of the price.
+        unit: "neuron" for the MLPs' down projections.
+
+    Raises:
+        PromptError: no matched groups.
+        ModelError: the model yields NaN.
+    """
+    model = session.base.model
+    others = session.config.price_texts if texts is None else texts
+    parts = [
+        CalibrationText.of(
+            session.text("validation", name), "validation", session.text_ids("validation", name)
+        )
+        for name in (None, *others)
+    ]
+    reader = TextReader(model, parts, session.tokenizer.bos_token_id)
+    contexts = {
+        axis: matched_contexts(
+            base.problem,
+            base.texts,
+            progress,
+            quantity=toxicity_of_words(base.token.tau) if readout else None,
+            layers=layers,
+            target=target,
+            unit=unit,
+        )
+        for axis, base in bases.items()
+    }
+    chosen = sorted(next(iter(contexts.values())).moments)
+    with progress("averaging: reading text", reader.work(unit, chosen)) as advance:
+        text = dict(reader.grams(unit, chosen, advance))
+    return Averager(
+        model=model,
+        text=text,
+        texts=reader.to_json(),
+        contexts={**contexts, **(keep or {})},
+        weights=weights or {},
+        what=TOXICITY,
+        unit=unit,
+    )

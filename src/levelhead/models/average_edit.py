@@ -1,0 +1,206 @@
+"""A change of output (or down) projections, in memory and on disk: applied, or for a while.
+
+All shapes stay stock, so that the result is an ordinary checkpoint. What was done is written into
+the model's config, and into `levelhead.json` beside a saved one:
+
+    "levelhead_average": {"method": "average", "what": "toxicity" or "all", "lambda": 10.0,
+        "rank": 64 or null, "ridge": 0.018, "layers": [...], "protected_heads": {"<layer>": [...]},
+        "axes": {"<axis>": {"target", "prompts", "groups", "positions", "weight"}, ...},
+        "texts": [{"name", "split", "sha256", "tokens", "share"}, ...],
+        "left": {"<layer>": <share of the subgroups' differences that is left>, ...},
+        "moved": {"<layer>": <share of what is written on text that changes>, ...},
+        "warnings": [...]}
+
+It does not know how changes were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from levelhead.errors import CheckpointError, ModelError, SelectionError
+from levelhead.models.calibration import projections
+from levelhead.models.checksums import read_manifest, write_manifest
+from levelhead.models.folders import new_folder
+from levelhead.models.least_squares import read_weight, write_weight
+from levelhead.models.quantised import is_quantised
+from levelhead.models.removed_heads import model_is_pruned
+from levelhead.models.slicing import input_width
+from levelhead.records import Unit
+
+AVERAGE = "levelhead_average"
+"""Field of config.json: what was done; nothing reads it to load the model."""
+FORMAT = "averaged"
+"""Of `levelhead.json` beside such a model."""
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is added to one layer's weight: `left @ right`, or `right` itself. float64."""
+
+    right: Float[Tensor, "rank inputs"]
+    left: Float[Tensor, "outputs rank"] | None = None
+
+    @property
+    def dense(self) -> Float[Tensor, "outputs inputs"]:
+        """As one matrix."""
+        return self.right if self.left is None else self.left @ self.right
+
+    @property
+    def factors(self) -> int | None:
+        """Its rank by construction; None: it has no factors."""
+        return None if self.left is None else len(self.right)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AverageEdit:
+    """Changes of output projections by layer, and the record of how they were found."""
+
+    changes: Mapping[int, Change]
+    record: Json
+    unit: Unit = "head"
+    """Whose projections change: output ones, or down projections for neurons."""
+
+    def apply(self, model: PreTrainedModel) -> None:
+        """Add them to the weights, in place, and say so in the config.
+
+        Raises:
+            ModelError: the model is quantised, pruned, edited already, or its number format cannot
+                hold the weights.
+            SelectionError: layers of another number or width.
+        """
+        modules = self._modules(model)
+        for layer, module in modules.items():
+            if is_quantised(module):
+                raise ModelError(
+                    f"the model is quantised (the projection of layer {layer}): its weights cannot "
+                    " be changed. Save the change as a LoRA adapter, which such a model "
+                    "loads; or load the model without quantisation, and quantise the result"
+                )
+        if average_of(model) is not None:
+            raise ModelError(
+                "the model was averaged already, and changes were fitted to what it was before; "
+                "apply them to the original model"
+            )
+        for layer, module in modules.items():
+            self._add(layer, module)
+        setattr(model.config, AVERAGE, self.record)
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel) -> Iterator[None]:
+        """For a while; a quantised layer gets what the change would write added to its output.
+
+        Raises:
+            ModelError, SelectionError: as `apply`, but for quantised models.
+        """
+        with ExitStack() as undo:
+            for layer, module in self._modules(model).items():
+                if is_quantised(module):
+                    hook = _adds(self.changes[layer])
+                    undo.callback(module.register_forward_hook(hook).remove)
+                    continue
+                own = module.get_parameter("weight")
+                undo.callback(_restore, own, own.detach().clone())
+                self._add(layer, module)
+            yield
+
+    def _add(self, layer: int, module: nn.Module) -> None:
+        own = read_weight(module)
+        write_weight(module, own + self.changes[layer].dense.to(own.device))
+
+    def _modules(self, model: PreTrainedModel) -> dict[int, nn.Module]:
+        if model_is_pruned(model):
+            raise ModelError("the model is pruned already; apply changes to the whole model")
+        sites = projections(model, self.unit)
+        for layer, change in self.changes.items():
+            if not 0 <= layer < len(sites):
+                raise SelectionError(
+                    f"the change of layer {layer} has no place: the model has layers 0 to "
+                    f"{len(sites) - 1}"
+                )
+            if (width := input_width(sites[layer])) != change.right.shape[1]:
+                raise SelectionError(
+                    f"the change of layer {layer} is for {change.right.shape[1]:,} inputs, and the "
+                    f"model's projection has {width:,}: it is of another model"
+                )
+        return {layer: sites[layer] for layer in self.changes}
+
+
+def save_averaged(
+    model: PreTrainedModel,
+    path: str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    overwrite: bool = False,
+    objective: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Path:
+    """Save a model that an edit was applied to: a stock checkpoint with a record.
+
+    Args:
+        overwrite: replace `path` where it holds a model already.
+        objective: by which rule strength, rank and layers were chosen, for the record.
+        options: of transformers' `save_pretrained`.
+
+    Raises:
+        CheckpointError: no edit was applied, a folder in the way, or a full disk.
+    """
+    record = average_of(model)
+    if record is None:
+        raise CheckpointError(
+            "the model is as it was: AverageEdit.apply(model) comes before saving"
+        )
+    target = Path(path)
+    with new_folder(target, overwrite) as folder:
+        model.save_pretrained(folder, **options)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        write_manifest(folder, FORMAT, {}, objective=objective, average=record)
+    return target
+
+
+def average_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Json | None:
+    """How a model was averaged, as its config says; None: it was not."""
+    config = getattr(model_or_config, "config", model_or_config)
+    found = getattr(config, AVERAGE, None)
+    return dict(found) if isinstance(found, dict) else None
+
+
+def saved_average(folder: Path) -> Json | None:
+    """How `levelhead.json` of a folder says that its model was averaged; None: it was not.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    found = (read_manifest(folder) or {}).get("average")
+    if found is not None and not isinstance(found, dict):
+        raise CheckpointError(f"{folder} has a damaged record of averaging; save the model again")
+    return found
+
+
+def _restore(parameter: nn.Parameter, old: Tensor) -> None:
+    with torch.no_grad():
+        parameter.copy_(old)
+
+
+def _adds(change: Change) -> Any:
+    """A hook that adds what a change writes; products in the activations' own format."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        x: Tensor = args[0]
+        written = x @ change.right.to(x).T
+        if change.left is not None:
+            written = written @ change.left.to(x).T
+        return output + written
+
+    return hook
