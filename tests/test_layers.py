@@ -54,7 +54,7 @@ LAYERS = {
     "verification": "config data errors evaluation journal metrics models price progress records "
     "runs sampling scoring session sharing stages toxicity",
     "stages": "config damage errors evaluation export journal metrics models plan progress records "
-    "runs sampling scores scoring selection session set_cost sharing",
+    "runs sampling scores scoring search_result selection session set_cost sharing",
     "experiments": "attempts batching config damage data diagnosis errors evaluation journal "
     "json_files metrics models progress records reporting.escape reporting.findings runs sampling "
     "scores scoring search_result selection session stages toxicity",

@@ -36,10 +36,15 @@ def best_tried(selection: Json | None) -> Json | None:
 
 
 def nothing_found(selection: Json | None) -> str:
-    """That no set reduces the gap measurably, in a sentence without a full stop; else empty."""
+    """That no set keeps the limit, or none reduces the gap measurably; empty where one was taken.
+
+    A sentence without a full stop.
+    """
     search, row = _search(selection), best_tried(selection)
     if search.get("measurable", True) or row is None:
         return ""
+    if search.get("kept") is False:
+        return _over_limit(search, row)
     try:
         found, budget = row["expected_difference"], float(search["budget"])
         value, (low, high) = float(found["value"]), map(float, found["ci95"])
@@ -51,6 +56,18 @@ def nothing_found(selection: Json | None) -> str:
         f"of validation prompts beyond its interval: the best of {among:,} sets changes it by "
         f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
     )
+
+
+def _over_limit(search: Json, row: Json) -> str:
+    """That every set which was read is too dear, and what the cheapest costs."""
+    try:
+        budget, most = float(search["budget"]), float(row["at_most"])
+        return (
+            f"no set of heads that was read keeps perplexity within {budget:.1%} on every text: "
+            f"the cheapest raises it by up to {most:.1%}"
+        )
+    except (KeyError, TypeError, ValueError):
+        return "no set of heads that was read keeps the limit of perplexity"
 
 
 def _search(selection: Json | None) -> Json:

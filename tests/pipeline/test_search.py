@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import levelhead
-from levelhead import cli, pipeline, price
+from levelhead import choosing, cli, pipeline, price
 from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
 from levelhead.records import Estimate, Interval
@@ -120,9 +120,19 @@ def test_a_budget_that_no_set_keeps_says_what_the_cheapest_costs(
     done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "judge_with", dear)
-    with pytest.raises(SelectionError, match=r"within 10\.0%; the cheapest.* by 50\.0%"):
+    with pytest.raises(UnreliableScoresError, match=r"within 10\.0% .*the cheapest.* to 50\.0%"):
         levelhead.retry(done, budget=0.1)
-    assert not (done / "attempts" / "2" / "model").exists()
+    attempt = done / "attempts" / "2"
+    assert not (attempt / "model").exists()
+    search = read(attempt / "selection.json")["search"]
+    assert len(search["judged"]) > 4, "further sets were read"
+    assert not search["kept"]
+    assert "over the limit: up to 50.0%" in (attempt / "report.html").read_text()
+    monkeypatch.setattr(choosing, "judge_with", dear)
+    before = (done / "selection.json").read_bytes()
+    with pytest.raises(SelectionError, match=r"within 10\.0%"):
+        levelhead.select(done, budget=0.1, finalists=2, allow_unreliable=True)
+    assert (done / "selection.json").read_bytes() == before
 
 
 def test_flags_that_contradict_a_budget_are_refused_before_work(

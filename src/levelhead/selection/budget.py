@@ -37,8 +37,8 @@ SMALL_ALPHAS = (0.005, 0.01, 0.015, 0.03, 0.05)
 """A small budget may hold a head or two."""
 JOINT_GAMMA = 0.3
 """Share that joint leaves alone: its costs protect the other heads."""
-REACH = (1.25, 1.0, 0.75, 0.5, 0.25)
-"""Predicted prices of the sets to read, as shares of the budget: predictions err to both sides."""
+REACH = (1.0, 0.6, 0.35, 0.2, 0.1, 0.05)
+"""Expected prices of the sets to read, as shares of the budget: expectations err to both sides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +94,11 @@ def worth_reading(
 ) -> list[Candidate]:
     """At most `count` sets to read with the model, the best predicted at several prices.
 
-    The best of each method at the budget itself come first, then the best at other prices.
+    At first the best of each method at the budget itself, then the best at lower prices. After
+    sets were read, the best of all at the budget and at lower prices.
 
     Args:
-        dearer: what a set costs as a multiple of what is predicted, as far as sets were read.
+        dearer: what a set costs as a multiple of what is predicted.
         read: sets that were read before; they are left out.
     """
     picked: list[Candidate] = []
@@ -110,7 +111,7 @@ def worth_reading(
             if not any(best is one for one in picked):
                 picked.append(best)
 
-    for method in METHODS:
+    for method in () if read else METHODS:
         take([one for one in left if one.selection.method == method], budget)
     for share in REACH:
         take(left, share * budget)

@@ -19,12 +19,12 @@ from levelhead.evaluation.finalists import JudgedSet
 from levelhead.metrics.perplexity import relative_increase
 from levelhead.records import Estimate, HeadSelection
 from levelhead.scores import ScoreTable
+from levelhead.search_result import nothing_found
 from levelhead.selection.budget import (
     METHODS,
     Candidate,
     best_predicted,
     candidates,
-    no_set_keeps,
     softened,
     worth_reading,
 )
@@ -33,6 +33,10 @@ from levelhead.stages.joint import Judge
 
 SURE = 0.8
 """Level of the interval of the price whose upper end must keep the budget: nine in ten do."""
+USUALLY = 2.0
+"""What sets cost as a multiple of what is predicted, before any was read: 1.3 to 3.5 were seen."""
+MORE = 3
+"""Further sets to read, one by one, where none of the first keeps the limit."""
 TOO_SMALL = 0.001
 """Predicted prices below it say nothing of how far predictions are off."""
 RATES = (0.5, 10.0)
@@ -86,6 +90,8 @@ def searched(
 ) -> HeadSelection:
     """The set to take within a budget, with `search` in its details.
 
+    Where the judge finds that none keeps it: the cheapest, with `kept` False.
+
     Args:
         budget: share by which perplexity may rise.
         judge: reads `count` sets; none, or count 0: predictions decide.
@@ -93,7 +99,7 @@ def searched(
         soft: the second half of the sets are gates from 0 to 1; without a judge, the set is.
 
     Raises:
-        SelectionError: no set keeps the budget.
+        SelectionError: no set keeps the budget by predictions.
         ScoreTableError: the table lacks the axis, its gaps or the cost model.
     """
     check_searchable(joint)
@@ -103,20 +109,31 @@ def searched(
         best = best_predicted(found, budget)
         best = softened(table, best, axis, joint) if soft else best
         return _with(best.selection, about | {"on": "predictions", "judged": []})
-    first = worth_reading(found, budget, (count + 1) // 2)
+    first = worth_reading(found, budget, (count + 1) // 2, dearer=USUALLY)
     tried = _read(first, axis, judge)
     dearer = _dearer(tried)
     second = worth_reading(found, budget, count - len(first), dearer=dearer, read=first)
     if soft:
         second = [softened(table, one, axis, joint) for one in second]
     tried += _read(second, axis, judge)
+    seen, reach = [*first, *second], budget
+    for _ in range(MORE):  # a set within the limit, if there is one: else nothing could be said
+        if any(one.most <= budget for one in tried):
+            break
+        dearer, reach = max(dearer, _dearer(tried)), reach / 3
+        third = worth_reading(found, reach, 1, dearer=dearer, read=seen)
+        tried, seen = [*tried, *_read(third, axis, judge)], [*seen, *third]
     about["dearer"] = dearer
     fits = [one for one in tried if one.most <= budget]
     about |= {"on": "validation", "judged": [one.to_json() for one in tried]}
     if not fits:
-        raise no_set_keeps(budget, min(one.most for one in tried), "measured")
+        cheapest = min(tried, key=lambda one: one.most)
+        place = next(i for i, one in enumerate(tried) if one is cheapest)
+        about |= {"chosen": place, "kept": False, "measurable": False}
+        return _with(cheapest.candidate.selection, about)
     best_tried = min(fits, key=lambda one: one.expected.value)
     about["chosen"] = next(i for i, one in enumerate(tried) if one is best_tried)
+    about["kept"] = True
     about["measurable"] = best_tried.expected.interval.high < 0
     return _with(best_tried.candidate.selection, about)
 
@@ -128,6 +145,16 @@ def check_searchable(joint: JointOptions) -> None:
         raise SelectionError(
             "--budget searches for one axis by itself: leave out further --axis, --weights, "
             "--objective, --lambda and --max-ppl-increase, or name --method joint without --budget"
+        )
+
+
+def refuse_over_limit(selection: HeadSelection) -> None:
+    """Raise SelectionError for the result of a search in which no set kept the limit."""
+    search = (selection.details or {}).get("search", {})
+    if search.get("kept") is False:
+        raise SelectionError(
+            f"{nothing_found(selection.details)}: give a larger --max-ppl-increase, or --gamma and "
+            "--alpha for a set of your own choice"
         )
 
 
