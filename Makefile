@@ -22,9 +22,9 @@ test: $(VENV)/.installed
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
-# What continuous integration runs of the slow tests: those on the real embedded model.
+# What continuous integration runs of the slow tests: those on the real embedded model, and studies of runs.
 test-embedded: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow tests/data tests/embedded tests/export
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow tests/data tests/embedded tests/export tests/experiments
 
 test-coverage: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m simulation

@@ -28,6 +28,9 @@ from levelhead.scores import ScoreTable, bias_metric
 from levelhead.session import Session
 from levelhead.toxicity import Masked, registry
 
+pytestmark = pytest.mark.slow
+"""Studies of finished runs: continuous integration runs them."""
+
 
 class WordScorer:
     """0.9 for a text with one of the words in it, 0.1 for any other."""

@@ -30,6 +30,9 @@ from levelhead.metrics.bias import bias
 from levelhead.scores import ScoreTable
 from levelhead.testing import planted_model
 
+pytestmark = pytest.mark.slow
+"""Studies of finished runs: continuous integration runs them."""
+
 GROUPS = {
     "gender": ("women", "men", "person"),
     "kin": ("woman", "man", "friend"),  # the planted head reads "woman" too

@@ -17,6 +17,9 @@ from levelhead.experiments.grid import best, points_of
 from levelhead.scores import ScoreTable
 from levelhead.testing import planted_model
 
+pytestmark = pytest.mark.slow
+"""Studies of finished runs: continuous integration runs them."""
+
 EXPECTED = "expected_difference"
 SMALL: dict[str, Any] = {
     "alphas": (0.0, 0.06, 0.12),

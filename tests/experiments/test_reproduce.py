@@ -14,6 +14,9 @@ from levelhead.errors import ConfigError
 from levelhead.experiments.reproduce import PUBLISHED, foretell, published_name
 from levelhead.session import Session
 
+pytestmark = pytest.mark.slow
+"""Studies of finished runs: continuous integration runs them."""
+
 __all__ = ["inputs"]  # the strong head: without it hardly any of the gap is left
 
 

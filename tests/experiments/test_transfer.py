@@ -20,6 +20,9 @@ from levelhead.experiments.transfer import TransferPlan, _kept, transfer
 from levelhead.journal.status import read_status
 from levelhead.toxicity import registry
 
+pytestmark = pytest.mark.slow
+"""Studies of finished runs: continuous integration runs them."""
+
 HOLISTIC_BIAS = Path(__file__).parents[3] / "shared" / "data" / "holistic_bias_v1.1"
 
 

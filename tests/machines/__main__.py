@@ -19,7 +19,7 @@ from tests.machines.matrix import ROOT, Setting, chosen, install_plugin, lacking
 
 TIERS = {
     "default": ["-m", "not slow and not simulation and not network"],
-    "embedded": ["-m", "slow", "tests/data", "tests/embedded", "tests/export"],
+    "embedded": ["-m", "slow", "tests/data", "tests/embedded", "tests/export", "tests/experiments"],
 }
 
 
