@@ -9,6 +9,7 @@ Scores are those of `conclusions`, whose folders are used where they are there.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def measure(quick: bool) -> dict[str, Any]:
         if not (out / "scores.csv").exists():
             short = {"max_prompts": 40, "new_tokens": 12, "text_tokens": 4096} if quick else {}
             levelhead.score(out=out, seed=seed, **short)
-        rows += [row | {"seed": seed} for row in _rows(out)]
+        rows += [row | {"seed": seed} for row in rows_of(out)]
     chosen = [row for row in rows if row.get("limit") and "price" in row]
     ratios = [row["price"]["value"] / row["validation_price"] for row in chosen]
     return {
@@ -85,8 +86,16 @@ def _changes(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _rows(out: Path) -> list[dict[str, Any]]:
-    """Every method at every limit, and FASP at 0.3 / 0.1, of one scored run."""
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """Every method at every limit, and FASP at 0.3 / 0.1, of one scored run; kept beside it."""
+    kept = out.parent / f"{out.name}-frontier.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(_measured(out)))
+    found: list[dict[str, Any]] = json.loads(kept.read_text())
+    return found
+
+
+def _measured(out: Path) -> list[dict[str, Any]]:
     folder = RunFolder.open(out)
     session, table = Session(folder.config), scored_table(folder)
     judge = _remembering(judge_with(session, silent))
