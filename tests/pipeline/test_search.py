@@ -175,6 +175,8 @@ def test_where_nothing_is_reduced_measurably_no_model_is_saved(
     page = (attempt / "report.html").read_text()
     assert "reduces the measured gap of validation prompts beyond its interval" in page
     assert "best, and not clear of 0" in page
+    assert "nothing pruned; the best set tried" in page
+    assert 'class="headline"' not in page, "the banner says it"
     assert f"levelhead retry {attempt} --max-ppl-increase 5" in page
     # Whoever wants it all the same has it measured.
     levelhead.prune(attempt)

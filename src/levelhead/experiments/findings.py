@@ -51,7 +51,7 @@ def run_findings(folder: RunFolder) -> Findings:
     return Findings(
         table=ScoreTable.read(folder.require(runs.SCORES, f"score --out {path}")),
         run=str(path),
-        date=_date(path / runs.EVALUATION),
+        date=_date(path / runs.EVALUATION) or _date(path / runs.SELECTION),
         config=folder.config.to_json(),
         details=runs.read_json(folder.require(runs.DETAILS, f"score --out {path}")),
         **found,

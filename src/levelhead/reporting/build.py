@@ -80,8 +80,9 @@ def _chosen(findings: Findings, view: HeadView) -> tuple[Section | None, ...]:
 def _subtitle(findings: Findings, total: int) -> str:
     selection, unit = findings.selection, findings.table.unit
     count = len(selection.by_layer if unit == "layer" else selection.heads)
-    done = "tried" if nothing_found(selection.details) else "pruned"
-    return f"{count} of {total} {unit}s {done}"
+    if nothing_found(selection.details) and not findings.evaluation:
+        return f"nothing pruned; the best set tried: {count} of {total} {unit}s"
+    return f"{count} of {total} {unit}s pruned"
 
 
 def _facts(findings: Findings, report: Report) -> dict[str, Any]:
