@@ -15,6 +15,7 @@ import levelhead
 from levelhead import choosing, cli, pipeline, price
 from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
+from levelhead.journal.status import read_status
 from levelhead.records import Estimate, Interval
 from levelhead.stages.joint import judge_with
 from levelhead.testing import planted_model
@@ -172,6 +173,7 @@ def test_where_nothing_is_reduced_measurably_no_model_is_saved(
     attempt = done / "attempts" / "2"
     assert read(attempt / "selection.json")["search"]["measurable"] is False
     assert not (attempt / "model").exists()
+    assert read_status(attempt)["state"] == "no result"
     page = (attempt / "report.html").read_text()
     assert "reduces the measured gap of validation prompts beyond its interval" in page
     assert "best, and not clear of 0" in page

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from levelhead.errors import UnreliableScoresError
+
 STATUS, LOG, OLDER_LOG = "status.json", "log.jsonl", "log.older.jsonl"
 WRITE_EVERY = 0.5
 """Seconds between two writes of status.json."""
@@ -124,7 +126,8 @@ def watching(folder: Path, command: str) -> Iterator[None]:
         watcher.log("done", "info", {})
     except BaseException as error:
         stopped = not isinstance(error, Exception)
-        status["state"] = "interrupted" if stopped else "failed"
+        failed = "no result" if isinstance(error, UnreliableScoresError) else "failed"
+        status["state"] = "interrupted" if stopped else failed
         found = {"type": type(error).__name__, "message": str(error)[:2000]}
         if not stopped:
             status["last_error"] = found | {"time": _time()}
