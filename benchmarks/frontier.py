@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,32 @@ import numpy as np
 
 import levelhead
 from benchmarks.conclusions import AXIS, OUT
-from levelhead.errors import SelectionError
 from levelhead.evaluation.axis import expected_difference
 from levelhead.evaluation.base import as_pruned, base_axis
-from levelhead.evaluation.finalists import JudgedSet
-from levelhead.evaluation.own_text import own_texts
-from levelhead.evaluation.prices import measured_prices
-from levelhead.price import worst_price
+from levelhead.evaluation.divergence import compare_on_text
+from levelhead.evaluation.own_text import compare_on_own, own_texts
+from levelhead.price import OWN_TEXT
 from levelhead.progress import silent
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
-from levelhead.search_result import best_tried
+from levelhead.sampling import pad_id
+from levelhead.scores import ScoreTable
 from levelhead.selection import select_heads
+from levelhead.selection.budget import Candidate, candidates
 from levelhead.selection.joint import JOINT
 from levelhead.session import Session
-from levelhead.stages.joint import Judge, judge_with
-from levelhead.stages.searching import searched
+from levelhead.stages.joint import judge_with
+from levelhead.stages.searching import best_within, tried_of
 from levelhead.stages.tables import scored_table
 
 LIMITS = (0.01, 0.02, 0.05, 0.1)
 METHODS = ("fasp", "joint")
 SEEDS = 3
-READ = 4
-"""Sets read with the model for each method and limit."""
+PREDICTED = (0.0015, 0.003, 0.006, 0.012, 0.024, 0.05)
+"""Predicted prices of the sets that are read, of each method; sets cost 2 to 5 times as much."""
+TOKENS = 4096
+"""Of each test text."""
+NOTHING = HeadSelection.of([])
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -98,54 +102,63 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 def _measured(out: Path) -> list[dict[str, Any]]:
     folder = RunFolder.open(out)
     session, table = Session(folder.config), scored_table(folder)
-    judge = _remembering(judge_with(session, silent))
+    read = {method: _proposed(table, method) for method in METHODS}
+    sets = [one for picked in read.values() for one in picked]
+    judged = judge_with(session, silent)([AXIS], [one.selection for one in sets])
+    tried = [tried_of(one, AXIS, found) for one, found in zip(sets, judged, strict=True)]
     found: list[tuple[dict[str, Any], HeadSelection]] = []
-    for limit in LIMITS:
-        for method in METHODS:
-            about: dict[str, Any] = {"method": method, "limit": limit}
-            try:
-                one = searched(table, AXIS, limit, JOINT, judge, READ, methods=(method,))
-            except SelectionError as error:
-                found.append((about | {"nothing": str(error)}, HeadSelection.of([])))
-                continue
-            best = best_tried(one.details) or {}
-            about["validation_price"] = best["perplexity_increase"]["value"]
-            about["validation_difference"] = best["expected_difference"]
-            found.append((about, one))
+    for limit, method in product(LIMITS, METHODS):
+        about: dict[str, Any] = {"method": method, "limit": limit}
+        own = [one for one in tried if any(one.candidate is x for x in read[method])]
+        best = best_within(own, limit)
+        if best is None:
+            found.append((about | {"nothing": min(one.most for one in own)}, NOTHING))
+            continue
+        about["validation_price"] = best.increase.value
+        about["validation_difference"] = best.expected.to_json()
+        found.append((about, best.candidate.selection))
     whole = select_heads(table, axis=AXIS, method="fasp", gamma=0.3, alpha=0.1)
     found.append(({"method": "fasp at 0.3 / 0.1", "limit": None}, whole))
+    return _on_test(session, found)
+
+
+def _proposed(table: ScoreTable, method: str) -> list[Candidate]:
+    """The best predicted set of a method at each price."""
+    among = candidates(table, AXIS, max(LIMITS), JOINT, (method,))
+    picked: list[Candidate] = []
+    for price in PREDICTED:
+        fits = [one for one in among if one.predicted.ppl_increase <= price]
+        best = min(fits, key=lambda one: one.predicted.value, default=None)
+        if best is not None and not any(best is one for one in picked):
+            picked.append(best)
+    return picked
+
+
+def _on_test(
+    session: Session, found: Sequence[tuple[dict[str, Any], HeadSelection]]
+) -> list[dict[str, Any]]:
+    """Price on the worst test text, and the expected difference on test prompts, of each set."""
+    known = list({one.heads: one for _, one in found if one.heads}.values())
+    model = session.base.model
+    variants = [as_pruned(session, one) for one in known]
     base = base_axis(session.problem(AXIS, "test"), silent)
-    own = own_texts([(base.problem, base.texts)])
-    rows = []
-    for about, one in found:
-        if not one.heads:
-            rows.append(about)
-            continue
-        variant = as_pruned(session, one)
-        _, prices = measured_prices(session, variant, own, silent)
-        worst = worst_price({"price": prices})
-        assert worst is not None  # noqa: S101
-        rows.append(
-            about
-            | {
-                "heads": len(one.heads),
-                "gamma": one.gamma,
-                "alpha": one.alpha,
-                "price": {"value": worst.rise, "ci95": worst.interval, "text": worst.text},
-                "expected_difference": expected_difference(base, variant, silent).to_json(),
-            }
+    read = {
+        session.text("test", name).name: compare_on_text(
+            session, model, variants, "test", silent, TOKENS, name=name
         )
-    return rows
-
-
-def _remembering(judge: Judge) -> Judge:
-    """The same judge, which reads no set twice."""
-    known: dict[Any, JudgedSet] = {}
-
-    def judged(axes: Sequence[str], sets: Sequence[HeadSelection]) -> list[JudgedSet]:
-        new = [one for one in sets if one.heads not in known]
-        if new:
-            known.update(zip((one.heads for one in new), judge(axes, new), strict=True))
-        return [known[one.heads] for one in sets]
-
-    return judged
+        for name in (None, *session.config.price_texts)
+    }
+    own, pad = own_texts([(base.problem, base.texts)]), pad_id(session.tokenizer)
+    read[OWN_TEXT] = compare_on_own(model, variants, own, silent, pad=pad)
+    shown = {}
+    for place, one in enumerate(known):
+        increase = {name: texts[place].increase for name, texts in read.items()}
+        worst = max(increase, key=lambda name: increase[name].value)
+        shown[one.heads] = {
+            "heads": len(one.heads),
+            "gamma": one.gamma,
+            "alpha": one.alpha,
+            "price": increase[worst].to_json() | {"text": worst},
+            "expected_difference": expected_difference(base, variants[place], silent).to_json(),
+        }
+    return [about | shown.get(one.heads, {}) for about, one in found]

@@ -21,7 +21,6 @@ from levelhead.records import Estimate, HeadSelection
 from levelhead.scores import ScoreTable
 from levelhead.search_result import nothing_found
 from levelhead.selection.budget import (
-    METHODS,
     Candidate,
     best_predicted,
     candidates,
@@ -86,7 +85,6 @@ def searched(
     judge: Judge | None = None,
     count: int = 0,
     soft: bool = False,
-    methods: Sequence[str] = METHODS,
 ) -> HeadSelection:
     """The set to take within a budget, with `search` in its details.
 
@@ -95,7 +93,6 @@ def searched(
     Args:
         budget: share by which perplexity may rise.
         judge: reads `count` sets; none, or count 0: predictions decide.
-        methods: whose sets are searched.
         soft: the second half of the sets are gates from 0 to 1; without a judge, the set is.
 
     Raises:
@@ -103,7 +100,7 @@ def searched(
         ScoreTableError: the table lacks the axis, its gaps or the cost model.
     """
     check_searchable(joint)
-    found = candidates(table, axis, budget, joint, methods)
+    found = candidates(table, axis, budget, joint)
     about: Json = {"budget": budget, "candidates": len(found)}
     if judge is None or not count:
         best = best_predicted(found, budget)
@@ -124,14 +121,13 @@ def searched(
         third = worth_reading(found, reach, 1, dearer=dearer, read=seen)
         tried, seen = [*tried, *_read(third, axis, judge)], [*seen, *third]
     about["dearer"] = dearer
-    fits = [one for one in tried if one.most <= budget]
     about |= {"on": "validation", "judged": [one.to_json() for one in tried]}
-    if not fits:
+    best_tried = best_within(tried, budget)
+    if best_tried is None:
         cheapest = min(tried, key=lambda one: one.most)
         place = next(i for i, one in enumerate(tried) if one is cheapest)
         about |= {"chosen": place, "kept": False, "measurable": False}
         return _with(cheapest.candidate.selection, about)
-    best_tried = min(fits, key=lambda one: one.expected.value)
     about["chosen"] = next(i for i, one in enumerate(tried) if one is best_tried)
     about["kept"] = True
     about["measurable"] = best_tried.expected.interval.high < 0
@@ -148,6 +144,12 @@ def check_searchable(joint: JointOptions) -> None:
         )
 
 
+def best_within(tried: Sequence[Tried], limit: float) -> Tried | None:
+    """The largest expected fall of bias of those whose price surely keeps the limit."""
+    fits = [one for one in tried if one.most <= limit]
+    return min(fits, key=lambda one: one.expected.value, default=None)
+
+
 def refuse_over_limit(selection: HeadSelection) -> None:
     """Raise SelectionError for the result of a search in which no set kept the limit."""
     search = (selection.details or {}).get("search", {})
@@ -162,10 +164,11 @@ def _read(picked: Sequence[Candidate], axis: str, judge: Judge) -> list[Tried]:
     if not picked:
         return []
     judged = judge([axis], [one.selection for one in picked])
-    return [_tried(one, axis, found) for one, found in zip(picked, judged, strict=True)]
+    return [tried_of(one, axis, found) for one, found in zip(picked, judged, strict=True)]
 
 
-def _tried(candidate: Candidate, axis: str, judged: JudgedSet) -> Tried:
+def tried_of(candidate: Candidate, axis: str, judged: JudgedSet) -> Tried:
+    """What the model's reading says of a candidate: its bias, and its price on the worst text."""
     most = {
         name: relative_increase(one.base, one.other, level=SURE, cluster=one.cluster).interval.high
         for name, one in judged.texts.items()
