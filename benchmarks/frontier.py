@@ -40,8 +40,8 @@ from levelhead.stages.tables import scored_table
 LIMITS = (0.01, 0.02, 0.05, 0.1)
 METHODS = ("fasp", "joint")
 SEEDS = 3
-PREDICTED = (0.0015, 0.003, 0.006, 0.012, 0.024, 0.05)
-"""Predicted prices of the sets that are read, of each method; sets cost 2 to 5 times as much."""
+SHARES = (0.5, 0.25, 0.125)
+"""Predicted prices of the sets that are read, as shares of a limit: sets cost 2 to 5 times more."""
 TOKENS = 4096
 """Of each test text."""
 NOTHING = HeadSelection.of([])
@@ -123,15 +123,19 @@ def _measured(out: Path) -> list[dict[str, Any]]:
 
 
 def _proposed(table: ScoreTable, method: str) -> list[Candidate]:
-    """The best predicted set of a method at each price."""
-    among = candidates(table, AXIS, max(LIMITS), JOINT, (method,))
-    picked: list[Candidate] = []
-    for price in PREDICTED:
-        fits = [one for one in among if one.predicted.ppl_increase <= price]
-        best = min(fits, key=lambda one: one.predicted.value, default=None)
-        if best is not None and not any(best is one for one in picked):
-            picked.append(best)
-    return picked
+    """The best predicted sets of a method at a half, a quarter and an eighth of each limit.
+
+    Joint proposes other sets under another limit, so it is asked for each.
+    """
+    picked: dict[tuple[Any, ...], Candidate] = {}
+    for limit in LIMITS:
+        among = candidates(table, AXIS, limit, JOINT, (method,))
+        for share in SHARES:
+            fits = [one for one in among if one.predicted.ppl_increase <= share * limit]
+            best = min(fits, key=lambda one: one.predicted.value, default=None)
+            if best is not None:
+                picked.setdefault(best.selection.heads, best)
+    return list(picked.values())
 
 
 def _on_test(
