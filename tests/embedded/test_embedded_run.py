@@ -35,8 +35,10 @@ def embedded() -> Path:
 def test_a_whole_run(embedded: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = {"max_prompts": 60, "new_tokens": 12, "text_tokens": 2048, "dtype": "float32"}
-    # One sample, as the comparison below takes of every set.
-    levelhead.run(out=out, alpha=0.1, gamma=0.3, samples=1, max_samples=1, **options)
+    # One sample, as the comparison below takes of every set: so few texts rank heads by noise.
+    levelhead.run(
+        out=out, alpha=0.1, gamma=0.3, samples=1, max_samples=1, allow_unreliable=True, **options
+    )
     evaluation = json.loads((out / "evaluation.json").read_text())
     axis = evaluation["axes"]["gender_and_sex"]
     assert 0 < axis["base"]["mean_toxicity"] < 0.5
