@@ -29,12 +29,12 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from levelhead.errors import CheckpointError, ModelError, SelectionError
 from levelhead.models.calibration import projections
-from levelhead.models.checksums import read_manifest, write_manifest
-from levelhead.models.folders import new_folder
+from levelhead.models.checksums import config_record, saved_record
 from levelhead.models.least_squares import read_weight, write_weight
 from levelhead.models.quantised import is_quantised
 from levelhead.models.removed_heads import model_is_pruned
 from levelhead.models.slicing import input_width
+from levelhead.models.stock import save_stock
 from levelhead.records import Unit
 
 AVERAGE = "levelhead_average"
@@ -160,20 +160,13 @@ def save_averaged(
         raise CheckpointError(
             "the model is as it was: AverageEdit.apply(model) comes before saving"
         )
-    target = Path(path)
-    with new_folder(target, overwrite) as folder:
-        model.save_pretrained(folder, **options)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-        write_manifest(folder, FORMAT, {}, objective=objective, average=record)
-    return target
+    about = {"objective": objective, "average": record}
+    return save_stock(model, path, FORMAT, tokenizer, about, overwrite=overwrite, **options)
 
 
 def average_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Json | None:
     """How a model was averaged, as its config says; None: it was not."""
-    config = getattr(model_or_config, "config", model_or_config)
-    found = getattr(config, AVERAGE, None)
-    return dict(found) if isinstance(found, dict) else None
+    return config_record(model_or_config, AVERAGE)
 
 
 def saved_average(folder: Path) -> Json | None:
@@ -182,10 +175,7 @@ def saved_average(folder: Path) -> Json | None:
     Raises:
         CheckpointError: the file is damaged.
     """
-    found = (read_manifest(folder) or {}).get("average")
-    if found is not None and not isinstance(found, dict):
-        raise CheckpointError(f"{folder} has a damaged record of averaging; save the model again")
-    return found
+    return saved_record(folder, "average", "averaging")
 
 
 def _restore(parameter: nn.Parameter, old: Tensor) -> None:

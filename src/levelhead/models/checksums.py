@@ -75,6 +75,27 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return _read(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
 
 
+def saved_record(folder: Path, key: str, of: str) -> dict[str, Any] | None:
+    """What `levelhead.json` of a folder records under a key; None: nothing.
+
+    Args:
+        of: what it is a record of, for the error.
+
+    Raises:
+        CheckpointError: the file, or the record, is damaged.
+    """
+    found = (read_manifest(folder) or {}).get(key)
+    if found is not None and not isinstance(found, dict):
+        raise CheckpointError(f"{folder} has a damaged record of {of}; save the model again")
+    return found
+
+
+def config_record(model_or_config: Any, field: str) -> dict[str, Any] | None:
+    """What a model's config records in a field of levelhead's; None: nothing."""
+    found = getattr(getattr(model_or_config, "config", model_or_config), field, None)
+    return dict(found) if isinstance(found, dict) else None
+
+
 def saved_heads(folder: Path) -> LayerHeads:
     """The heads that `levelhead.json` says are gone, whatever the format; {} without that file."""
     stored = (read_manifest(folder) or {}).get("removed_heads", {})

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from levelhead.errors import CheckpointError, SelectionError, TextError
+from levelhead.errors import SelectionError, TextError
 from levelhead.models.architectures import head_counts, head_dim
 from levelhead.models.averaging import Averager, check_strength
 from levelhead.models.calibration import (
@@ -36,7 +36,7 @@ from levelhead.models.calibration import (
     default_ridge,
     projections,
 )
-from levelhead.models.checksums import read_manifest
+from levelhead.models.checksums import config_record, saved_record
 from levelhead.models.least_squares import (
     Moments,
     check_ridge,
@@ -291,9 +291,7 @@ def refuse_unrepairable(selection: HeadSelection) -> None:
 
 def repair_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Json | None:
     """How a model was repaired, as its config says; None: it was not."""
-    config = getattr(model_or_config, "config", model_or_config)
-    found = getattr(config, REPAIR, None)
-    return dict(found) if isinstance(found, dict) else None
+    return config_record(model_or_config, REPAIR)
 
 
 def saved_repair(folder: Any) -> Json | None:
@@ -302,10 +300,7 @@ def saved_repair(folder: Any) -> Json | None:
     Raises:
         CheckpointError: the file is damaged.
     """
-    found = (read_manifest(folder) or {}).get("repair")
-    if found is not None and not isinstance(found, dict):
-        raise CheckpointError(f"{folder} has a damaged record of its repair; save the model again")
-    return found
+    return saved_record(folder, "repair", "its repair")
 
 
 def same_repair(held: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None) -> bool:

@@ -19,9 +19,9 @@ from transformers.pytorch_utils import Conv1D
 
 from levelhead.errors import CheckpointError, SelectionError
 from levelhead.models.architectures import head_counts, head_dim, output_projections
-from levelhead.models.checksums import read_manifest, write_manifest
-from levelhead.models.folders import new_folder
+from levelhead.models.checksums import read_manifest
 from levelhead.models.quantised import refuse_quantised
+from levelhead.models.stock import save_stock
 from levelhead.models.surgery import refuse_pruned
 
 FORMAT = "scaled"
@@ -98,13 +98,8 @@ def save_scaled(
         SelectionError: as `check_gates`.
     """
     grid = check_gates(gates, *head_counts(model))
-    target = Path(path)
-    with new_folder(target, overwrite) as folder:
-        model.save_pretrained(folder, **options)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-        write_manifest(folder, FORMAT, {}, objective=objective, gates=grid.tolist())
-    return target
+    about = {"objective": objective, "gates": grid.tolist()}
+    return save_stock(model, path, FORMAT, tokenizer, about, overwrite=overwrite, **options)
 
 
 def saved_gates(folder: Path) -> Grid | None:
