@@ -12,6 +12,7 @@ from levelhead.errors import ConfigError, ScoreTableError, SelectionError
 from levelhead.selection.budget import best_predicted, candidates, worth_reading
 from levelhead.selection.joint import JOINT, described, objective_of
 from levelhead.set_cost import indicator
+from levelhead.stages.searching import searched
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,14 @@ def test_a_budget_is_a_share_above_0(table, budget):
 def test_scores_without_a_cost_model_cannot_be_searched(table):
     with pytest.raises(ScoreTableError, match="Fisher matrix"):
         candidates(replace(table, cost=None), AXIS, 0.05, JOINT)
+
+
+def test_a_model_too_small_for_any_set_is_refused_and_no_model_is_read():
+    """Four heads: the largest alpha of the grid is not one of them."""
+
+    def asked(axes, sets):
+        raise AssertionError("there is nothing to read")
+
+    small = table_of(np.random.default_rng(0), layers=2, heads=2)
+    with pytest.raises(SelectionError, match="no set of heads keeps perplexity within"):
+        searched(small, AXIS, 0.05, JOINT, asked, 4)

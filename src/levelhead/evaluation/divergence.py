@@ -55,8 +55,12 @@ class TextComparison:
 
     @property
     def increase(self) -> Estimate:
-        """Of perplexity, as a share of the base's."""
-        return relative_increase(self.base, self.other, cluster=self.cluster)
+        """Of perplexity, as a share of the base's, with its 95% interval."""
+        return self.increase_at(0.95)
+
+    def increase_at(self, level: float) -> Estimate:
+        """The same with the interval of another level."""
+        return relative_increase(self.base, self.other, level=level, cluster=self.cluster)
 
     @property
     def nll_increase(self) -> float:

@@ -140,13 +140,16 @@ def best_predicted(found: Sequence[Candidate], budget: float) -> Candidate:
     """
     fits = [one for one in found if one.predicted.ppl_increase <= budget]
     if not fits:
-        raise no_set_keeps(budget, found[0].predicted.ppl_increase if found else None, "predicted")
+        raise no_set_keeps(budget, found[0].predicted.ppl_increase if found else None)
     return min(fits, key=lambda one: one.predicted.value)
 
 
-def no_set_keeps(budget: float, least: float | None, how: str) -> SelectionError:
-    """The error where nothing is within the budget."""
-    cheapest = "" if least is None else f"; the cheapest is {how} to raise it by {least:.1%}"
+def no_set_keeps(budget: float, least: float | None = None) -> SelectionError:
+    """The error where nothing is predicted to be within the budget.
+
+    least: what the cheapest set is predicted to cost; none: there is no set.
+    """
+    cheapest = "" if least is None else f"; the cheapest is predicted to raise it by {least:.1%}"
     return SelectionError(
         f"no set of heads keeps perplexity within {budget:.1%}{cheapest}: give a larger "
         "--max-ppl-increase, or --gamma and --alpha for a set of your own choice"
