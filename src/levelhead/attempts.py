@@ -25,7 +25,7 @@ from levelhead.journal import sums
 from levelhead.price import worst_price
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
-from levelhead.search_result import nothing_found
+from levelhead.search_result import nothing_found, rule
 from levelhead.sharing.record import chosen_of, other_units
 
 FOLDER = "attempts"
@@ -98,18 +98,12 @@ def refuse_other(folder: RunFolder, selection: HeadSelection) -> None:
     other = HeadSelection.from_json(held)
     run = folder.path
     raise RunFolderError(
-        f"{path} names {other.described} chosen otherwise (method {other.method}"
-        f"{_shares(held)}) than this run's own options choose, and `run` would replace them. To go "
+        f"{path} names {other.described} chosen otherwise (method {rule(held)}) "
+        "than this run's own options choose, and `run` would replace them. To go "
         f"on with them: levelhead prune {run}, evaluate {run}, report {run}. To have the run's own "
         f"result beside them, delete {path} first, and try the others as an attempt: "
         f"levelhead retry {run}"
     )
-
-
-def _shares(selection: Mapping[str, Any]) -> str:
-    given = {name: selection.get(name) for name in ("gamma", "alpha")}
-    parts = [f"{name} {value:.3g}" for name, value in given.items() if value is not None]
-    return "".join(f", {part}" for part in parts)
 
 
 def stale(run: Path) -> dict[str, str]:
@@ -226,10 +220,9 @@ def _described(found: Json, nothing: str) -> str:
     within = "" if found["budget"] is None else f" within {found['budget']:.1%}"
     if nothing or ("selected" not in found and within):
         return f"searched{within}: nothing was taken"
-    shares = _shares(found)
     repaired = "" if found["repair"] == NO_REPAIR else ", repaired"
     chosen = found.get("selected", "nothing selected yet")
-    return f"{found['method']}{shares}: {chosen}{repaired}{within}"
+    return f"{rule(found)}: {chosen}{repaired}{within}"
 
 
 def _digests(run: Path) -> Json:

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Json = Mapping[str, Any]
+
+
+def rule(selection: Json) -> str:
+    """By which rule a set was chosen: "fasp, gamma 0.3, alpha 0.1", as far as it is known."""
+    given = {name: selection.get(name) for name in ("gamma", "alpha")}
+    shares = [f"{name} {value:.3g}" for name, value in given.items() if _finite(value)]
+    return ", ".join([str(selection.get("method") or ""), *shares])
 
 
 def limit_of(selection: Json | None, config: Json) -> float | None:
@@ -20,7 +27,7 @@ def limit_of(selection: Json | None, config: Json) -> float | None:
         config: config.json.
     """
     for found in (_search(selection).get("budget"), config.get("max_ppl_increase")):
-        if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found):
+        if _finite(found):
             return float(found)
     return None
 
@@ -68,6 +75,11 @@ def _over_limit(search: Json, row: Json) -> str:
         )
     except (KeyError, TypeError, ValueError):
         return "no set of heads that was read keeps the limit of perplexity"
+
+
+def _finite(value: Any) -> TypeGuard[float]:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
 
 
 def _search(selection: Json | None) -> Json:

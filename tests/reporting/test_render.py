@@ -330,6 +330,16 @@ def test_command_line_is_quoted_for_a_shell() -> None:
     assert "levelhead run 'a b; rm -rf /' --axis x --axis 'y z' --out FOLDER" in text
 
 
+def test_the_command_of_a_search_names_no_set() -> None:
+    """A budget beside a set would be refused."""
+    searched = {"model": "m", "budget": 0.05, "max_ppl_increase": 0.05, "method": "fasp",
+                "gamma": 0.3, "alpha": 0.1, "seed": 1}  # fmt: skip
+    text = Page(render(config=searched)).text
+    assert "levelhead run m --budget 0.05 --seed 1 --out FOLDER" in text
+    named = Page(render(config=searched | {"budget": None})).text
+    assert "--max-ppl-increase 0.05 --method fasp --gamma 0.3 --alpha 0.1 --seed 1" in named
+
+
 def test_is_the_same_each_time_and_small_enough_for_a_large_model(
     html: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from levelhead.search_result import nothing_found
 FORMAT = 1
 _RUN_MARK = "levelhead_run"  # config.json's own format number, not an option
 _VERSIONS = "versions"
+_CHOSEN_BY_A_SEARCH = ("method", "gamma", "alpha", "max_ppl_increase")
+"""Options that a run with a budget does not go by; its command names the budget alone."""
 
 
 def build(findings: Findings) -> Report:
@@ -131,8 +133,9 @@ def _option(value: Any) -> str:
 def _command(config: Mapping[str, Any]) -> str:
     """The command line that starts the same run in another folder; empty without options."""
     words = started_by(config)
+    left_out = {"model"} if config.get("budget") is None else {"model", *_CHOSEN_BY_A_SEARCH}
     for name, value in _options(config):
-        if name == "model" or value is None or isinstance(value, Mapping):
+        if name in left_out or value is None or isinstance(value, Mapping):
             continue
         flag = "--" + str(name).replace("_", "-")
         if isinstance(value, bool):

@@ -10,6 +10,7 @@ from levelhead.reporting.content import Column, Section, Table, Value, numeric
 from levelhead.reporting.estimates import cell, percent_cell
 from levelhead.reporting.numbers import count, finite, percent
 from levelhead.reporting.summary import Cell, mapping, records, word
+from levelhead.search_result import rule
 
 Json = Mapping[str, Any]
 
@@ -47,9 +48,6 @@ def search(selection: Json | None) -> Section | None:
 
 
 def _row(place: int, one: Json, limit: float | None, found: Json) -> tuple[Value, ...]:
-    shares = [
-        f"{name} {value:g}" for name in ("gamma", "alpha") if (value := finite(one.get(name)))
-    ]
     heads = one.get("heads")
     number = len(heads) if isinstance(heads, list | tuple) else 0
     kind = "gates" if one.get("soft") is True else f"{number} heads"
@@ -57,7 +55,7 @@ def _row(place: int, one: Json, limit: float | None, found: Json) -> tuple[Value
     price = percent_cell(one.get("perplexity_increase"))
     text = PurePath(word(one.get("text"))).name
     return (
-        f"{word(one.get('method'))}, {', '.join(shares)}: {kind}",
+        f"{rule(one)}: {kind}",
         Cell() if predicted is None else Cell(percent(predicted, signed=True)),
         Cell(price.text, f"{price.interval} {text}".strip()),
         cell(one.get("expected_difference")),
