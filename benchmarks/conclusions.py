@@ -67,13 +67,16 @@ def measure(quick: bool) -> dict[str, Any]:
 def _row(found: dict[str, Any] | None, out: Path) -> dict[str, Any]:
     selection = json.loads((out / "selection.json").read_text())
     details = json.loads((out / "details.json").read_text())["axes"][AXIS]
-    best = best_tried(selection) or {}
+    best, search = best_tried(selection) or {}, selection["search"]
     row = {
         "verdict": NOTHING,
-        "validation_gap": details["bias"],
         "measurable_gap": details["measurable"],
+        "ranked_by": {name: details["gap"][name] for name in details["used"]},
         "reliability": details["reliability"],
-        "best_tried": {key: best.get(key) for key in TRIED},
+        "compared": search["candidates"],
+        "read": len(search["judged"]),
+        "dearer": search["dearer"],
+        "best_tried": {key: best.get(key) for key in TRIED} | {"heads": len(selection["heads"])},
         "heads": selection["heads"],
     }
     if found is None:

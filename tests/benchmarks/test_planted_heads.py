@@ -94,17 +94,22 @@ def test_every_row_of_naive_ablation_has_its_own_head_ablated(problem, known) ->
     assert np.median(places) == 0
 
 
-def test_gains_are_scaled_by_what_is_sampled(problem, known) -> None:
-    men = of_target(problem, problem.subgroups.index("men"))
-    word = known.tokenizer.get_vocab()[f"▁{known.toxic_word}"]
+def reader_of_men(men, known, word: str, gain: float) -> PlantedHead:
+    """A head of the tiny model that reads prompts about men and writes a word."""
     outputs = head_outputs(known.model, [Row(ids, (5, 6, 7), 0) for ids in men.prompt_ids], 0)
-    start = PlantedHead(
+    token = known.tokenizer.get_vocab()[f"▁{word}"]
+    return PlantedHead(
         layer=2,
         head=0,
         reads=reading_direction(outputs.output[:, 2, 0], outputs.subgroup, 0),
-        writes=known.model.get_parameter("lm_head.weight")[word].clone(),
-        gain=0.05,
+        writes=known.model.get_parameter("lm_head.weight")[token].clone(),
+        gain=gain,
     )
+
+
+def test_gains_are_scaled_by_what_is_sampled(problem, known) -> None:
+    men = of_target(problem, problem.subgroups.index("men"))
+    start = reader_of_men(men, known, known.toxic_word, gain=0.05)
     (found,) = scaled(men, [start], TOXICITY)
     before = sample_texts(men, silent, "").toxicity.mean()
     with planted(known.model, [found]):
@@ -119,15 +124,7 @@ def test_a_gain_can_be_scaled_by_how_often_a_group_is_named(problem, known) -> N
     code = problem.subgroups.index("men")
     asked = replace(problem, names={"men": Masker({"men": "plural"})})
     men = of_target(asked, code)
-    word = known.tokenizer.get_vocab()["▁men"]
-    outputs = head_outputs(known.model, [Row(ids, (5, 6, 7), 0) for ids in men.prompt_ids], 0)
-    start = PlantedHead(
-        layer=2,
-        head=0,
-        reads=reading_direction(outputs.output[:, 2, 0], outputs.subgroup, 0),
-        writes=known.model.get_parameter("lm_head.weight")[word].clone(),
-        gain=4.0,
-    )
+    start = reader_of_men(men, known, "men", gain=4.0)
     (found,) = scaled(men, [start], (0.3, 0.7), mentions)
     with planted(known.model, [found]):
         assert mentions(men, sample_texts(men, silent, "")).mean() > 0.1

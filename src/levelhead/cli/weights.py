@@ -30,7 +30,7 @@ from levelhead.reporting.escape import visible
 def prune_weights(folder: Path, as_json: bool, **options: Any) -> None:
     """Zero single attention weights instead of removing heads.
 
-    Of RUN's base model, as a stock checkpoint.     As heads are chosen: the weights that language
+    Of RUN's base model, as a stock checkpoint. As heads are chosen: the weights that language
     modelling needs most are protected, of the others those that add most bias go, to first order.
     It makes the model neither smaller nor faster.
     """
