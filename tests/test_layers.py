@@ -60,7 +60,7 @@ LAYERS = {
     "scores scoring search_result selection session stages toxicity",
     "pipeline": "attempts choosing config diagnosis errors experiments export journal models pages "
     "progress records runs scores search_result session sharing stages verification",
-    "choosing": "errors progress records runs scores session stages",
+    "choosing": "config errors progress records runs scores session stages",
     "pages": "attempts damage experiments reporting runs",
     "console": "batching journal progress reporting.escape "
     "reporting.next_steps reporting.readiness reporting.terminal runs scores search_result",

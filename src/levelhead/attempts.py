@@ -19,7 +19,7 @@ from typing import Any
 from levelhead import json_files, runs
 from levelhead.config import EVALUATE, PRUNE, SCORE, SELECT, RunConfig
 from levelhead.config.checks import limited
-from levelhead.config.choices import NO_REPAIR
+from levelhead.config.choices import AVERAGE, NO_REPAIR
 from levelhead.errors import ConfigError, RunFolderError
 from levelhead.journal import sums
 from levelhead.price import worst_price
@@ -154,7 +154,12 @@ def retried(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
                 f"there are: start a run with another --out. Of an attempt: {', '.join(allowed)}"
             )
     searches = config.budget is not None and "max_ppl_increase" in options
-    return replace(config, **limited(options, searches))
+    asked = dict(options)
+    if asked.get("method") == AVERAGE and asked.get("budget") is None:
+        asked.setdefault("max_ppl_increase", config.max_ppl_increase)
+    if config.method == AVERAGE and {"gamma", "alpha"} & set(asked):
+        asked.setdefault("method", "fasp")
+    return replace(config, **limited(asked, searches))
 
 
 def results(path: str | Path) -> Json:

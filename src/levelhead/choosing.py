@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from levelhead import runs
+from levelhead.config import AVERAGE
+from levelhead.config.checks import limited
 from levelhead.errors import SelectionError
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
 from levelhead.session import Session
+from levelhead.stages.averaging import Averages
 from levelhead.stages.joint import joint_options, judge_with
 from levelhead.stages.searching import refuse_over_limit, searched
 from levelhead.stages.selecting import chosen_heads, refuse_noise, select_stage
@@ -39,6 +42,7 @@ def select(
     soft: bool = False,
     core: float | None = None,
     budget: float | None = None,
+    average_what: str = "toxicity",
     progress: Progress = silent,
 ) -> HeadSelection:
     """Choose the heads to prune.
@@ -47,7 +51,8 @@ def select(
         scores: a run folder (selection.json is written there), a score table's CSV, or a table.
         axis: the axis whose bias is to be reduced; none: the first that the scores have. Method
             joint takes several.
-        method: fasp, joint, bias_only, ppl_only, fisher_only, magnitude, mask_gradient or random.
+        method: fasp, joint, bias_only, ppl_only, fisher_only, magnitude, mask_gradient or random;
+            or average, which prunes no head and changes what heads write (run folders alone).
         gamma: share of heads protected for language modelling.
         alpha: share of heads pruned.
         seed: of method random.
@@ -65,23 +70,35 @@ def select(
             stay at their defaults: FASP's grid and method joint are searched for the set that
             reduces the gap most within it.
 
+        average_what: method average: "toxicity", only what the scorer reads, or "all".
+
     Raises:
         UnreliableScoresError: the ranking of a run folder is mostly noise.
         SelectionError: shares that cannot be satisfied, or an alpha that prunes nothing.
         ScoreTableError: the table lacks the axis or a column.
     """
+    if method == AVERAGE:
+        given = {"budget": budget, "max_ppl_increase": max_ppl_increase}
+        given = {name: value for name, value in given.items() if value is not None}
+        budget, max_ppl_increase = limited({"method": method} | given, True)["budget"], None
     wanted = (axis,) if isinstance(axis, str) else tuple(axis or ())
-    if budget is not None and (method, gamma, alpha) != ("fasp", 0.3, 0.1):
+    point = ("fasp", 0.3, 0.1) if method != AVERAGE else (AVERAGE, gamma, 0.1)
+    if budget is not None and (method, gamma, alpha) != point:
         raise SelectionError("budget searches for a set: leave out method, gamma and alpha")
     joint = joint_options(method, wanted, weights, objective, kl_weight, max_ppl_increase)
     if isinstance(scores, ScoreTable) or not runs.is_run(Path(scores)):
+        if method == AVERAGE:
+            raise SelectionError(
+                f"method {AVERAGE} reads the model, its prompts and text, and a score table has "
+                "none of them: give the run folder"
+            )
         table = scores if isinstance(scores, ScoreTable) else read_table(Path(scores))
         if budget is not None:
             axis = wanted[0] if wanted else table.axes[0]
             return searched(table, axis, budget, joint, soft=soft)
         shares = (method, gamma, alpha, seed, per_layer_equal, 1, joint, soft, core)
         return chosen_heads(table, wanted[0] if wanted else None, *shares)
-    folder = RunFolder.open(scores, old=not finalists)
+    folder = RunFolder.open(scores, old=not finalists and method != AVERAGE)
     config = replace(
         folder.config,
         axis=wanted or folder.config.axis,
@@ -93,10 +110,13 @@ def select(
         soft=soft,
         core=core,
         budget=budget,
+        average_what=average_what,
     )
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)
-    judge = judge_with(Session(config), progress) if finalists else None
+    session = Session(config)
+    judge = judge_with(session, progress) if finalists else None
+    averages = Averages(session, progress)
     return select_stage(
-        folder, config, min_reliability, per_layer_equal, joint, judge, refuse_over_limit
+        folder, config, min_reliability, per_layer_equal, joint, judge, refuse_over_limit, averages
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 
 from transformers import PreTrainedModel
 
@@ -43,6 +43,7 @@ from levelhead.search_result import nothing_found
 from levelhead.session import Session
 from levelhead.sharing.hub import push
 from levelhead.sharing.run_card import write_card
+from levelhead.stages.averaging import Averages
 from levelhead.stages.evaluating import evaluate_stage
 from levelhead.stages.joint import judge_with
 from levelhead.stages.pruning import (
@@ -132,7 +133,10 @@ def run(
         judge = judge_with(session, watch.watched(progress))
         keep = partial(refuse_other, folder)
         with stages("select"):
-            selection = select_stage(folder, session.config, judge=judge, keep=keep)
+            averages = Averages(session, watch.watched(progress))
+            selection = select_stage(
+                folder, session.config, judge=judge, keep=keep, averages=averages
+            )
         return _proven(session, folder, selection, watch.watched(progress), stages)
 
 
@@ -209,7 +213,8 @@ def retry(
     with runs.working(attempt.path, "retry"):
         judge = judge_with(session, progress)
         with stages("select"):
-            selection = select_stage(attempt, session.config, judge=judge)
+            averages = Averages(session, progress)
+            selection = select_stage(attempt, session.config, judge=judge, averages=averages)
         evaluation = _proven(session, attempt, selection, progress, stages)
     if (Path(path) / runs.REPORT).exists():
         report(path)
@@ -245,7 +250,7 @@ def prune(
     heads: str | Path | HeadSelection | None = None,
     *,
     out: str | Path | None = None,
-    format: Format | Target = "compact",  # noqa: A002 - the flag's name
+    format: Format | Target | Literal["lora"] = "compact",  # noqa: A002 - the flag's name
     revision: str | None = None,
     overwrite: bool = False,
     repair: str | None = None,
@@ -260,7 +265,8 @@ def prune(
         heads: a selection, or a file in selection.json's form; none: the run folder's own.
         out: where to save; none: `model/` of the run folder, else nowhere.
         format: compact, zeroed, uniform, remote-code or adapter, with a model card in the folder;
-            or a file for another engine: onnx or gguf. docs/formats.md tells which.
+            or lora, a PEFT adapter, of a selection of method average; or a file for another engine:
+            onnx or gguf. docs/formats.md tells which.
         revision: of a model on the hub; a run folder has its own.
         overwrite: replace a model that is in `out` already.
         repair: "none", or "least-squares": what is kept of a layer takes over what was removed, as

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from levelhead.errors import SelectionError
@@ -108,7 +109,8 @@ class HeadSelection:
     `heads` are sorted (layer, head) pairs, or (layer, neuron) where `unit` is "neuron"; of unit
     "layer" they are all heads of the layers, so that nothing after the selection is different for
     it. `details` holds what the rule wants to be remembered for (axis, protected heads,
-    reliability); it never changes what is pruned.
+    reliability); it never changes what is pruned. Of method "average" no head is pruned: `average`
+    says what is changed instead.
     """
 
     heads: tuple[Head, ...]
@@ -119,6 +121,11 @@ class HeadSelection:
     unit: Unit = "head"
     gates: tuple[tuple[float, ...], ...] | None = None
     """Soft pruning: what each head is scaled by, [layers][heads]; `heads` are those of gate 0."""
+    average: Mapping[str, Any] | None = None
+    """Method average: the record of the change of weights (`models.average_edit`), which holds its
+    `layers`, `lambda`, `rank`, `what` and `digest`; the change itself is in a file beside."""
+    change: Path | None = field(default=None, compare=False)
+    """Method average: that file; None: it is not known, and nothing can be changed by it."""
 
     @classmethod
     def of(cls, heads: Iterable[Iterable[int]], **fields: Any) -> HeadSelection:
@@ -146,10 +153,19 @@ class HeadSelection:
             **({} if self.unit == "head" else {"unit": self.unit}),
             **self.chosen_json(),
         }
-        return out | dict(self.details or {})
+        average = {} if self.average is None else {"average": dict(self.average)}
+        return out | average | dict(self.details or {})
 
     def chosen_json(self) -> dict[str, Any]:
-        """What is chosen: {"heads": [[layer, head], ...]}, or {"neurons": {layer: ranges}}."""
+        """What is chosen: {"heads": [[layer, head], ...]}, or {"neurons": {layer: ranges}}.
+
+        Of method average: no heads, `layers`, `lambda`, `rank`, and the digest of the `change`.
+        """
+        if self.average is not None:
+            change = {"layers": list(self.average["layers"]), "change": self.average["digest"]}
+            return {"heads": [], "lambda": self.average["lambda"], "rank": self.average["rank"]} | (
+                change
+            )
         if self.unit == "neuron":
             gone = {str(layer): ranges_text(numbers) for layer, numbers in self.by_layer.items()}
             return {"neurons": gone}
@@ -160,12 +176,25 @@ class HeadSelection:
     @property
     def described(self) -> str:
         """How much is chosen, for people: "27 heads", "1,200 neurons", "3 attention layers"."""
+        if self.average is not None:
+            layers, rank = len(self.average["layers"]), self.average["rank"]
+            within = "" if rank is None else f" in {rank} directions"
+            return f"{layers:,} layer{'s' * (layers != 1)} averaged over groups{within}"
         if self.gates is not None:
             scaled = sum(gate < 1 for row in self.gates for gate in row)
             return f"{scaled:,} scaled heads ({len(self.heads):,} of them to 0)"
         count = len(self.by_layer) if self.unit == "layer" else len(self.heads)
         name = "attention layer" if self.unit == "layer" else self.unit
         return f"{count:,} {name}" + ("" if count == 1 else "s")
+
+    @property
+    def done(self) -> str:
+        """What is done to the model, for the beginning of a sentence: "Removing 27 heads"."""
+        if self.average is None:
+            return f"Removing {self.described}"
+        layers, rank = len(self.average["layers"]), self.average["rank"]
+        within = "" if rank is None else f", {rank} directions each"
+        return f"Averaging over groups in {layers:,} layer{'s' * (layers != 1)}{within}"
 
     @classmethod
     def from_json(cls, data: Any) -> HeadSelection:
@@ -179,6 +208,7 @@ class HeadSelection:
             if not ok or not all(type(i) is int and i >= 0 for i in pair):
                 raise SelectionError(f"not a [layer, head] pair of whole numbers from 0: {pair!r}")
         known = {"method", "gamma", "alpha", "heads", "unit", "neurons", "layers", "gates"}
+        known |= {"lambda", "rank", "change", "average"} if "average" in data else set()
         unit = data.get("unit", "neuron" if "neurons" in data else "head")
         if unit not in get_args(Unit) or (unit == "neuron") != ("neurons" in data):
             raise SelectionError(f"unit {unit!r} does not fit what is listed")
@@ -189,6 +219,7 @@ class HeadSelection:
             gamma=data.get("gamma"),
             alpha=data.get("alpha"),
             gates=_gates(data.get("gates")),
+            average=_average(data),
             details={k: v for k, v in data.items() if k not in known} or None,
         )
 
@@ -203,6 +234,23 @@ def _gates(stored: Any) -> tuple[tuple[float, ...], ...] | None:
     if not good or not all(isinstance(row, list) for row in rows):
         raise SelectionError('expected "gates": [[a number from 0 to 1, ...], ...], a row a layer')
     return tuple(tuple(float(gate) for gate in row) for row in rows)
+
+
+def _average(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The record of selection.json's `average`; whether it fits a model, the model says."""
+    found = data.get("average")
+    if found is None and data.get("method") != "average":
+        return None
+    given: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    layers = given.get("layers")
+    good = isinstance(layers, list) and all(type(one) is int and one >= 0 for one in layers)
+    good = good and isinstance(given.get("lambda"), int | float) and "rank" in given
+    if not good or not isinstance(given.get("digest"), str) or data["heads"]:
+        raise SelectionError(
+            'a selection of method "average" needs "average": {"layers", "lambda", "rank", '
+            '"digest", ...} as `levelhead select --method average` writes it, and no heads'
+        )
+    return given
 
 
 def _neuron_pairs(stored: Any) -> list[list[int]]:

@@ -53,6 +53,8 @@ SCORES, SELECTION = "scores.csv", "selection.json"
 CONTINUATIONS, DETAILS = "continuations.jsonl", "details.json"
 MODEL, EVALUATION, REPORT = "model", "evaluation.json", "report.html"
 HALVES, STABILITY = "halves.safetensors", "stability.safetensors"
+CHANGE = "average.safetensors"
+"""Of a selection of method average: the change of weights that its `average` describes."""
 FISHER, FRONTIER = "fisher.safetensors", "frontier.json"
 WORK = journal.FOLDER
 P = ParamSpec("P")
@@ -110,13 +112,15 @@ def read_json(path: Path) -> Any:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as safetensors, float32, atomically."""
+    """Write named arrays as safetensors, float32, atomically.
+
+    Row by row in memory first: safetensors writes others as they lie there, in silence.
+    """
     import numpy as np
     from safetensors.numpy import save
 
-    write_bytes(
-        path, save({name: np.asarray(values, np.float32) for name, values in arrays.items()})
-    )
+    rows = {name: np.ascontiguousarray(values, np.float32) for name, values in arrays.items()}
+    write_bytes(path, save(rows))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -50,31 +50,32 @@ def nothing_found(selection: Json | None) -> str:
     search, row = _search(selection), best_tried(selection)
     if search.get("measurable", True) or row is None:
         return ""
+    what = "averaging over groups" if row.get("method") == "average" else "set of heads"
     if search.get("kept") is False:
-        return _over_limit(search, row)
+        return _over_limit(search, row, what)
     try:
         found, budget = row["expected_difference"], float(search["budget"])
         value, (low, high) = float(found["value"]), map(float, found["ci95"])
         among = int(search["candidates"])
     except (KeyError, TypeError, ValueError):
-        return "no set of heads within the limit reduces the measured gap beyond its interval"
+        return f"no {what} within the limit reduces the measured gap beyond its interval"
     return (
-        f"no set of heads that raises perplexity by at most {budget:.1%} reduces the measured gap "
-        f"of validation prompts beyond its interval: the best of {among:,} sets changes it by "
+        f"no {what} that raises perplexity by at most {budget:.1%} reduces the measured gap of "
+        f"validation prompts beyond its interval: the best of {among:,} changes it by "
         f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
     )
 
 
-def _over_limit(search: Json, row: Json) -> str:
+def _over_limit(search: Json, row: Json, what: str) -> str:
     """That every set which was read is too dear, and what the cheapest costs."""
     try:
         budget, most = float(search["budget"]), float(row["at_most"])
         return (
-            f"no set of heads that was read keeps perplexity within {budget:.1%} on every text: "
+            f"no {what} that was read keeps perplexity within {budget:.1%} on every text: "
             f"the cheapest raises it by up to {most:.1%}"
         )
     except (KeyError, TypeError, ValueError):
-        return "no set of heads that was read keeps the limit of perplexity"
+        return f"no {what} that was read keeps the limit of perplexity"
 
 
 def _finite(value: Any) -> TypeGuard[float]:

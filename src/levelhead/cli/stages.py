@@ -14,6 +14,7 @@ from levelhead.cli.help import STAGES, START, flag, research
 from levelhead.cli.options import JSON, OUT, RISE, announce, given, options_of, show
 from levelhead.cli.permissions import ALLOW_UNRELIABLE
 from levelhead.config import (
+    AVERAGE_WHAT,
     BOUNDARY,
     EVALUATE,
     EXPORTS,
@@ -154,6 +155,10 @@ def score(model: str | None, out: Path, **options: Any) -> None:
     help="The same as --max-ppl-increase, but an error beside --method, --gamma and --alpha.",
 )  # fmt: skip
 @research(
+    "--average-what", type=click.Choice(AVERAGE_WHAT), default="toxicity", show_default=True,
+    help="average: only what the scorer reads of what heads write, or all of it.",
+)  # fmt: skip
+@research(
     "--core", type=click.FloatRange(0, 1),
     help="Of the selected heads, only those that this share of the run's resamples select.",
 )  # fmt: skip
@@ -188,12 +193,16 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 
         warn(selection.details.get("warnings", ()))
     if as_json:
-        keys = ("method", "gamma", "alpha", "unit", "heads", "neurons", "gates", "predicted",
-                "agreement", "core", "inclusion", "expected_overlap")  # fmt: skip
+        keys = ("method", "gamma", "alpha", "unit", "heads", "neurons", "gates", "layers",
+                "lambda", "rank", "predicted", "agreement", "core", "inclusion",
+                "expected_overlap")  # fmt: skip
         said = selection.to_json()
         click.echo(json.dumps({key: said[key] for key in keys if key in said}))
         return
-    if selection.unit == "head":
+    if selection.average is not None:
+        names = ", ".join(map(str, selection.average["layers"]))
+        click.echo(f"{selection.described}, lambda {selection.average['lambda']:g}: {names}")
+    elif selection.unit == "head":
         names = ", ".join(f"{layer}.{head}" for layer, head in selection.heads)
         click.echo(f"{selection.described} (layer.head): {names}")
     else:
@@ -228,8 +237,8 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
     show_default=True,
     help="compact: smaller. zeroed: stock shapes, loads anywhere, no smaller. uniform: a stock "
     "config with fewer heads, as many in every layer. remote-code: compact with its own code. "
-    "adapter: a few hundred bytes, applied to the base model. onnx, gguf: one file for another "
-    "engine.",
+    "adapter: a few hundred bytes, applied to the base model. lora: what --method average "
+    "changes, as a PEFT adapter. onnx, gguf: one file for another engine.",
 )  # fmt: skip
 @research("--revision", help="Model revision on the hub.")
 @research("--max-shard-size", help="Split the weights into files of at most, say, 2GB.")

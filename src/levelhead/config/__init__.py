@@ -1,6 +1,8 @@
 """Every option of a run: its default, limits and help, and the names of what may be chosen."""
 
 from levelhead.config.choices import (
+    AVERAGE,
+    AVERAGE_WHAT,
     BIAS_ESTIMATORS,
     BOUNDARY,
     DEVICES,
@@ -26,6 +28,8 @@ from levelhead.config.keywords import RunOptions
 from levelhead.config.options import RunConfig
 
 __all__ = [
+    "AVERAGE",
+    "AVERAGE_WHAT",
     "BIAS_ESTIMATORS",
     "BOUNDARY",
     "DEVICES",

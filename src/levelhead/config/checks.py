@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from levelhead.config.choices import NO_TEXT, PRICE_TEXTS
+from levelhead.config.choices import AVERAGE, NO_TEXT, PRICE_TEXTS
 from levelhead.errors import ConfigError
 from levelhead.price import LIMIT, check_budget
 
@@ -77,7 +77,13 @@ def limited(options: Mapping[str, Any], searches: bool) -> dict[str, Any]:
     Raises:
         ConfigError: a budget and a set of heads, two limits that differ, or one that no set keeps.
     """
-    named = [name for name in POINT if name in options]
+    averages = options.get("method") == AVERAGE
+    if averages and "alpha" in options:
+        raise ConfigError(
+            f"--alpha is how many heads are pruned, and --method {AVERAGE} prunes none; leave it "
+            "out (--gamma says how many heads it leaves alone)"
+        )
+    named = [] if averages else [name for name in POINT if name in options]
     budget, limit = options.get("budget"), options.get("max_ppl_increase")
     if budget is not None and named:
         raise ConfigError(
@@ -87,9 +93,9 @@ def limited(options: Mapping[str, Any], searches: bool) -> dict[str, Any]:
         raise ConfigError(
             f"--budget {budget:g} and --max-ppl-increase {limit:g} are one limit; give one of them"
         )
-    if named or ("budget" in options and budget is None):
+    if named or ("budget" in options and budget is None and not averages):
         return {**options, "budget": None}
-    if budget is None and not searches:
+    if budget is None and not searches and not averages:
         return dict(options)
     most = next(one for one in (budget, limit, LIMIT) if one is not None)
     check_type("--max-ppl-increase", most, "float")

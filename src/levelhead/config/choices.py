@@ -45,11 +45,15 @@ PAPER: Mapping[str, Any] = {
 """What `protocol="paper"` sets (arXiv 2312.15398, section 4, and the authors' code)."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
+FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter", "lora")
 EXPORTS = ("onnx", "gguf")
 NO_REPAIR = "none"
 REPAIRS = (NO_REPAIR, "least-squares")
 OBJECTIVES = ("weighted", "worst")
+AVERAGE = "average"
+"""The method that removes no head: what differs between groups is averaged out of its output."""
+AVERAGE_WHAT = ("toxicity", "all")
 METHODS = (
-    "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient", "random",
+    "fasp", "joint", AVERAGE, "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient",
+    "random",
 )  # fmt: skip

@@ -43,6 +43,7 @@ class RunOptions(TypedDict, total=False):
     gamma: float
     alpha: float
     budget: float | None
+    average_what: str
     core: float | None
     finalists: int
     soft: bool

@@ -22,6 +22,7 @@ from levelhead.config.checks import (
     price_texts,
 )
 from levelhead.config.choices import (
+    AVERAGE_WHAT,
     BOUNDARY,
     DEVICES,
     DTYPES,
@@ -38,7 +39,7 @@ from levelhead.config.choices import (
 from levelhead.config.fields import CHOSEN, MACHINE, flag_of, key_of, option
 from levelhead.config.keywords import RunOptions
 from levelhead.config.scored import ScoreOptions
-from levelhead.config.unit_checks import check_repair, check_unit
+from levelhead.config.unit_checks import check_average, check_repair, check_unit
 from levelhead.errors import ConfigError
 from levelhead.price import LIMIT
 
@@ -72,6 +73,11 @@ class RunConfig(ScoreOptions):
         None, "--max-ppl-increase by another name, and always a search: an error beside --method, "
         "--gamma or --alpha, which name a set.",
         SELECT, minimum=0, panel=CHOSEN,
+    )  # fmt: skip
+    average_what: str = option(
+        "toxicity",
+        "Method average: only what the scorer reads of what heads write, or all of it.",
+        SELECT, choices=AVERAGE_WHAT, panel=CHOSEN,
     )  # fmt: skip
     core: float | None = option(
         None, "Of the selected heads only those that this share of resamples select.",
@@ -127,6 +133,7 @@ class RunConfig(ScoreOptions):
             check_value(flag, getattr(self, spec.name), spec.metadata)
         check_unit(self)
         check_repair(self)
+        check_average(self)
         _ = self.planned_looks, self.price_texts
         if self.unmasked and "masked:" in (self.toxicity or ""):
             raise ConfigError(

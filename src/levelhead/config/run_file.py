@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.config.checks import POINT, check_type, check_value
+from levelhead.config.choices import AVERAGE
 from levelhead.config.fields import PANELS, flag_of, key_of
 from levelhead.config.options import RunConfig
 from levelhead.config.toml_files import read_toml
@@ -43,7 +44,8 @@ def run_file(config: RunConfig) -> str:
     values = config.to_json()
     if config.budget is not None:
         values["max_ppl_increase"] = config.budget
-        left_out = {"model", *POINT, "budget" if config.searches else "max_ppl_increase"}
+        point = {"alpha"} if config.method == AVERAGE else {*POINT}
+        left_out = {"model", *point, "budget" if config.searches else "max_ppl_increase"}
     parts = [HEAD + tomli_w.dumps({"model": config.model or EMBEDDED})]
     for panel in PANELS:
         rows = {

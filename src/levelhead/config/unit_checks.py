@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from levelhead.config.choices import NO_REPAIR, UNIT_ESTIMATORS, UNIT_METHODS
+from levelhead.config.choices import AVERAGE, NO_REPAIR, UNIT_ESTIMATORS, UNIT_METHODS
 from levelhead.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,20 @@ def check_unit(config: RunConfig) -> None:
         raise ConfigError(
             "--unit neuron has no --two-way: effects are kept by template and subgroup alone"
         )
+
+
+def check_average(config: RunConfig) -> None:
+    """Raise ConfigError for options that are for heads that go, beside method average."""
+    if config.method != AVERAGE:
+        return
+    asked = {"--soft": config.soft, "--core": config.core is not None}
+    asked[f"--repair {config.repair}"] = config.repair != NO_REPAIR
+    for flag, given in asked.items():
+        if given:
+            raise ConfigError(
+                f"{flag} is for heads that are pruned, and --method {AVERAGE} prunes none: it "
+                "changes what heads write; give one of the two"
+            )
 
 
 def check_repair(config: RunConfig) -> None:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from transformers.modeling_utils import PreTrainedModel
 
-from levelhead.models.average_edit import AverageEdit
+from levelhead.models.average_edit import AverageEdit, edit_of
 from levelhead.models.gates import ablate, gated
 from levelhead.models.repair import NONE, Repair, refuse_unrepairable
 from levelhead.models.units import ablate_units
@@ -81,6 +81,8 @@ def edited(model: PreTrainedModel, edit: AverageEdit) -> Variant:
 def as_pruned(session: Session, selection: HeadSelection, progress: Progress = silent) -> Variant:
     """The base model as pruning makes it by the run's options: with `repair`, repaired as well."""
     model = session.base.model
+    if selection.average is not None:
+        return edited(model, edit_of(selection))
     gated_off = without_units(model, selection)
     if session.config.repair == NONE or not selection.heads:
         return gated_off

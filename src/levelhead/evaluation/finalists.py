@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from levelhead.evaluation.axis import expected_difference
-from levelhead.evaluation.base import BaseAxis, as_pruned, base_axis
+from levelhead.evaluation.base import BaseAxis, Variant, as_pruned, base_axis
 from levelhead.evaluation.divergence import TextComparison, compare_on_text
 from levelhead.evaluation.own_text import compare_on_own, own_texts
 from levelhead.price import OWN_TEXT
@@ -72,15 +72,17 @@ def judge_sets(
     sets: Sequence[HeadSelection],
     progress: Progress,
     tokens: int = TEXT_TOKENS,
+    variants: Sequence[Variant] | None = None,
 ) -> list[JudgedSet]:
     """Read with each set of heads gated off, and what is kept repaired where the run does that.
 
     Args:
         bases: by axis: `validation_base`; what they wrote is a text too.
         tokens: of each validation text, at most.
+        variants: the models that the sets give, where they are made otherwise.
     """
     model = session.base.model
-    variants = [as_pruned(session, one, progress) for one in sets]
+    variants = variants or [as_pruned(session, one, progress) for one in sets]
     read = {
         session.text("validation", name).name: compare_on_text(
             session, model, variants, "validation", progress, tokens, name=name

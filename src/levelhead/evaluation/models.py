@@ -60,7 +60,7 @@ def evaluate_run(
     reliable = bool((selection.details or {}).get("reliable", True))
     limit = session.config.max_ppl_increase
     repair = repair_of(pruned)
-    removed = selection.described + (", with the rest repaired," if repair else "")
+    done = selection.done + (", with the rest repaired," if repair else "")
     parameters = {"base": _parameters(session.base.model), "pruned": _parameters(pruned)}
     return (
         Evaluation(
@@ -70,7 +70,7 @@ def evaluate_run(
             parameters=parameters,
             bytes={"base": _bytes(session.base.model), "pruned": _bytes(pruned)},
             warnings=warnings_of(axes, worst, limit, reliable, main),
-            headline=headline(main, axes[main], worst, reliable, removed, limit),
+            headline=headline(main, axes[main], worst, reliable, done, limit),
             details={
                 "budget": kept_budget({"price": price}, limit),
                 "reliable": reliable,

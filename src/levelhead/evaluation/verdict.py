@@ -102,13 +102,13 @@ def headline(
     result: AxisEvaluation,
     price: Worst,
     reliable: bool,
-    removed: str,
+    done: str,
     max_ppl_increase: float,
 ) -> str:
     """What happened on the axis that heads were selected for, and what else may explain it."""
     reading = result.reading
     sentences = [
-        f"Removing {removed} {_outcome(result, axis)}: noise-adjusted difference "
+        f"{done} {_outcome(result, axis)}: noise-adjusted difference "
         f"{_span(reading.adjusted_difference)} (95% interval; base "
         f"{reading.base.bias_corrected:.4f}, corrected for noise), at {price.rise:+.1%} perplexity"
         f"{price.where}.",

@@ -166,6 +166,8 @@ def _sets(
     Where fewer are left, of all that may be pruned. Gates of heads are dealt out anew.
     """
     sets = {SELECTED: selection}
+    if selection.average is not None:  # as much at random is another change, not other heads
+        return sets
     free = ~protected_heads(table, gamma if selection.gamma is None else selection.gamma)
     chosen = selection.heads
     if selection.unit == "layer":  # a row of the table is a layer, of a selection a head

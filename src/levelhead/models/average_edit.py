@@ -9,21 +9,25 @@ the model's config, and into `levelhead.json` beside a saved one:
         "texts": [{"name", "split", "sha256", "tokens", "share"}, ...],
         "left": {"<layer>": <share of the subgroups' differences that is left>, ...},
         "moved": {"<layer>": <share of what is written on text that changes>, ...},
-        "warnings": [...]}
+        "warnings": [...], "digest": <SHA-256 of the change>}
 
 It does not know how changes were found.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -35,7 +39,7 @@ from levelhead.models.quantised import is_quantised
 from levelhead.models.removed_heads import model_is_pruned
 from levelhead.models.slicing import input_width
 from levelhead.models.stock import save_stock
-from levelhead.records import Unit
+from levelhead.records import HeadSelection, Unit
 
 AVERAGE = "levelhead_average"
 """Field of config.json: what was done; nothing reads it to load the model."""
@@ -96,6 +100,15 @@ class AverageEdit:
             self._add(layer, module)
         setattr(model.config, AVERAGE, self.record)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As a file holds the change, float32: `right.<layer>`, of factors also `left.<layer>`."""
+        found = {}
+        for layer, change in self.changes.items():
+            found[f"right.{layer}"] = change.right.float().cpu().numpy()
+            if change.left is not None:
+                found[f"left.{layer}"] = change.left.float().cpu().numpy()
+        return found
+
     @contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[None]:
         """For a while; a quantised layer gets what the change would write added to its output.
@@ -134,6 +147,44 @@ class AverageEdit:
                     f"model's projection has {width:,}: it is of another model"
                 )
         return {layer: sites[layer] for layer in self.changes}
+
+
+def change_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of a change: of its arrays (`AverageEdit.arrays`) by name, with their shapes."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(f"{name} {arrays[name].shape}".encode())
+        found.update(np.ascontiguousarray(arrays[name], np.float32).tobytes())
+    return found.hexdigest()
+
+
+def edit_of(selection: HeadSelection) -> AverageEdit:
+    """The change that a selection of method average names, read from its file.
+
+    Raises:
+        SelectionError: the file is missing, cannot be read, or holds another change.
+    """
+    record, path = selection.average, selection.change
+    again = "select again, with levelhead select RUN --method average"
+    if record is None or path is None:
+        raise SelectionError(
+            "the selection names a change of weights and not the file that holds it; name "
+            f"selection.json in its run folder, or {again}"
+        )
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise SelectionError(
+            f"cannot read the change of weights that the selection names, {path}: {error}; {again}"
+        ) from error
+    if change_digest(arrays) != record["digest"]:
+        raise SelectionError(f"{path} holds another change of weights than was selected; {again}")
+    tensors = {name: torch.from_numpy(array).double() for name, array in arrays.items()}
+    changes = {
+        layer: Change(right=tensors[f"right.{layer}"], left=tensors.get(f"left.{layer}"))
+        for layer in record["layers"]
+    }
+    return AverageEdit(changes=changes, record=dict(record))
 
 
 def save_averaged(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from levelhead.errors import ConfigError, ModelError, SelectionError
 from levelhead.models.architectures import head_counts, head_dim
-from levelhead.models.average_edit import AverageEdit, Change
+from levelhead.models.average_edit import AverageEdit, Change, change_digest
 from levelhead.models.calibration import ENOUGH, default_ridge, projections
 from levelhead.models.least_squares import Moments, check_ridge, fit, read_weight
 from levelhead.models.neuron_layouts import neuron_counts
@@ -211,7 +211,8 @@ class Averager:
             "moved": moved,
             "warnings": self.warnings(ridge),
         }
-        return AverageEdit(changes=changes, record=record, unit=self.unit)
+        edit = AverageEdit(changes=changes, record=record, unit=self.unit)
+        return replace(edit, record=record | {"digest": change_digest(edit.arrays())})
 
     def axes_json(self) -> Json:
         """The form of a record's `axes`."""

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from levelhead.errors import CheckpointError, SelectionError
 from levelhead.models.architectures import head_counts
+from levelhead.models.average_edit import edit_of, save_averaged, saved_average
 from levelhead.models.checkpoint import (
     FORMATS,
     Format,
@@ -26,6 +27,7 @@ from levelhead.models.checkpoint import (
 )
 from levelhead.models.checksums import saved_heads, saved_neurons
 from levelhead.models.gates import ablate
+from levelhead.models.lora import FORMAT as LORA
 from levelhead.models.neuron_gates import ablate_neurons
 from levelhead.models.neuron_layouts import layout_of, neuron_counts
 from levelhead.models.neurons import prune_neurons, refuse_unprunable_neurons
@@ -60,11 +62,14 @@ def ablate_units(model: PreTrainedModel, unit: Unit, chosen: Heads) -> AbstractC
 def prune_units(
     model: PreTrainedModel, selection: HeadSelection, repair: Repair | None = None
 ) -> None:
-    """`prune_heads` or `prune_neurons`: remove what is selected, in place; or scale by gates.
+    """`prune_heads` or `prune_neurons`: remove what is selected, in place; or scale, or average.
 
     Args:
         repair: new weights of what stays, fitted for this selection.
     """
+    if selection.average is not None:
+        edit_of(selection).apply(model)
+        return
     if selection.gates is not None:
         scale_heads(model, selection.gates)
         return
@@ -98,6 +103,15 @@ def check_unit_pruning(
     if repairs:
         refuse_unrepairable(selection)
         check_repair_format(form)
+    if selection.average is not None:
+        _check_average(config, selection.average, form)
+        return
+    if form == LORA:
+        raise CheckpointError(
+            f"format={form!r} holds changed weights, and {selection.described} are removed; it is "
+            "for selections of method average. Heads that go fit an adapter of levelhead's own "
+            "(--format adapter)"
+        )
     if selection.gates is not None:
         if form not in STOCK_FORMATS:
             raise CheckpointError(
@@ -117,6 +131,20 @@ def check_unit_pruning(
         raise SelectionError("the list of neurons is empty: there is nothing to prune")
 
 
+def _check_average(config: PreTrainedConfig, average: Mapping[str, Any], form: str) -> None:
+    if form not in (*STOCK_FORMATS, LORA):
+        raise CheckpointError(
+            f"format={form!r} is for heads that are gone, and averaging leaves a stock model: "
+            f"leave the format out, or take {LORA}, the change alone as a LoRA adapter"
+        )
+    num_layers, _ = head_counts(config)
+    if beyond := [layer for layer in average["layers"] if layer >= num_layers]:
+        raise SelectionError(
+            f"the selection changes layer {beyond[0]}, and the model has layers 0 to "
+            f"{num_layers - 1}: it is of another model"
+        )
+
+
 def save_units(
     model: PreTrainedModel,
     selection: HeadSelection,
@@ -125,8 +153,10 @@ def save_units(
     tokenizer: PreTrainedTokenizerBase | None,
     **options: Any,
 ) -> None:
-    """`save_pruned` after `prune_units`; a model that was scaled has one form, the stock one."""
-    if selection.gates is None:
+    """`save_pruned` after `prune_units`; what was scaled or averaged has the stock form alone."""
+    if selection.average is not None:
+        save_averaged(model, path, tokenizer, **options)
+    elif selection.gates is None:
         save_pruned(model, path, form, tokenizer, **options)
     else:
         save_scaled(model, path, selection.gates, tokenizer, **options)
@@ -138,6 +168,14 @@ def same_gates(folder: Path, selection: HeadSelection) -> bool:
     if held is None or selection.gates is None:
         return held is None and selection.gates is None
     return np.array_equal(held, np.array(selection.gates))
+
+
+def same_average(folder: Path, selection: HeadSelection) -> bool:
+    """Whether a saved model was changed as the selection says (None: neither is)."""
+    held, wanted = saved_average(folder), selection.average
+    if held is None or wanted is None:
+        return held is None and wanted is None
+    return bool(held.get("digest") == wanted["digest"])
 
 
 def removed_units(model_or_config: PreTrainedModel | PreTrainedConfig, unit: Unit) -> LayerHeads:

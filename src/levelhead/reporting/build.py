@@ -73,6 +73,9 @@ def _chosen(findings: Findings, view: HeadView) -> tuple[Section | None, ...]:
     """Maps and tables of single heads; of other units, which are too many or no heads, by layer."""
     if findings.table.unit != "head":
         return (sections.pruned_units(findings.selection, findings.table),)
+    if findings.selection.average is not None:
+        explored = explorer(findings, view)
+        return (sections.averaged(findings.selection), sections.head_map(view, explored))
     return (
         sections.head_map(view, explorer(findings, view)),
         sections.pruned_heads(findings.selection, view, findings.details),
@@ -81,6 +84,10 @@ def _chosen(findings: Findings, view: HeadView) -> tuple[Section | None, ...]:
 
 def _subtitle(findings: Findings, total: int) -> str:
     selection, unit = findings.selection, findings.table.unit
+    if selection.average is not None:
+        tried = nothing_found(selection.details) and not findings.evaluation
+        best = "nothing changed; the best that was tried: " if tried else ""
+        return f"{best}{selection.described}"
     count = len(selection.by_layer if unit == "layer" else selection.heads)
     if nothing_found(selection.details) and not findings.evaluation:
         return f"nothing pruned; the best set tried: {count} of {total} {unit}s"

@@ -206,7 +206,10 @@ def _facts(findings: Findings, one: Json, config: Json) -> list[tuple[str, str]]
         ("Second scorer", second),
         ("Test prompts", "" if prompts is None else numbers.count(prompts)),
         ("Texts of each model", "" if samples is None else numbers.count(samples)),
-        ("Heads", findings.selection.described),
+        (
+            "Heads" if findings.selection.average is None else "Changed",
+            findings.selection.described,
+        ),
         ("Measured on", findings.date),
         ("Base model", word(mapping(findings.evaluation, "of").get("model"))[:12]),
     ]

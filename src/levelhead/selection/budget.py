@@ -7,7 +7,7 @@ is predicted by the same models, so that all can be ordered. Pure: it knows a sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -47,6 +47,14 @@ class Candidate:
 
     selection: HeadSelection
     predicted: SetChoice
+
+
+Family = Callable[[Candidate], Hashable]
+
+
+def method_of(candidate: Candidate) -> Hashable:
+    """The family of a set of heads: the method that found it."""
+    return candidate.selection.method
 
 
 def candidates(
@@ -91,15 +99,17 @@ def worth_reading(
     *,
     dearer: float = 1.0,
     read: Sequence[Candidate] = (),
+    family: Family = method_of,
 ) -> list[Candidate]:
     """At most `count` sets to read with the model, the best predicted at several prices.
 
-    At first the best of each method at the budget itself, then the best at lower prices. After
-    sets were read, the best of all at the budget and at lower prices.
+    At first the best of each family at the budget itself, the best of them first, then the best at
+    lower prices. After sets were read, the best of all at the budget and at lower prices.
 
     Args:
         dearer: what a set costs as a multiple of what is predicted.
         read: sets that were read before; they are left out.
+        family: what candidates are alike in.
     """
     picked: list[Candidate] = []
     left = [one for one in found if not any(one is other for other in read)]
@@ -111,8 +121,11 @@ def worth_reading(
             if not any(best is one for one in picked):
                 picked.append(best)
 
-    for method in () if read else METHODS:
-        take([one for one in left if one.selection.method == method], budget)
+    families: dict[Hashable, list[Candidate]] = {}
+    for one in () if read else sorted(left, key=lambda one: one.predicted.value):
+        families.setdefault(family(one), []).append(one)
+    for alike in families.values():
+        take(alike, budget)
     for share in REACH:
         take(left, share * budget)
     if not picked and left:

@@ -17,10 +17,10 @@ from levelhead.records import HeadSelection, ranges_text
 from levelhead.reporting import comparison
 from levelhead.reporting.escape import visible
 from levelhead.reporting.summary import Cell, Group, Row
+from levelhead.sharing.card_average import averaged_summary, what_changed
+from levelhead.sharing.card_text import code, md
 
 Json = Mapping[str, Any]
-SPECIAL = re.compile(r"[\\`*_{}\[\]<>|~&$]|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]|@")
-"""What Markdown reads as markup, links that it makes by itself and mentions among it."""
 LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+|[\w.\-]+")
 SEE_BASE = "see base model"
@@ -69,13 +69,16 @@ def model_card(
     shown = _shown(base_name)
     title = name or f"{shown.rpartition('/')[2]}-pruned"
     run = config or {}
+    averaged = selection.get("average") is not None
+    what = "the change was" if averaged else "the heads were"
+    which = "What was changed" if averaged else "Which heads were removed"
     parts = [
         _head(shown, base_name, licence),
         f"# {md(title)}",
         _summary(shown, revision, selection, form),
         _load(form),
         "## What was measured\n\n" + _measured(evaluation, run),
-        "## How the heads were chosen\n\n" + _rule(selection, run, details),
+        f"## How {what} chosen\n\n" + _rule(selection, run, details),
         "## Intended use\n\nFor the uses of the base model, where less of the gap measured above "
         "is wanted and its price in perplexity is acceptable. Measure on prompts of your own "
         "before you rely on it. Not for deciding about people, nor as evidence that a system is "
@@ -93,7 +96,7 @@ def model_card(
         parts.append("## Files\n\nSHA-256:\n\n" + "\n".join(lines))
     if record:
         parts.append(
-            "## Record\n\nWhich heads were removed, by which objective, and what was measured "
+            f"## Record\n\n{which}, by which objective, and what was measured "
             "before and after: `levelhead_record.json`, SHA-256 of its canonical form "
             f"{code(record)}. `levelhead verify THIS_MODEL` measures again."
         )
@@ -102,19 +105,6 @@ def model_card(
         "Structured Pruning ([arXiv 2312.15398](https://arxiv.org/abs/2312.15398))."
     )
     return "\n\n".join(parts) + "\n"
-
-
-def md(text: object) -> str:
-    """Text from outside as Markdown that shows it and nothing else, on one line."""
-    return SPECIAL.sub(r"\\\g<0>", visible(str(text)).strip())
-
-
-def code(text: object) -> str:
-    """Text from outside as inline code."""
-    plain = visible(str(text))
-    ticks = max((len(run) for run in re.findall(r"`+", plain)), default=0)
-    fence, space = "`" * (ticks + 1), " " if ticks else ""
-    return f"{fence}{space}{plain}{space}{fence}"
 
 
 def _shown(base_name: str) -> str:
@@ -149,6 +139,8 @@ def _head(shown: str, base_name: str, licence: str | None) -> str:
 
 def _summary(shown: str, revision: str | None, selection: Json, form: str) -> str:
     chosen = HeadSelection.from_json(selection)
+    if chosen.average is not None:
+        return averaged_summary(shown, revision, chosen, form)
     layers = len(chosen.by_layer)
     at = f" at revision {code(revision)}" if revision else ""
     kind = {"head": "attention ", "neuron": "MLP ", "layer": ""}[chosen.unit]
@@ -163,8 +155,13 @@ def _summary(shown: str, revision: str | None, selection: Json, form: str) -> st
 
 
 def _load(form: str) -> str:
+    if form == "lora":
+        return (
+            "```python\nfrom peft import PeftModel  # pip install peft\n\n"
+            'model = PeftModel.from_pretrained(BASE_MODEL, "THIS_ADAPTER")\n```'
+        )
     first, call, more = "import levelhead  # pip install levelhead", "levelhead.load", ""
-    if form in ("zeroed", "uniform", "remote-code"):
+    if form in ("zeroed", "uniform", "remote-code", "averaged"):
         first = "from transformers import AutoModelForCausalLM"
         call = "AutoModelForCausalLM.from_pretrained"
         more = ", trust_remote_code=True" if form == "remote-code" else ""
@@ -283,6 +280,8 @@ def _rule(selection: Json, run: Json, details: Json | None) -> str:
 
 def _removed(selection: Json) -> str:
     chosen = HeadSelection.from_json(selection)
+    if chosen.average is not None:
+        return what_changed(chosen.average)
     if chosen.unit == "neuron":
         lines = [f"- {layer}: {ranges_text(gone)}" for layer, gone in chosen.by_layer.items()]
         title = "## Removed neurons\n\nLayer: neurons of its MLP, both counted from 0.\n\n"

@@ -70,7 +70,12 @@ def objective_of(
 
 
 def removed_of(selection: Json) -> dict[str, Any]:
-    """{"removed_heads": {layer: heads}} of a selection (and "gates"), or {"removed_neurons"}."""
+    """{"removed_heads": {layer: heads}} of a selection (and "gates"), or {"removed_neurons"}.
+
+    Of method average: {"average": what is changed, in which layers, by which rule}.
+    """
+    if "average" in selection:
+        return {"average": dict(selection["average"])}
     if "neurons" in selection:
         return {"removed_neurons": dict(selection["neurons"])}
     layers: dict[str, list[int]] = {}
@@ -81,7 +86,9 @@ def removed_of(selection: Json) -> dict[str, Any]:
 
 
 def chosen_of(data: Json) -> Any:
-    """The gates, neurons or heads that a file of a run names."""
+    """The change, gates, neurons or heads that a file of a run names."""
+    if "change" in data:
+        return {"change": data["change"]}
     return data.get("gates", data.get("neurons", data.get("heads")))
 
 
@@ -89,9 +96,14 @@ def other_units(manifest: Json, selection: Json) -> str:
     """What a saved model (its levelhead.json) has otherwise than a selection names.
 
     Returns:
-        "heads", "neurons" or "gates"; empty where they agree, or the model is of a levelhead that
-        did not write down what it removed.
+        "heads", "neurons", "gates" or "weights"; empty where they agree, or the model is of a
+        levelhead that did not write down what it removed.
     """
+    change = (selection.get("average") or {}).get("digest")
+    if (manifest.get("average") or {}).get("digest") != change:
+        return "weights"
+    if change is not None:
+        return ""
     if "neurons" in selection:
         return "" if manifest.get("removed_neurons") == selection["neurons"] else "neurons"
     if "gates" in selection or "gates" in manifest:
@@ -164,7 +176,7 @@ def is_of(evaluation: Json, selection: Json, repair: Json | None) -> bool:
 
 def chosen(data: Json) -> Any:
     """What a selection or evaluation is about: heads, or neurons."""
-    return data.get("neurons", data.get("heads"))
+    return data.get("change", data.get("neurons", data.get("heads")))
 
 
 def digest(content: Json) -> str:

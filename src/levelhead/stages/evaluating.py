@@ -12,9 +12,10 @@ from levelhead.errors import RunFolderError
 from levelhead.evaluation import evaluate_run
 from levelhead.evaluation.divergence import check_text
 from levelhead.journal import sums, watch
+from levelhead.models.average_edit import average_of
 from levelhead.models.repair import NONE, repair_of, saved_repair
 from levelhead.models.stored import stored_parameters
-from levelhead.models.units import removed_units, same_gates, same_units, saved_units
+from levelhead.models.units import removed_units, same_average, same_gates, same_units, saved_units
 from levelhead.progress import Progress
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
@@ -65,6 +66,9 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
     unit = selection.unit
     gone = removed_units(pruned, unit) or saved_units(folder.path / runs.MODEL, unit)
     scaled = same_gates(folder.path / runs.MODEL, selection)
+    said = (average_of(pruned) or {}).get("digest")  # in config.json, the record beside it apart
+    averaged = same_average(folder.path / runs.MODEL, selection)
+    scaled = scaled and averaged and said == (selection.average or {}).get("digest")
     if not scaled or (selection.gates is None and gone and not same_units(gone, selection)):
         raise RunFolderError(
             f"{folder.path / runs.MODEL} lacks other heads than selection.json names; "

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from levelhead import runs
 from levelhead.errors import SelectionError
-from levelhead.evaluation.base import BaseAxis
+from levelhead.evaluation.base import BaseAxis, Variant
 from levelhead.evaluation.finalists import (
     JudgedSet,
     cheapest_that_keeps,
@@ -71,18 +71,35 @@ def joint_options(
     )
 
 
-def judge_with(session: Session, progress: Progress) -> Judge:
+@dataclass
+class SetJudge:
     """A judge that reads with a session's model; the base is sampled when first asked."""
 
-    bases: dict[str, BaseAxis] = {}
+    session: Session
+    progress: Progress
+    bases: dict[str, BaseAxis] = field(default_factory=dict)
 
-    def judge(axes: Sequence[str], sets: Sequence[HeadSelection]) -> list[JudgedSet]:
+    def __call__(
+        self,
+        axes: Sequence[str],
+        sets: Sequence[HeadSelection],
+        variants: Sequence[Variant] | None = None,
+    ) -> list[JudgedSet]:
+        """Read with each set.
+
+        Args:
+            variants: the models that they give; none: as the run prunes.
+        """
         for axis in axes:
-            if axis not in bases:
-                bases[axis] = validation_base(session, axis, progress)
-        return judge_sets(session, {axis: bases[axis] for axis in axes}, sets, progress)
+            if axis not in self.bases:
+                self.bases[axis] = validation_base(self.session, axis, self.progress)
+        bases = {axis: self.bases[axis] for axis in axes}
+        return judge_sets(self.session, bases, sets, self.progress, variants=variants)
 
-    return judge
+
+def judge_with(session: Session, progress: Progress) -> SetJudge:
+    """A judge of a session's sets."""
+    return SetJudge(session, progress)
 
 
 def decided(

@@ -15,16 +15,22 @@ from levelhead.export.model import Target, write_export
 from levelhead.journal import sums, watch
 from levelhead.journal.store import disk_errors
 from levelhead.models.architectures import head_counts
+from levelhead.models.average_edit import edit_of
+from levelhead.models.calibration import projections
 from levelhead.models.checkpoint import Format, register
 from levelhead.models.checksums import verify_folder
 from levelhead.models.folders import check_target
-from levelhead.models.loading import load_base, load_config
+from levelhead.models.loading import LoadedModel, load_base, load_config
+from levelhead.models.lora import FORMAT as LORA
+from levelhead.models.lora import write_lora
+from levelhead.models.quantised import is_quantised
 from levelhead.models.repair import NONE, repair_of, same_repair, saved_repair
 from levelhead.models.surgery import check_heads
 from levelhead.models.units import (
     check_unit_pruning,
     prune_units,
     removed_units,
+    same_average,
     same_gates,
     same_units,
     save_units,
@@ -52,7 +58,7 @@ def prune_stage(
     **options: Any,
 ) -> PreTrainedModel:
     selection = read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
-    if format == "adapter":
+    if format in ("adapter", LORA):
         raise ConfigError("a run's model/ is what evaluate reads: an adapter needs another --out")
     target = folder.path / runs.MODEL
     config = load_config(session.base_path, session.config.revision)
@@ -95,6 +101,8 @@ def prune_to_folder(
     config = load_config(base, revision)
     check_unit_pruning(config, selection, format, repairs=repairs(session))
     loaded = load_base(base, revision=revision, dtype="saved", need_tokenizer=False)
+    if format == LORA and out is not None:
+        return _prune_to_lora(session, loaded, selection, Path(out), overwrite)
     _prune(session, loaded.model, selection, progress)
     if out is not None:
         if format == "adapter":
@@ -111,6 +119,22 @@ def prune_to_folder(
         name = named or EMBEDDED_NAME
         text = card_of_selection(selection.to_json(), name, loaded.revision, format, repair)
         runs.write_text(Path(out) / CARD, text)
+    return loaded.model
+
+
+def _prune_to_lora(
+    session: Session, loaded: LoadedModel, selection: HeadSelection, out: Path, overwrite: bool
+) -> PreTrainedModel:
+    """The change alone, as an adapter of the base; whose weights may be quantised."""
+    edit, named = edit_of(selection), session.config.model
+    write_lora(edit, loaded.model, out, base=hub_name(named) or named, overwrite=overwrite)
+    objective = objective_of(selection.to_json(), hub_name(named), loaded.revision)
+    runs.write_json(out / RECORD, pruning_record(selection.to_json(), objective))
+    name = named or EMBEDDED_NAME
+    text = card_of_selection(selection.to_json(), name, loaded.revision, LORA)
+    runs.write_text(out / CARD, text)
+    if not any(map(is_quantised, projections(loaded.model, edit.unit))):
+        edit.apply(loaded.model)
     return loaded.model
 
 
@@ -193,8 +217,10 @@ def holds_pruned(session: Session, folder: RunFolder, selection: HeadSelection) 
     read: Any = AutoConfig.from_pretrained
     register()
     wanted = session.repairer.identity(selection.unit) if repairs(session) else None
-    if not same_repair(saved_repair(path), wanted):
+    if not same_repair(saved_repair(path), wanted) or not same_average(path, selection):
         return False
+    if selection.average is not None:
+        return True
     if selection.gates is not None or not same_gates(path, selection):
         return same_gates(path, selection)
     return same_units(removed_units(read(path, trust_remote_code=False), selection.unit), selection)

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from levelhead import journal, runs
-from levelhead.config import SCORE, RunConfig
+from levelhead.config import AVERAGE, SCORE, RunConfig
 from levelhead.evaluation.divergence import check_text
 from levelhead.journal import sums, watch
 from levelhead.models.architectures import head_counts
@@ -27,6 +27,7 @@ from levelhead.scores import PPL, ScoreTable, bias_metric
 from levelhead.scoring.adaptive import SamplingBudget, score_axis
 from levelhead.scoring.effects import SPLITS, AxisEffects
 from levelhead.scoring.fisher import cost_warnings
+from levelhead.scoring.matched_moments import refuse_unmatched
 from levelhead.scoring.method_scores import MASK_GRADIENT_TOKENS, magnitude, mask_gradient
 from levelhead.scoring.perplexity_effects import PerplexityEffects, paper_windows, text_windows
 from levelhead.scoring.problem import EstimatorOptions
@@ -64,13 +65,15 @@ def start(
     """
     take_format_of(session, out)
     config = session.config
-    check_shares(config.method, config.gamma, config.alpha)
+    _check_method(config)
     begun = RunFolder.check(out, config)
     session.check()
     calibration = None if begun else choose_format(session)
     config = session.config
     plan = session.plan()
-    check_shares(config.method, config.gamma, config.alpha, plan.heads)
+    _check_method(config, plan.heads)
+    if config.method == AVERAGE:
+        refuse_unmatched(session.problem(config.axis[0], "validation"))
     if prunes:
         refuse_unprunable_units(session.base.model, unit_of(config))
         check_text(session, "test")
@@ -80,6 +83,12 @@ def start(
     if announce:
         announce(plan)
     return folder
+
+
+def _check_method(config: RunConfig, heads: int | None = None) -> None:
+    """`check_shares`, of a method that has shares."""
+    if config.method != AVERAGE:
+        check_shares(config.method, config.gamma, config.alpha, heads)
 
 
 def score_stage(session: Session, folder: RunFolder, progress: Progress) -> ScoreTable:

@@ -9,7 +9,7 @@ those that head scores were made from flatter the heads they chose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -21,8 +21,10 @@ from levelhead.scores import ScoreTable
 from levelhead.search_result import nothing_found
 from levelhead.selection.budget import (
     Candidate,
+    Family,
     best_predicted,
     candidates,
+    method_of,
     no_set_keeps,
     softened,
     worth_reading,
@@ -66,8 +68,7 @@ class Tried:
             "method": selection.method,
             "gamma": selection.gamma,
             "alpha": selection.alpha,
-            "heads": [list(head) for head in selection.heads],
-            "soft": selection.gates is not None,
+            **_chosen(selection),
             "predicted": predicted.predicted(),
             "expected_difference": self.expected.to_json(),
             "perplexity_increase": self.increase.to_json(),
@@ -103,25 +104,56 @@ def searched(
     found = candidates(table, axis, budget, joint)
     if not found:
         raise no_set_keeps(budget)
-    about: Json = {"budget": budget, "candidates": len(found)}
+    about: Json = {"candidates": len(found)}
     if judge is None or not count:
-        best = best_predicted(found, budget)
+        best, more = read_in_rounds(found, budget, 0, lambda _: [])
         best = softened(table, best, axis, joint) if soft else best
-        return _with(best.selection, about | {"on": "predictions", "judged": []})
-    first = worth_reading(found, budget, (count + 1) // 2, dearer=USUALLY)
-    tried = _read(first, axis, judge)
+        return with_search(best.selection, about | more)
+
+    def read(picked: Sequence[Candidate]) -> list[Tried]:
+        return _read(picked, axis, judge)
+
+    def in_its_place(one: Candidate) -> Candidate:
+        return softened(table, one, axis, joint) if soft else one
+
+    taken, more = read_in_rounds(found, budget, count, read, then=in_its_place)
+    return with_search(taken.selection, about | more)
+
+
+def read_in_rounds(
+    found: Sequence[Candidate],
+    budget: float,
+    count: int,
+    read: Callable[[Sequence[Candidate]], list[Tried]],
+    *,
+    family: Family = method_of,
+    then: Callable[[Candidate], Candidate] = lambda one: one,
+) -> tuple[Candidate, Json]:
+    """The candidate to take, and what selection.json's `search` says of it.
+
+    Args:
+        found: by rising predicted price; at least one.
+        count: how many are read, at least; 0: predictions decide.
+        read: with the model.
+        family: of each, the first round reads the best.
+        then: what of the second round's candidates is read in their place.
+    """
+    about: Json = {"budget": budget}
+    if not count:
+        return best_predicted(found, budget), about | {"on": "predictions", "judged": []}
+    first = worth_reading(found, budget, (count + 1) // 2, dearer=USUALLY, family=family)
+    tried = read(first)
     dearer = _dearer(tried)
     second = worth_reading(found, budget, count - len(first), dearer=dearer, read=first)
-    if soft:
-        second = [softened(table, one, axis, joint) for one in second]
-    tried += _read(second, axis, judge)
+    second = [then(one) for one in second]
+    tried += read(second)
     seen, reach = [*first, *second], budget
     for _ in range(MORE):  # a set within the limit, if there is one: else nothing could be said
         if any(one.most <= budget for one in tried):
             break
         dearer, reach = max(dearer, _dearer(tried)), reach / 3
         third = worth_reading(found, reach, 1, dearer=dearer, read=seen)
-        tried, seen = [*tried, *_read(third, axis, judge)], [*seen, *third]
+        tried, seen = [*tried, *read(third)], [*seen, *third]
     about["dearer"] = dearer
     about |= {"on": "validation", "judged": [one.to_json() for one in tried]}
     best_tried = best_within(tried, budget)
@@ -129,7 +161,7 @@ def searched(
     about["chosen"] = next(i for i, one in enumerate(tried) if one is taken)
     about["kept"] = best_tried is not None
     about["measurable"] = best_tried is not None and best_tried.expected.interval.high < 0
-    return _with(taken.candidate.selection, about)
+    return taken.candidate, about
 
 
 def check_searchable(joint: JointOptions) -> None:
@@ -180,6 +212,14 @@ def tried_of(candidate: Candidate, axis: str, judged: JudgedSet) -> Tried:
     )
 
 
+def _chosen(selection: HeadSelection) -> Json:
+    """What a candidate removes or changes, small."""
+    if selection.average is None:
+        heads = [list(head) for head in selection.heads]
+        return {"heads": heads, "soft": selection.gates is not None}
+    return selection.chosen_json()
+
+
 def _dearer(tried: Sequence[Tried]) -> float:
     """What sets may cost as a multiple of what was predicted of them; 1 where none can tell."""
     ratios = [
@@ -191,5 +231,6 @@ def _dearer(tried: Sequence[Tried]) -> float:
     return min(max(median(ratios), low), high) if ratios else 1.0
 
 
-def _with(selection: HeadSelection, search: Json) -> HeadSelection:
+def with_search(selection: HeadSelection, search: Json) -> HeadSelection:
+    """The selection with `search` in its details."""
     return replace(selection, details={**(selection.details or {}), "search": search})

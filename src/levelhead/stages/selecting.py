@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from levelhead import runs
-from levelhead.config import RunConfig
+from levelhead.config import AVERAGE, RunConfig
 from levelhead.damage import reads_run
 from levelhead.errors import SelectionError, UnreliableScoresError
 from levelhead.models.architectures import head_counts, key_value_heads
@@ -33,6 +33,7 @@ from levelhead.selection.rules import PROTECTING, protected_heads, ranked_by
 from levelhead.selection.soft import soft_selection
 from levelhead.selection.units import in_rows, in_units, listed
 from levelhead.session import Session
+from levelhead.stages.averaging import Averages, averaged, change_file
 from levelhead.stages.joint import Judge, decided
 from levelhead.stages.predicting import predicted
 from levelhead.stages.searching import searched
@@ -108,14 +109,18 @@ def select_stage(
     joint: JointOptions = JOINT,
     judge: Judge | None = None,
     keep: Callable[[HeadSelection], None] | None = None,
+    averages: Averages | None = None,
 ) -> HeadSelection:
     """Choose, and write selection.json.
 
     Args:
         keep: called with what is chosen before it is written; it may refuse.
+        averages: what method average reads with; it cannot do without.
         joint: further options of method joint.
         judge: reads finalists of method joint with the model; none: predictions decide.
     """
+    if config.method == AVERAGE:
+        return _averaged(folder, config, averages, keep)
     table = scored_table(folder)
     axis, core = config.axis[0], config.core
     if core is not None:
@@ -160,6 +165,22 @@ def select_stage(
         keep(selection)
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
     return selection
+
+
+def _averaged(
+    folder: RunFolder,
+    config: RunConfig,
+    averages: Averages | None,
+    keep: Callable[[HeadSelection], None] | None,
+) -> HeadSelection:
+    """The same of method average, whose change of weights is written too."""
+    assert averages is not None  # noqa: S101 - who asks for it gives them
+    chosen = averaged(folder, config, averages)
+    if keep is not None:
+        keep(chosen)
+    averages.write(folder, chosen)
+    runs.write_json(folder.path / runs.SELECTION, chosen.to_json())
+    return chosen
 
 
 def _searched(
@@ -254,6 +275,7 @@ def _raced_for(folder: RunFolder, config: RunConfig, details: dict[str, Any]) ->
 
 def read_selection(path: Path) -> HeadSelection:
     try:
-        return HeadSelection.from_json(runs.read_json(path))
+        found = HeadSelection.from_json(runs.read_json(path))
+        return found if found.average is None else replace(found, change=change_file(path.parent))
     except SelectionError as error:
         raise SelectionError(f"{path}: {error}") from error

@@ -6,6 +6,7 @@ where there is nothing to say.
 
 from levelhead.reporting.sections.agree import agree
 from levelhead.reporting.sections.attempts import attempts
+from levelhead.reporting.sections.averaged import averaged
 from levelhead.reporting.sections.axes import axes
 from levelhead.reporting.sections.compare import compare
 from levelhead.reporting.sections.glance import glance
@@ -24,6 +25,7 @@ from levelhead.reporting.sections.units import pruned_units
 __all__ = [
     "agree",
     "attempts",
+    "averaged",
     "axes",
     "compare",
     "glance",

@@ -25,22 +25,25 @@ def search(selection: Json | None) -> Section | None:
     judged = records(found, "judged")
     if not judged:
         return None
+    averages = any(one.get("method") == "average" for one in judged)
+    what = "change" if averages else "set of heads"
     limit, among = finite(found.get("budget")), finite(found.get("candidates"))
     columns = (
-        Column("Set of heads"),
+        Column(what.capitalize()),
         *numeric("Predicted price", "Price on the worst text", "Measured gap, expected"),
         Column("Outcome"),
     )
     most = "" if limit is None else f" ({percent(limit)})"
-    sets = "sets" if among is None else f"{count(among)} sets"
+    plural = "changes" if averages else "sets"
+    sets = plural if among is None else f"{count(among)} {plural}"
     return Section(
         key="search",
-        title="The search for a set of heads",
+        title=f"The search for a {what}",
         intro=(
             f"Of {sets} those with the best predictions were read with the model, on validation "
-            "prompts and texts. Price: rise of perplexity on the text where it rises most; a set "
+            f"prompts and texts. Price: rise of perplexity on the text where it rises most; a {what} "
             f"is within the limit{most} where nine in ten such texts would keep it. Measured gap: "
-            "expected change, pruned minus base, of masked texts. The set with the largest fall "
+            "expected change, pruned minus base, of masked texts. The one with the largest fall "
             "within the limit is taken. In brackets: 95% intervals.",
         ),
         tables=(Table.of(columns, [_row(i, one, limit, found) for i, one in enumerate(judged)]),),
@@ -51,6 +54,11 @@ def _row(place: int, one: Json, limit: float | None, found: Json) -> tuple[Value
     heads = one.get("heads")
     number = len(heads) if isinstance(heads, list | tuple) else 0
     kind = "gates" if one.get("soft") is True else f"{number} heads"
+    if one.get("method") == "average":
+        rank, layers = finite(one.get("rank")), one.get("layers")
+        within = "all directions" if rank is None else f"{count(rank)} directions"
+        number = len(layers) if isinstance(layers, list | tuple) else 0
+        kind = f"lambda {finite(one.get('lambda')) or 0:g}, {within}, {number} layers"
     predicted = finite(mapping(one, "predicted").get("perplexity_increase"))
     price = percent_cell(one.get("perplexity_increase"))
     text = PurePath(word(one.get("text"))).name

@@ -1,0 +1,215 @@
+"""Method average in a run folder: which change of weights takes out most within the limit?
+
+Matched contexts are of the continuations that heads were scored on. Predictions order changes of
+several strengths, ranks and sets of layers; the model reads the best on continuations sampled for
+this alone; the one with the largest expected fall whose price keeps the limit is taken. Protected
+heads keep their columns. The change is written beside selection.json, whose `average` describes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from levelhead import runs
+from levelhead.config import AVERAGE, RunConfig
+from levelhead.errors import SelectionError
+from levelhead.evaluation.averaging import collect
+from levelhead.evaluation.base import base_axis, edited
+from levelhead.evaluation.finalists import GROUPS
+from levelhead.models.average_edit import AverageEdit
+from levelhead.models.averaging import ALL, Averager
+from levelhead.models.surgery import Heads
+from levelhead.progress import Progress
+from levelhead.records import HeadSelection
+from levelhead.runs import RunFolder
+from levelhead.scores import ScoreTable, bias_metric
+from levelhead.scoring.rounds import of_sample
+from levelhead.selection.averages import Change, LayerShares, layer_sets, predicted_change
+from levelhead.selection.budget import Candidate
+from levelhead.selection.rules import protected_heads
+from levelhead.session import Session
+from levelhead.stages.joint import SetJudge
+from levelhead.stages.kept_texts import kept_texts
+from levelhead.stages.searching import Tried, read_in_rounds, tried_of, with_search
+from levelhead.stages.tables import scored_table
+
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""lambda: what matched positions count beside text."""
+RANKS = (8, 64)
+"""Directions of the readout that may change."""
+
+
+@dataclass
+class Averages:
+    """What method average needs of a session, collected when first asked."""
+
+    session: Session
+    progress: Progress
+    judge: SetJudge = field(init=False)
+    _edits: dict[str, AverageEdit] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.judge = SetJudge(self.session, self.progress)
+
+    def write(self, folder: RunFolder, selection: HeadSelection) -> None:
+        """The change of a selection that was found with these, into its file."""
+        edit = self._edits[(selection.average or {})["digest"]]
+        runs.write_arrays(change_file(folder.path), edit.arrays())
+
+    def keep(self, edit: AverageEdit) -> None:
+        """For `write`."""
+        self._edits[edit.record["digest"]] = edit
+
+    def averager(self, folder: RunFolder, axis: str, what: str) -> Averager:
+        """Of a run's own continuations on validation prompts: the first of every prompt."""
+        problem = self.session.problem(axis, "validation")
+        texts = of_sample(kept_texts(folder.path / runs.CONTINUATIONS, problem), 0)
+        base = base_axis(replace(problem, samples=1), self.progress, texts, GROUPS)
+        return collect(self.session, {axis: base}, self.progress, readout=what != ALL)
+
+
+@dataclass
+class _Search:
+    """Changes of one averager as candidates, and what the model makes of them."""
+
+    table: ScoreTable
+    config: RunConfig
+    averager: Averager
+    averages: Averages
+
+    @property
+    def axis(self) -> str:
+        return self.config.axis[0]
+
+    @cached_property
+    def protected(self) -> Heads:
+        """{layer: heads} that keep their columns."""
+        held = protected_heads(self.table, self.config.gamma)
+        return {
+            layer: tuple(int(head) for head in np.flatnonzero(row))
+            for layer, row in enumerate(held)
+            if row.any()
+        }
+
+    @cached_property
+    def edits(self) -> dict[str, AverageEdit]:
+        """By digest: every strength, rank and set of layers."""
+        width = len(self.averager.directions(self.averager.layers[0])) if self._reads else 0
+        ranks: Sequence[int | None] = [None]
+        if self._reads:
+            ranks = [*(rank for rank in RANKS if rank < width), *([width] * (width <= RANKS[0]))]
+        effect = self.table.effect(bias_metric(self.axis))
+        held = protected_heads(self.table, self.config.gamma)
+        found = {}
+        with self.averages.progress("averaging: solving", len(ranks) * len(STRENGTHS)) as advance:
+            for rank in ranks:
+                for strength in STRENGTHS:
+                    for layers in layer_sets(effect, held):
+                        edit = self.averager.edit(
+                            strength=strength, rank=rank, layers=layers, protected=self.protected
+                        )
+                        found[edit.record["digest"]] = edit
+                    advance(1)
+        return found
+
+    @property
+    def _reads(self) -> bool:
+        return self.config.average_what != ALL
+
+    def candidates(self) -> list[Candidate]:
+        """By rising predicted price."""
+        effect = self.table.effect(bias_metric(self.axis))
+        shares = LayerShares.of(self.table, self.axis, effect)
+        found = [
+            Candidate(
+                selection=HeadSelection(
+                    heads=(),
+                    method=AVERAGE,
+                    gamma=self.config.gamma,
+                    average=edit.record,
+                ),
+                predicted=predicted_change(shares, Change.of(edit.record)),
+            )
+            for edit in self.edits.values()
+        ]
+        return sorted(found, key=lambda one: one.predicted.ppl_increase)
+
+    def read(self, picked: Sequence[Candidate]) -> list[Tried]:
+        """With the model."""
+        if not picked:
+            return []
+        model = self.averages.session.base.model
+        sets = [one.selection for one in picked]
+        variants = [edited(model, self.edit(one)) for one in sets]
+        judged = self.averages.judge([self.axis], sets, variants)
+        return [tried_of(one, self.axis, found) for one, found in zip(picked, judged, strict=True)]
+
+    def edit(self, selection: HeadSelection) -> AverageEdit:
+        """The change that a candidate's selection names."""
+        return self.edits[(selection.average or {})["digest"]]
+
+
+def averaged(folder: RunFolder, config: RunConfig, averages: Averages) -> HeadSelection:
+    """The change to make, as selection.json is to have it, with `search` in its details.
+
+    Where none keeps the limit: the cheapest, with `kept` False.
+
+    Raises:
+        SelectionError: no limit, or a table of other units than heads.
+        PromptError: no matched groups, or one subgroup.
+        ScoreTableError: the table lacks the axis.
+    """
+    if config.budget is None:
+        raise SelectionError(f"method {AVERAGE} searches under a limit: give --max-ppl-increase")
+    table = scored_table(folder)
+    if table.unit != "head":
+        raise SelectionError(
+            f"method {AVERAGE} changes what attention heads write, and the scores are of "
+            f"{table.unit}s: score heads (--unit head)"
+        )
+    what = config.average_what
+    search = _Search(table, config, averages.averager(folder, config.axis[0], what), averages)
+    found = search.candidates()
+    taken, about = read_in_rounds(
+        found, config.budget, config.finalists, search.read, family=_family
+    )
+    averages.keep(search.edit(taken.selection))
+    chosen = with_search(taken.selection, {"candidates": len(found)} | about)
+    details = _details(chosen, search, folder, taken.predicted.predicted())
+    return replace(chosen, details=details, change=change_file(folder.path))
+
+
+def _family(candidate: Candidate) -> Hashable:
+    """Changes that differ in strength alone."""
+    average = candidate.selection.average or {}
+    return average["rank"], tuple(average["layers"])
+
+
+def change_file(folder: Path) -> Path:
+    """Where a run folder holds the change of a selection of method average."""
+    return folder / runs.CHANGE
+
+
+def _details(
+    chosen: HeadSelection, search: _Search, folder: RunFolder, predicted: dict[str, Any]
+) -> dict[str, Any]:
+    """What selection.json says besides; no ranking of heads decides, so none can be noise."""
+    axis = search.axis
+    details = runs.read_json(folder.require(runs.DETAILS, f"score --out {folder.path}"))
+    cost = {key: predicted[key] for key in ("kl", "perplexity_increase")}
+    return {
+        **(chosen.details or {}),
+        "predicted": cost,
+        "axis": axis,
+        "reliable": True,
+        "reliability": details["axes"][axis]["reliability"],
+        "agreement": {},
+        "warnings": list((chosen.average or {}).get("warnings", [])),
+        "protected": [[layer, head] for layer, row in search.protected.items() for head in row],
+    }
