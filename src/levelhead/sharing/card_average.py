@@ -15,8 +15,8 @@ def averaged_summary(shown: str, revision: str | None, chosen: HeadSelection, fo
     """What it is, in a paragraph."""
     at = f" at revision {code(revision)}" if revision else ""
     return (
-        f"Base model: {md(shown)}{at}. {chosen.described[0].upper()}{chosen.described[1:]}: weights "
-        "of attention's output projections were changed in closed form, without training, to "
+        f"Base model: {md(shown)}{at}. {chosen.described}: weights of "
+        "attention's output projections were changed in closed form, without training, to "
         "reduce a measured gap in the toxicity of what it writes about social groups. No head is "
         f"removed. Format: {code(form)}."
     )

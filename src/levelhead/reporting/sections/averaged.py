@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from levelhead.records import HeadSelection
 from levelhead.reporting.content import Section, Table, numeric
 from levelhead.reporting.numbers import count, decimal, finite, percent
@@ -27,8 +30,8 @@ def averaged(selection: HeadSelection) -> Section | None:
         "scorer reads it depends on most"
     )
     contexts = "; ".join(
-        f"{axis}: {count(finite(mapping(record, 'axes', axis).get('positions')) or 0)} positions of "
-        f"{count(finite(mapping(record, 'axes', axis).get('groups')) or 0)} matched groups"
+        f"{axis}: {_count(record, axis, 'positions')} positions of "
+        f"{_count(record, axis, 'groups')} matched groups"
         for axis in mapping(record, "axes")
     )
     texts = ", ".join(word(one.get("name")) for one in records(record, "texts"))
@@ -46,6 +49,10 @@ def averaged(selection: HeadSelection) -> Section | None:
         ),
         tables=(Table.of(numeric("layer", "differences left", "changed on text"), rows),),
     )
+
+
+def _count(record: Mapping[str, Any], axis: str, key: str) -> str:
+    return count(finite(mapping(record, "axes", axis).get(key)) or 0)
 
 
 def _share(value: object) -> str:

@@ -41,10 +41,10 @@ def search(selection: Json | None) -> Section | None:
         title=f"The search for a {what}",
         intro=(
             f"Of {sets} those with the best predictions were read with the model, on validation "
-            f"prompts and texts. Price: rise of perplexity on the text where it rises most; a {what} "
-            f"is within the limit{most} where nine in ten such texts would keep it. Measured gap: "
-            "expected change, pruned minus base, of masked texts. The one with the largest fall "
-            "within the limit is taken. In brackets: 95% intervals.",
+            "prompts and texts. Price: rise of perplexity on the text where it rises most; a "
+            f"{what} is within the limit{most} where nine in ten such texts would keep it. "
+            "Measured gap: expected change, pruned minus base, of masked texts. The one with the "
+            "largest fall within the limit is taken. In brackets: 95% intervals.",
         ),
         tables=(Table.of(columns, [_row(i, one, limit, found) for i, one in enumerate(judged)]),),
     )
