@@ -94,6 +94,8 @@ class Averager:
     what: str = "toxicity"
     unit: Unit = "head"
     _directions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
+    _solved: dict[Any, tuple[Change, float | None, float]] = field(default_factory=dict, init=False)
+    """Of layers whose change was asked for before, as a part of other sets of layers."""
 
     def __post_init__(self) -> None:
         refuse_pruned(self.model)
@@ -191,7 +193,11 @@ class Averager:
         width = 1 if neurons else head_dim(self.model)
         changes, left, moved = {}, {}, {}
         for layer in (layer for layer in chosen if free[layer]):
-            found = self._layer(layer, strength, rank, rows_of(free[layer], width), ridge)
+            key = (layer, strength, rank, tuple(free[layer]), ridge)
+            if key not in self._solved:
+                rows = rows_of(free[layer], width)
+                self._solved[key] = self._layer(layer, strength, rank, rows, ridge)
+            found = self._solved[key]
             changes[layer], moved[str(layer)] = found[0], found[2]
             if found[1] is not None:
                 left[str(layer)] = found[1]
