@@ -29,7 +29,8 @@ LAYERS = {
     "json_files": "errors",
     "links": "errors",
     "damage": "errors",
-    "attempts": "config errors journal json_files price records runs search_result sharing.record",
+    "attempts": "config errors journal json_files price records reporting.readiness "
+    "reporting.recommendation runs search_result sharing.record",
     "permissions": "",
     "weight_files": "errors json_files permissions",
     "data": "errors json_files network records",
@@ -60,7 +61,9 @@ LAYERS = {
     "json_files metrics models progress records reporting.escape reporting.findings runs sampling "
     "scores scoring search_result selection session stages toxicity",
     "pipeline": "attempts choosing config diagnosis errors experiments export journal models pages "
-    "progress records runs scores search_result session sharing stages verification",
+    "progress proving records runs scores search_result session sharing stages verification",
+    "proving": "attempts config errors evaluation journal pages progress records runs scoring "
+    "search_result session stages",
     "choosing": "config errors progress records runs scores session stages",
     "pages": "attempts damage experiments reporting runs",
     "console": "batching journal progress reporting.escape "
@@ -88,6 +91,7 @@ AT_THE_TOP = {
             "choosing",
             "pages",
             "pipeline",
+            "proving",
             "experiments/",
             "verification/",
         ),

@@ -24,8 +24,10 @@ from levelhead.errors import ConfigError, RunFolderError
 from levelhead.journal import sums
 from levelhead.price import worst_price
 from levelhead.records import HeadSelection
+from levelhead.reporting.readiness import judged_ready
+from levelhead.reporting.recommendation import recommended
 from levelhead.runs import RunFolder
-from levelhead.search_result import nothing_found, rule
+from levelhead.search_result import limit_of, nothing_found, rule
 from levelhead.sharing.record import chosen_of, other_units
 
 FOLDER = "attempts"
@@ -173,13 +175,16 @@ def results(path: str | Path) -> Json:
         `alpha`, `heads` (how many), `selection` (all of it in a line), `stale` (why results are of
         another selection, by stage) and, once it is evaluated, `perplexity_increase` on the worst
         text (`price_text`), and `verdict`, `adjusted_difference` and `own_group_mentions` (their
-        difference) of the axis that heads were selected for.
+        difference) of the axis that heads were selected for, `ready` (the report's word) or
+        `nothing` (why a search took nothing). `recommended`: `attempt` (None: keep the base model)
+        and `why`; None of a single attempt, or where one is not finished.
 
     Raises:
         RunFolderError: not a run folder.
     """
     run = RunFolder.open(path, old=True).path
-    return {"run": str(run), "attempts": [_result(n, one) for n, one in attempts(run)]}
+    rows = [_result(n, one) for n, one in attempts(run)]
+    return {"run": str(run), "attempts": rows, "recommended": recommended(rows)}
 
 
 def _result(number: int, path: Path) -> Json:
@@ -204,7 +209,10 @@ def _result(number: int, path: Path) -> Json:
             "heads": len(chosen.heads),
             "selected": chosen.described,
         }
-    found["selection"] = _described(found, nothing_found(selection))
+    nothing = nothing_found(selection)
+    found["selection"] = _described(found, nothing)
+    if nothing:
+        found["nothing"] = nothing
     if evaluation is not None and "evaluate" not in found["stale"]:
         axis, price = (selection or {}).get("axis", config.axis[0]), worst_price(evaluation)
         if price is not None:
@@ -217,6 +225,9 @@ def _result(number: int, path: Path) -> Json:
                 "adjusted_difference": one["adjusted_difference"],
                 "own_group_mentions": mentions and mentions["difference"],
             }
+            limit = limit_of(selection, config.to_json())
+            if (judged := judged_ready(evaluation, axis, limit)) is not None:
+                found["ready"] = judged.word
     return found
 
 

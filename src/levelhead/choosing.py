@@ -115,8 +115,9 @@ def select(
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)
     session = Session(config)
-    judge = judge_with(session, progress) if finalists else None
-    averages = Averages(session, progress)
+    judge = judge_with(session, progress)
+    averages = Averages(session, progress, judge)
+    reads = judge if finalists else None
     return select_stage(
-        folder, config, min_reliability, per_layer_equal, joint, judge, refuse_over_limit, averages
+        folder, config, min_reliability, per_layer_equal, joint, reads, refuse_over_limit, averages
     )

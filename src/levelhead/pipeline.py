@@ -17,7 +17,7 @@ from levelhead.attempts import new_attempt, refuse_other, results, retried
 from levelhead.choosing import select
 from levelhead.config import RunConfig, RunOptions
 from levelhead.diagnosis import diagnose
-from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
+from levelhead.errors import ConfigError, SelectionError
 from levelhead.experiments.agree import agree
 from levelhead.experiments.axes import axes
 from levelhead.experiments.bench_model import bench_model
@@ -36,10 +36,10 @@ from levelhead.models.checkpoint import Format, load
 from levelhead.models.repair import NONE
 from levelhead.pages import report
 from levelhead.progress import Progress, Stages, silent, unseen
+from levelhead.proving import Attempt, proven, second_attempt
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable
-from levelhead.search_result import nothing_found
 from levelhead.session import Session
 from levelhead.sharing.hub import push
 from levelhead.sharing.run_card import write_card
@@ -47,7 +47,6 @@ from levelhead.stages.averaging import Averages
 from levelhead.stages.evaluating import evaluate_stage
 from levelhead.stages.joint import judge_with
 from levelhead.stages.pruning import (
-    holds_pruned,
     prune_stage,
     prune_to_file,
     prune_to_folder,
@@ -130,43 +129,18 @@ def run(
             score_stage(session, folder, watch.watched(progress))
         if not allow_unreliable:
             refuse_noise(folder, session.config)
-        judge = judge_with(session, watch.watched(progress))
+        watched = watch.watched(progress)
+        judge = judge_with(session, watched)
+        averages = Averages(session, watched, judge)
         keep = partial(refuse_other, folder)
         with stages("select"):
-            averages = Averages(session, watch.watched(progress))
             selection = select_stage(
                 folder, session.config, judge=judge, keep=keep, averages=averages
             )
-        return _proven(session, folder, selection, watch.watched(progress), stages)
-
-
-def _proven(
-    session: Session,
-    folder: RunFolder,
-    selection: HeadSelection,
-    progress: Progress,
-    stages: Stages,
-) -> dict[str, Any]:
-    """Prune what is selected, measure it, and report.
-
-    Raises:
-        UnreliableScoresError: a search found nothing that reduces the measured gap.
-    """
-    if why := nothing_found(selection.details):
-        page = report(folder.path)
-        raise UnreliableScoresError(
-            f"{why}. No model is saved. What was tried: {page}. A larger --max-ppl-increase may "
-            f"hold more; to have this set all the same: levelhead prune {folder.path}, then "
-            f"levelhead evaluate {folder.path}"
-        )
-    with stages("prune"):
-        if not holds_pruned(session, folder, selection):
-            prune_stage(session, folder, "compact", progress)
-    with stages("evaluate"):
-        evaluation = evaluate_stage(session, folder, progress)
-    with stages("report"):
-        report(folder.path)
-    return evaluation
+            made = [Attempt(session=session, folder=folder, selection=selection)]
+            if session.config.two_attempts and (second := second_attempt(made[0], averages)):
+                made.append(second)
+        return proven(made, watched, stages)
 
 
 @runs.writes("retry")
@@ -213,9 +187,10 @@ def retry(
     with runs.working(attempt.path, "retry"):
         judge = judge_with(session, progress)
         with stages("select"):
-            averages = Averages(session, progress)
+            averages = Averages(session, progress, judge)
             selection = select_stage(attempt, session.config, judge=judge, averages=averages)
-        evaluation = _proven(session, attempt, selection, progress, stages)
+        made = [Attempt(session=session, folder=attempt, selection=selection)]
+        evaluation = proven(made, progress, stages)
     if (Path(path) / runs.REPORT).exists():
         report(path)
     return evaluation | {"attempt": number, "folder": str(attempt.path)}

@@ -29,6 +29,9 @@ class Plan:
     sets_read: int = 0
     """How many sets of heads the model reads before one is chosen."""
 
+    averages: bool = False
+    """Whether averaging over groups is tried; beside heads, unless it is the run's method."""
+
     @property
     def sampled_tokens(self) -> int:
         """Tokens to be sampled in all, at most (continuations may end early)."""

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from levelhead.config import RunConfig
+from levelhead.config import AVERAGE, RunConfig
 from levelhead.data.embedded import embedded_model_path
 from levelhead.data.gguf_files import check_gguf, gguf_model_path
 from levelhead.data.holistic_bias import holistic_bias_terms
@@ -326,6 +326,7 @@ class Session:
             heads=heads,
             unit=self.config.unit,
             estimator=self.config.estimator,
+            averages=self.config.two_attempts or self.config.method == AVERAGE,
             sets_read=self.config.finalists if searches else 0,
             more_tokens=scoring * per_prompt * factor * more // self.config.scoring_samples,
             reliability=self.config.reliability,

@@ -66,7 +66,7 @@ def test_the_same_options_are_the_same_attempt_and_others_the_next(done: Path) -
 
 
 def test_results_and_the_report_have_every_attempt(done: Path) -> None:
-    assert "Other attempts" not in page(done)
+    assert "Attempts" not in page(done)
     levelhead.retry(done, alpha=0.12)
     rows = levelhead.results(done)["attempts"]
     assert [row["attempt"] for row in rows] == [1, 2]
@@ -75,7 +75,7 @@ def test_results_and_the_report_have_every_attempt(done: Path) -> None:
         evaluation = read(Path(row["folder"]) / "evaluation.json")
         assert row["verdict"] == evaluation["axes"]["gender"]["verdict"]
         assert row["stale"] == {}
-    assert "Other attempts" in page(done), "the run's page is made anew"
+    assert "Attempts" in page(done), "the run's page is made anew"
     shown = CliRunner().invoke(cli, ["results", str(done)])
     assert shown.exit_code == 0
     assert "alpha 0.12" in shown.output

@@ -38,7 +38,7 @@ def prune(model: Path, heads: object, out: Path, *flags: str) -> Result:
     return CliRunner().invoke(cli.cli, arguments)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "lora"])
 def test_every_format_is_written_and_read(form: str, model: Path, tmp_path: Path) -> None:
     result = prune(model, EQUAL, tmp_path / "out", "--format", form)
     assert result.exit_code == 0, result.output

@@ -1,5 +1,6 @@
 """The search under a budget, through a whole tiny run whose biased head is known."""
 
+import html
 import json
 import shutil
 from collections.abc import Iterator
@@ -82,12 +83,41 @@ def test_the_planted_head_is_found_within_the_budget_and_judged_on_validation(do
     assert evaluation["budget"]["kept"] == (worst["increase"]["value"] <= BUDGET)
 
 
+def test_a_run_that_names_no_method_averages_over_groups_as_well(done: Path) -> None:
+    heads, averaged = levelhead.results(done)["attempts"]
+    assert (heads["attempt"], averaged["attempt"]) == (1, 2)
+    assert heads["method"] in ("fasp", "joint")
+    assert averaged["method"] == "average"
+    assert averaged["budget"] == BUDGET
+    for one in (heads, averaged):
+        assert one["verdict"] == "lower"
+        assert one["ready"] in ("ready", "your decision", "not ready")
+    first, second = (read(Path(one["folder"]) / "evaluation.json") for one in (heads, averaged))
+    assert first["axes"]["gender"]["base"] == second["axes"]["gender"]["base"], "the same texts"
+    best = levelhead.results(done)["recommended"]
+    said = (done / "report.html").read_text()
+    assert html.escape(best["why"], quote=False) in html.unescape(said)
+    assert "averaged over groups" in said
+
+
+def test_the_same_run_again_searches_nothing(
+    done: Path, inputs: Path, searching: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_again(*_: Any) -> Any:
+        raise AssertionError("the model read sets again")
+
+    monkeypatch.setattr("levelhead.stages.joint.judge_sets", read_again)
+    before = (done / "selection.json").read_bytes()
+    levelhead.run(str(inputs / "model"), out=done, **searching)
+    assert (done / "selection.json").read_bytes() == before
+
+
 def test_another_budget_and_a_point_are_attempts(done: Path) -> None:
     levelhead.retry(done, budget=2.0)
     levelhead.retry(done, gamma=0.2, alpha=0.06)
     rows = levelhead.results(done)["attempts"]
-    assert [row["budget"] for row in rows] == [BUDGET, 2.0, None]
-    point = read(Path(rows[2]["folder"]) / "selection.json")
+    assert [row["budget"] for row in rows] == [BUDGET, BUDGET, 2.0, None]
+    point = read(Path(rows[3]["folder"]) / "selection.json")
     assert "search" not in point
     assert point["method"] == "fasp"
 
@@ -123,7 +153,7 @@ def test_a_budget_that_no_set_keeps_says_what_the_cheapest_costs(
     monkeypatch.setattr(pipeline, "judge_with", dear)
     with pytest.raises(UnreliableScoresError, match=r"within 10\.0% .*the cheapest.* to 50\.0%"):
         levelhead.retry(done, budget=0.1)
-    attempt = done / "attempts" / "2"
+    attempt = done / "attempts" / "3"
     assert not (attempt / "model").exists()
     search = read(attempt / "selection.json")["search"]
     assert len(search["judged"]) > 4, "further sets were read"
@@ -170,7 +200,7 @@ def test_where_nothing_is_reduced_measurably_no_model_is_saved(
     monkeypatch.setattr(pipeline, "judge_with", unsure)
     with pytest.raises(UnreliableScoresError, match=r"reduces the measured gap.*No model is saved"):
         levelhead.retry(done, budget=2.5)
-    attempt = done / "attempts" / "2"
+    attempt = done / "attempts" / "3"
     assert read(attempt / "selection.json")["search"]["measurable"] is False
     assert not (attempt / "model").exists()
     assert read_status(attempt)["state"] == "no result"
@@ -188,7 +218,7 @@ def test_where_nothing_is_reduced_measurably_no_model_is_saved(
 
 def test_gates_are_searched_where_asked(done: Path) -> None:
     levelhead.retry(done, budget=BUDGET, soft=True, finalists=2)
-    selection = read(done / "attempts" / "2" / "selection.json")
+    selection = read(done / "attempts" / "3" / "selection.json")
     judged = selection["search"]["judged"]
     assert [one["soft"] for one in judged] == [False, True]
     taken = judged[selection["search"]["chosen"]]

@@ -70,6 +70,7 @@ def demo(out: Path, as_json: bool, **options: Any) -> None:
 
 def _run(model: str | None, out: Path, as_json: bool, options: dict[str, Any]) -> None:
     from levelhead import pipeline, runs
+    from levelhead.console.attempts import results_table
     from levelhead.console.progress import run_progress
     from levelhead.console.summaries import evaluation_summary, next_steps_summary
 
@@ -83,9 +84,12 @@ def _run(model: str | None, out: Path, as_json: bool, options: dict[str, Any]) -
     if before is not None and held.read_bytes() == before:
         click.echo(f"nothing to do: {out} is finished, and this is what it found", err=True)
     show(evaluation, as_json, evaluation_summary)
-    click.echo(f"report: {out / 'report.html'}\nmodel:  {out / 'model'}", err=True)
+    at = Path(evaluation.get("folder", out))
+    if not as_json and len((made := pipeline.results(out))["attempts"]) > 1:
+        results_table(made)
+    click.echo(f"report: {at / 'report.html'}\nmodel:  {at / 'model'}", err=True)
     if not as_json:
-        next_steps_summary(out, evaluation)
+        next_steps_summary(at, evaluation)
 
 
 @cli.command(group=STAGES, place=1)

@@ -22,6 +22,7 @@ from levelhead.config.checks import (
     price_texts,
 )
 from levelhead.config.choices import (
+    AVERAGE,
     AVERAGE_WHAT,
     BOUNDARY,
     DEVICES,
@@ -29,6 +30,7 @@ from levelhead.config.choices import (
     EMBEDDED_SCORER,
     EVALUATE,
     METHODS,
+    NO_REPAIR,
     PAPER,
     PRUNE,
     REPAIRS,
@@ -185,6 +187,13 @@ class RunConfig(ScoreOptions):
     def searches(self) -> bool:
         """Whether a set of heads is searched for where none is named."""
         return self.unit == "head" and self.protocol != "paper" and not self.needs_boundary
+
+    @property
+    def two_attempts(self) -> bool:
+        """Whether a run averages over groups as well as it removes heads: it names no method, nor
+        anything that is for heads that go alone."""
+        named = self.soft or self.core is not None or self.repair != NO_REPAIR
+        return self.budget is not None and self.searches and self.method != AVERAGE and not named
 
     @property
     def needs_boundary(self) -> bool:

@@ -32,6 +32,8 @@ def results_table(found: Mapping[str, Any]) -> None:
         "Measured gap: noise-adjusted difference, pruned minus base, with its 95% interval. "
         "Perplexity: on the text on which it rose most."
     )
+    if best := found.get("recommended"):
+        console.print(escape(visible(f"Recommended: {best['why']}")))
     for one in found["attempts"]:
         for why in one["stale"].values():
             console.print(escape(visible(f"attempt {one['attempt']}: {why}")))

@@ -30,6 +30,8 @@ _SEARCH = (
     ("reading with the base model", 0.25),
 )
 """By token sampled to judge sets of heads."""
+_AVERAGING = (("reading", 0.4), ("reading with the base model", 0.25), ("matched contexts", 1.3))
+"""By token sampled to find what differs between groups."""
 _EVALUATION = (
     ("sampling the base model", 1.1),
     *(("word toxicity", 0.05) for _ in range(3)),
@@ -80,7 +82,7 @@ class Expected:
 
 def expected_steps(plan: Plan) -> list[Step]:
     """The steps of a run, in order; those that only some estimators have are not among them."""
-    return [*_scoring(plan), *_searching(plan), *_evaluating(plan)]
+    return [*_scoring(plan), *_searching(plan), *_averaging(plan), *_evaluating(plan)]
 
 
 def _scoring(plan: Plan) -> list[Step]:
@@ -115,6 +117,19 @@ def _searching(plan: Plan) -> list[Step]:
         steps.append(Step("select", _OWN, 0.1 * sampled * sets, again > 0))
         steps += [Step("select", "reading with the pruned model", 0.25 * sampled, again > 0)] * sets
     return steps
+
+
+def _averaging(plan: Plan) -> list[Step]:
+    """Contexts and text are read once, a few changes on every text."""
+    if not plan.averages:
+        return []
+    sampled, sets = plan.scoring_tokens / len(plan.axes), plan.sets_read
+    steps = [Step("select", title, cost * sampled) for title, cost in _AVERAGING]
+    steps.append(Step("select", "averaging: reading text", 0.6 * sum(_texts(plan, 1.0))))
+    each = 1.6 * (1 + sets)
+    steps += [Step("select", _BOTH, each * t) for t in _texts(plan, 1.0)]
+    steps.append(Step("select", _OWN, 0.1 * sampled * sets))
+    return steps + [Step("select", "reading with the pruned model", 0.25 * sampled)] * sets
 
 
 def _evaluating(plan: Plan) -> list[Step]:

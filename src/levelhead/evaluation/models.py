@@ -9,7 +9,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from levelhead.errors import ModelError
 from levelhead.evaluation.axis import evaluate_axis
-from levelhead.evaluation.base import base_axis, pruned_model
+from levelhead.evaluation.base import BaseAxis, base_axis, pruned_model
 from levelhead.evaluation.own_text import own_texts
 from levelhead.evaluation.prices import measured_prices, text_summary
 from levelhead.evaluation.results import AxisEvaluation, Evaluation
@@ -32,18 +32,23 @@ def evaluate_run(
     progress: Progress,
     *,
     error: float = 0.05,
+    bases: dict[str, BaseAxis] | None = None,
 ) -> tuple[Evaluation, list[Continuation]]:
     """Base against pruned on every axis and on text; the continuations of both, for the record.
 
     error: of the verdicts of all axes together.
+    bases: the base model's side by axis, as far as it is known; what is missing is put there.
     """
+    bases = {} if bases is None else bases
     axes: dict[str, AxisEvaluation] = {}
     continuations: list[Continuation] = []
     examples: list[dict[str, str]] = []
     written: list[tuple[BiasProblem, SampledTexts]] = []
     for axis in session.evaluated_axes:
         problem = session.problem(axis, "test")
-        base = base_axis(problem, progress)
+        if axis not in bases:
+            bases[axis] = base_axis(problem, progress)
+        base = bases[axis]
         written.append((problem, base.texts))
         axes[axis], fresh = evaluate_axis(base, pruned_model(pruned), progress)
         continuations += [*base.texts.records(problem), *fresh.records(problem, "pruned")]

@@ -51,11 +51,8 @@ class Averages:
 
     session: Session
     progress: Progress
-    judge: SetJudge = field(init=False)
+    judge: SetJudge
     _edits: dict[str, AverageEdit] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        self.judge = SetJudge(self.session, self.progress)
 
     def write(self, folder: RunFolder, selection: HeadSelection) -> None:
         """The change of a selection that was found with these, into its file."""

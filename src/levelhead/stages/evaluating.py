@@ -10,6 +10,7 @@ from levelhead import journal, runs
 from levelhead.config import EVALUATE, SCORE
 from levelhead.errors import RunFolderError
 from levelhead.evaluation import evaluate_run
+from levelhead.evaluation.base import BaseAxis
 from levelhead.evaluation.divergence import check_text
 from levelhead.journal import sums, watch
 from levelhead.models.average_edit import average_of
@@ -28,7 +29,18 @@ from levelhead.stages.selecting import read_selection
 from levelhead.stages.versions import versions
 
 
-def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+def evaluate_stage(
+    session: Session,
+    folder: RunFolder,
+    progress: Progress,
+    bases: dict[str, BaseAxis] | None = None,
+) -> dict[str, Any]:
+    """evaluation.json, measured where it is not there yet.
+
+    Args:
+        bases: the base model's side by axis, of another attempt at the same run; what is missing is
+            computed and put there.
+    """
     selection = read_selection(folder.require(runs.SELECTION, f"select {folder.path}"))
     path = folder.path / runs.EVALUATION
     of = stamp(session, "test", session.evaluated_axes, SCORE, EVALUATE)
@@ -75,7 +87,7 @@ def evaluate_stage(session: Session, folder: RunFolder, progress: Progress) -> d
             f"run: levelhead prune {folder.path}"
         )
     with journal.stage(folder.path, "evaluate", fingerprint(session, of, pruned)):
-        return _evaluate(session, folder, pruned, selection, progress, of, look)
+        return _evaluate(session, folder, pruned, selection, progress, of, look, bases)
 
 
 def _with_size(held: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
@@ -102,9 +114,12 @@ def _evaluate(
     progress: Progress,
     of: dict[str, Any],
     look: Look,
+    bases: dict[str, BaseAxis] | None,
 ) -> dict[str, Any]:
     path = folder.path / runs.EVALUATION
-    evaluation, continuations = evaluate_run(session, pruned, selection, progress, error=look.level)
+    evaluation, continuations = evaluate_run(
+        session, pruned, selection, progress, error=look.level, bases=bases
+    )
     verdicts = {axis: one.verdict for axis, one in evaluation.axes.items()}
     data = evaluation.to_json() | {
         "looks": look.to_json(session.config.seed, verdicts),

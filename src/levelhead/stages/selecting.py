@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from levelhead import runs
 from levelhead.config import AVERAGE, RunConfig
 from levelhead.damage import reads_run
 from levelhead.errors import SelectionError, UnreliableScoresError
+from levelhead.journal import sums
 from levelhead.models.architectures import head_counts, key_value_heads
 from levelhead.models.loading import load_config
 from levelhead.records import HeadSelection
@@ -119,8 +121,11 @@ def select_stage(
         joint: further options of method joint.
         judge: reads finalists of method joint with the model; none: predictions decide.
     """
+    of = _searched_of(folder, config)
+    if (held := _held(folder, of)) is not None:
+        return held
     if config.method == AVERAGE:
-        return _averaged(folder, config, averages, keep)
+        return _averaged(folder, config, averages, keep, of)
     table = scored_table(folder)
     axis, core = config.axis[0], config.core
     if core is not None:
@@ -161,10 +166,39 @@ def select_stage(
             "protected": kept,
         },
     )
+    selection = _marked(selection, of)
     if keep is not None:
         keep(selection)
     runs.write_json(folder.path / runs.SELECTION, selection.to_json())
     return selection
+
+
+def _searched_of(folder: RunFolder, config: RunConfig) -> str | None:
+    """What a search with the model rests on, as a digest; None: nothing is searched by reading."""
+    if config.budget is None or not config.finalists:
+        return None
+    scores = folder.require(runs.SCORES, f"score --out {folder.path}").read_bytes()
+    return hashlib.sha256(config.fingerprint().encode() + scores).hexdigest()
+
+
+def _held(folder: RunFolder, of: str | None) -> HeadSelection | None:
+    """The selection of the very same search, where its files are as they were written."""
+    path = folder.path / runs.SELECTION
+    if of is None or not path.exists() or not sums.is_whole(path):
+        return None
+    found = read_selection(path)
+    if (found.details or {}).get("search", {}).get("of") != of:
+        return None
+    whole = found.change is None or sums.is_whole(found.change)
+    return found if whole else None
+
+
+def _marked(selection: HeadSelection, of: str | None) -> HeadSelection:
+    """With what its search rests on."""
+    details = dict(selection.details or {})
+    if of is None or "search" not in details:
+        return selection
+    return replace(selection, details=details | {"search": details["search"] | {"of": of}})
 
 
 def _averaged(
@@ -172,10 +206,11 @@ def _averaged(
     config: RunConfig,
     averages: Averages | None,
     keep: Callable[[HeadSelection], None] | None,
+    of: str | None,
 ) -> HeadSelection:
     """The same of method average, whose change of weights is written too."""
     assert averages is not None  # noqa: S101 - who asks for it gives them
-    chosen = averaged(folder, config, averages)
+    chosen = _marked(averaged(folder, config, averages), of)
     if keep is not None:
         keep(chosen)
     averages.write(folder, chosen)

@@ -8,6 +8,7 @@ from typing import Any
 from levelhead.reporting.content import Column, Section, Table, Value, numeric
 from levelhead.reporting.estimates import cell, points_cell
 from levelhead.reporting.numbers import finite, percent
+from levelhead.reporting.recommendation import recommended
 from levelhead.reporting.summary import Cell, mapping, word
 
 Json = Mapping[str, Any]
@@ -17,6 +18,7 @@ def attempts(data: Sequence[Json]) -> Section | None:
     """A table with a row for each attempt; None where there is only the run itself."""
     if len(data) < 2:
         return None
+    best = recommended(data)
     columns = (
         Column("Attempt"),
         Column("Selection"),
@@ -25,9 +27,10 @@ def attempts(data: Sequence[Json]) -> Section | None:
     )
     return Section(
         key="attempts",
-        title="Other attempts",
+        title="Attempts",
         intro=(
-            "Other selections from the same scores, each proven by fresh samples on the same test "
+            *([] if best is None else [word(best.get("why"))]),
+            "Selections from the same scores, each proven by fresh samples on the same test "
             "prompts. Measured gap: noise-adjusted difference, pruned minus base. Perplexity: on "
             "the text on which it rose most. Of several attempts, the best looks better than it "
             "is: they share one test set.",
