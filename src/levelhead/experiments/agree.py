@@ -18,7 +18,6 @@ import numpy as np
 from levelhead import journal, runs
 from levelhead.config import SCORE
 from levelhead.errors import RunFolderError
-from levelhead.experiments.kept_texts import kept_texts
 from levelhead.experiments.measure_pairs import compare_measures
 from levelhead.experiments.measures import (
     Measure,
@@ -35,6 +34,7 @@ from levelhead.scoring.problem import BiasProblem, EstimatorOptions, SampledText
 from levelhead.selection.rules import check_shares, protected_heads
 from levelhead.session import Session
 from levelhead.stages.fingerprints import experiment_fingerprint
+from levelhead.stages.kept_texts import kept_texts
 
 FOLDER, RESULT = "agree", "agree.json"
 Json = dict[str, Any]

@@ -22,7 +22,6 @@ from levelhead.evaluation.axis import model_bias, prompt_floor
 from levelhead.evaluation.pairs import Toxicities, echo
 from levelhead.evaluation.results import ModelBias, factor_json, tested_json
 from levelhead.evaluation.verdict import judged_together
-from levelhead.experiments.kept_texts import read_rows, written_texts
 from levelhead.experiments.units import safe_name
 from levelhead.journal.digests import code_digest
 from levelhead.metrics.differences import BiasDifference, CommonFactor
@@ -33,6 +32,7 @@ from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scoring.problem import BiasProblem, SampledTexts
 from levelhead.session import Session
+from levelhead.stages.kept_texts import read_rows, written_texts
 from levelhead.toxicity import ToxicityScorer, check_scorer
 from levelhead.toxicity.functions import as_scorer
 from levelhead.toxicity.registry import scorer_facts
