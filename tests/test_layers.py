@@ -53,8 +53,9 @@ LAYERS = {
     "runs": "config damage errors journal json_files links records",
     "verification": "config data errors evaluation journal metrics models price progress records "
     "runs sampling scoring session sharing stages toxicity",
-    "stages": "config damage errors evaluation export journal metrics models plan progress records "
-    "runs sampling scores scoring search_result selection session set_cost sharing",
+    "stages": "config damage errors evaluation export journal json_files metrics models plan "
+    "progress records runs sampling scores scoring search_result selection session set_cost "
+    "sharing",
     "experiments": "attempts batching config damage data diagnosis errors evaluation journal "
     "json_files metrics models progress records reporting.escape reporting.findings runs sampling "
     "scores scoring search_result selection session stages toxicity",

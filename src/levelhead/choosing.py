@@ -12,8 +12,8 @@ from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
-from levelhead.session import Session
 from levelhead.stages.joint import joint_options, judge_with
+from levelhead.stages.run_session import session_of
 from levelhead.stages.searching import refuse_over_limit, searched
 from levelhead.stages.selecting import chosen_heads, refuse_noise, select_stage
 from levelhead.stages.tables import read_table
@@ -96,7 +96,7 @@ def select(
     )
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)
-    judge = judge_with(Session(config), progress) if finalists else None
+    judge = judge_with(session_of(folder, config), progress) if finalists else None
     return select_stage(
         folder, config, min_reliability, per_layer_equal, joint, judge, refuse_over_limit
     )

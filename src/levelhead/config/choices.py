@@ -48,7 +48,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter")
 EXPORTS = ("onnx", "gguf")
 NO_REPAIR = "none"
-REPAIRS = (NO_REPAIR, "least-squares")
+GROUP_AVERAGED = "group-averaged"
+REPAIRS = (NO_REPAIR, "least-squares", GROUP_AVERAGED)
 OBJECTIVES = ("weighted", "worst")
 METHODS = (
     "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient", "random",

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from levelhead.batching import map_batches
+from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import PromptError
 from levelhead.models.averaging import Contexts, Target
 from levelhead.models.calibration import projections
@@ -79,19 +80,12 @@ def matched_contexts(
         PromptError: no matched groups of two subgroups or more, where they are needed.
         ModelError: the model yields NaN.
     """
-    if target != "own" and len(problem.subgroups) < 2:
-        raise PromptError(
-            f"axis {problem.axis!r} has one subgroup ({problem.subgroups[0]}): there is nothing to "
-            "average over; give prompts of at least two"
-        )
+    if target != "own":
+        refuse_unmatched(problem)
     groups = _own_groups(problem, texts) if target == "own" else grouped_rows(problem, texts)
     groups = [rows for rows in groups if rows[0].continuation]
     if not groups:
-        raise PromptError(
-            f"axis {problem.axis!r} has no matched groups among {len(problem.prompts):,} prompts: "
-            "averaging needs the same sentence said of every subgroup (columns `template` and "
-            "`variant`, one prompt of each subgroup), with a continuation"
-        )
+        raise _no_groups(problem)
     sites = projections(problem.model, unit)
     chosen = range(len(sites)) if layers is None else layers
     sums = _Sums({layer: sites[layer] for layer in chosen})
@@ -115,6 +109,25 @@ def matched_contexts(
         prompts=len(prompts),
         groups=len(groups),
         positions=sums.positions,
+    )
+
+
+def refuse_unmatched(problem: BiasProblem) -> None:
+    """Raise PromptError for prompts that say nothing of every subgroup, before any work."""
+    if len(problem.subgroups) < 2:
+        raise PromptError(
+            f"axis {problem.axis!r} has one subgroup ({problem.subgroups[0]}): there is nothing to "
+            "average over; give prompts of at least two"
+        )
+    if not matched_groups(problem.prompts):
+        raise _no_groups(problem)
+
+
+def _no_groups(problem: BiasProblem) -> PromptError:
+    return PromptError(
+        f"axis {problem.axis!r} has no matched groups among {len(problem.prompts):,} prompts: "
+        "averaging needs the same sentence said of every subgroup (columns `template` and "
+        "`variant`, one prompt of each subgroup), with a continuation"
     )
 
 
