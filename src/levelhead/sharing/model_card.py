@@ -315,7 +315,7 @@ def _repaired(repair: Json) -> str:
         )
     if rebuilt:
         lines.append(
-            f"On that text {min(rebuilt):.0%} to {max(rebuilt):.0%} of the mean square of what a "
+            f"On the text {min(rebuilt):.0%} to {max(rebuilt):.0%} of the mean square of what a "
             f"layer lost is written again ({len(rebuilt)} layers). Part of the measured gap may "
             "come back with it: what was measured above is the repaired model."
         )
