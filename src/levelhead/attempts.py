@@ -119,9 +119,8 @@ def stale(run: Path) -> dict[str, str]:
         if manifest is not None and (units := other_units(manifest, selection)):
             found["prune"] = f"{runs.MODEL}/ has other {units} than {runs.SELECTION} names"
         elif manifest is not None and (repaired or {}).get("method", NO_REPAIR) != asked:
-            found["prune"] = f"{runs.MODEL}/ is {'' if repaired else 'not '}repaired, and the " + (
-                f"run asks for repair {asked}"
-            )
+            by = f"repaired ({repaired.get('method')})" if repaired else "not repaired"
+            found["prune"] = f"{runs.MODEL}/ is {by}, and the run asks for repair {asked}"
         evaluation = _read(run / runs.EVALUATION)
         if evaluation is not None and chosen_of(evaluation) != chosen_of(selection):
             found["evaluate"] = f"{runs.EVALUATION} is of another selection than {runs.SELECTION}"
@@ -236,7 +235,7 @@ def _described(found: Json, nothing: str) -> str:
     within = "" if found["budget"] is None else f" within {found['budget']:.1%}"
     if nothing or ("selected" not in found and within):
         return f"searched{within}: nothing was taken"
-    repaired = "" if found["repair"] == NO_REPAIR else ", repaired"
+    repaired = "" if found["repair"] == NO_REPAIR else f", repaired ({found['repair']})"
     chosen = found.get("selected", "nothing selected yet")
     return f"{rule(found)}: {chosen}{repaired}{within}"
 

@@ -14,9 +14,9 @@ from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import MIN_RELIABILITY, ScoreTable
-from levelhead.session import Session
 from levelhead.stages.averaging import Averages
 from levelhead.stages.joint import joint_options, judge_with
+from levelhead.stages.run_session import session_of
 from levelhead.stages.searching import refuse_over_limit, searched
 from levelhead.stages.selecting import chosen_heads, refuse_noise, select_stage
 from levelhead.stages.tables import read_table
@@ -114,7 +114,7 @@ def select(
     )
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)
-    session = Session(config)
+    session = session_of(folder, config)
     judge = judge_with(session, progress)
     averages = Averages(session, progress, judge)
     reads = judge if finalists else None

@@ -52,6 +52,7 @@ from levelhead.stages.pruning import (
     prune_to_folder,
     take_repair,
 )
+from levelhead.stages.run_session import prune_session, with_kept
 from levelhead.stages.scoring import Announce, score_stage, start
 from levelhead.stages.selecting import read_selection, refuse_noise, select_stage
 from levelhead.stages.weights import prune_weights
@@ -125,6 +126,7 @@ def run(
     with runs.working(folder.path, "run"):
         folder = RunFolder.create(out, session.config)  # nobody else's meanwhile
         folder = take_repair(folder, session.config.repair)
+        with_kept(session, folder)
         with stages("score"):
             score_stage(session, folder, watch.watched(progress))
         if not allow_unreliable:
@@ -184,6 +186,7 @@ def retry(
     number, attempt = new_attempt(folder, config)
     if announce:
         announce(plan)
+    with_kept(session, attempt)
     with runs.working(attempt.path, "retry"):
         judge = judge_with(session, progress)
         with stages("select"):
@@ -245,8 +248,9 @@ def prune(
         revision: of a model on the hub; a run folder has its own.
         overwrite: replace a model that is in `out` already.
         repair: "none", or "least-squares": what is kept of a layer takes over what was removed, as
-            far as it can on the calibration text; none: the run's own. A run folder whose model/
-            is written keeps what is given.
+            far as it can on the calibration text; or "group-averaged": but for what differs
+            between subgroups, on validation prompts of the run that `model`, or the file of heads,
+            belongs to. None: the run's own. A run folder whose model/ is written keeps it.
         text: that text, as `text` of a run (its validation part); none: the run's own.
         progress: where to report progress of a repair.
         options: of transformers' `save_pretrained`, such as max_shard_size="2GB"; of a file, those
@@ -259,7 +263,8 @@ def prune(
         SelectionError: no heads, or some that the model does not have.
         CheckpointError: a format that these heads or this family cannot have, a folder in the
             way, a full disk.
-        ConfigError: onnx or gguf without `out`, or an unknown `repair`.
+        ConfigError: onnx or gguf without `out`, an unknown `repair`, or group averages where no
+            run says of which prompts.
         TextError: a calibration text that is too short.
         MissingExtraError: the extra `onnx` or `gguf` is not installed.
     """
@@ -270,9 +275,9 @@ def prune(
     asked: Any = {"repair": repair, "text": text}
     asked = {name: value for name, value in asked.items() if value is not None}
     if text is not None and (repair or (folder.config.repair if folder else NONE)) == NONE:
-        raise ConfigError("--text is what a repair is fitted to; give --repair least-squares too")
+        raise ConfigError("--text is what a repair is fitted to; give --repair too")
     if folder is not None and heads is None and out is None:
-        session = Session(replace(folder.config, **asked))
+        session = with_kept(Session(replace(folder.config, **asked)), folder)
         folder = take_repair(folder, session.config.repair)
         return prune_stage(session, folder, cast(Format, format), progress, **options)
     own = heads is None
@@ -281,8 +286,7 @@ def prune(
             raise SelectionError("no heads given; name a file in selection.json's form (--heads)")
         heads = folder.require(runs.SELECTION, f"select {folder.path}")
     selection = heads if isinstance(heads, HeadSelection) else read_selection(Path(heads))
-    named = RunConfig(model=None if model is None else str(model), revision=revision)
-    session = Session(replace(folder.config if folder else named, **asked))
+    session = prune_session(folder, heads, model, revision, asked)
     options |= {"overwrite": overwrite, "progress": progress}
     if format in TARGETS:
         return prune_to_file(session, selection, str(out), format, **options)

@@ -28,15 +28,15 @@ from levelhead.data.identity_words import ALSO
 from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
-from levelhead.metrics.power import STORED, UNKNOWN, axis_error, detectable_difference
 from levelhead.models.calibration import CalibrationText
 from levelhead.models.loading import LoadedModel, check_base, load_base, resolve_device
-from levelhead.models.repair import Repairer
+from levelhead.models.repair import GROUP_AVERAGED, Repairer
 from levelhead.models.units import unit_counts
 from levelhead.plan import Plan
 from levelhead.preflight import after, check_all
 from levelhead.records import Prompt, Split, Unit
-from levelhead.scoring.design import design_of
+from levelhead.scoring.design import detectable
+from levelhead.scoring.matched_reader import Kept, MatchedReader, nothing_kept
 from levelhead.scoring.problem import MASKED, PLAIN, SECOND, BiasProblem
 from levelhead.toxicity import (
     Masked,
@@ -65,6 +65,10 @@ class Session:
     """The inputs of a run, loaded when first needed."""
 
     config: RunConfig
+    kept: Kept = nothing_kept
+    """Continuations of validation prompts that a run has written: not to be sampled again."""
+    fitted_as: Session | None = None
+    """Whose text and prompts repairs are fitted to, where this one reads others than the run's."""
     _problems: dict[tuple[str, str], BiasProblem] = field(default_factory=dict)
     _texts: dict[tuple[str, str], PerplexityText] = field(default_factory=dict)
 
@@ -269,10 +273,17 @@ class Session:
 
     @cached_property
     def repairer(self) -> Repairer:
-        """Fits repairs to the text of the validation split, never to that of the test split."""
+        """Fits repairs to text (and prompts) of the validation split, never of the test split."""
+        if self.fitted_as is not None:
+            self.fitted_as.base = self.base
+            return self.fitted_as.repairer
         tokens = self.text_ids("validation")
         part = CalibrationText.of(self.text("validation"), "validation", tokens)
-        return Repairer(self.base.model, (part,), self.tokenizer.bos_token_id)
+        matched = None
+        if self.config.repair == GROUP_AVERAGED:
+            problems = [self.problem(axis, "validation") for axis in self.config.axis]
+            matched = MatchedReader(problems, lambda problem: self.kept(problem))
+        return Repairer(self.base.model, (part,), self.tokenizer.bos_token_id, averaging=matched)
 
     def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:
         """The prompts of an axis and split that this run uses."""
@@ -334,17 +345,6 @@ class Session:
         )
 
     def detectable(self) -> dict[str, float]:
-        """By axis: the smallest fall of bias(S) that this budget tells with 80% power.
-
-        From stored variance components of the scorer; what an evaluation finds is in its details.
-        """
-        axes = self.evaluated_axes
-        components = STORED.get(self.plain_scorer.name, UNKNOWN)
-        return {
-            axis: detectable_difference(
-                components,
-                design_of(self.problem(axis, "test")),
-                error=axis_error(len(axes), main=place == 0),
-            )
-            for place, axis in enumerate(axes)
-        }
+        """By axis: the smallest fall of bias(S) that this budget tells with 80% power."""
+        problems = [self.problem(axis, "test") for axis in self.evaluated_axes]
+        return detectable(self.plain_scorer.name, problems)

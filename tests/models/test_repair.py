@@ -255,10 +255,10 @@ def test_what_cannot_be_repaired_is_refused_before_work(fresh: Fresh) -> None:
         chosen = some if unit == "head" else NEURONS
         with pytest.raises(TextError, match=rf"fits {width} inputs .*with a ridge of"):
             repairer(model, tokens=int(width) - 1).check(chosen)  # type: ignore[arg-type]
-        told = repairer(model, tokens=2 * int(width)).check_text(unit)  # type: ignore[arg-type]
+        told = repairer(model, tokens=2 * int(width)).check_inputs(unit)  # type: ignore[arg-type]
         assert "2.0 per input" in told[0]
         assert "with a ridge of 0.25" in told[0]
-        assert repairer(model, tokens=4 * int(width)).check_text(unit) == []  # type: ignore[arg-type]
+        assert repairer(model, tokens=4 * int(width)).check_inputs(unit) == []  # type: ignore[arg-type]
     short = repairer(model, tokens=100).repair(some)
     assert "2.1 per input" in short.record["warnings"][0]
     gates = HeadSelection.of([(0, 1)], gates=((1.0,) * 6,) * 3)

@@ -182,7 +182,9 @@ def test_stage_by_stage_and_what_is_stale(first: Path) -> None:
     assert read(run / "config.json")["repair"] == "least-squares"
     runs.write_json(run / "config.json", read(run / "config.json") | {"repair": "none"})
     assert "not" not in stale(run)["prune"].split("repaired")[0]
-    with pytest.raises(RunFolderError, match="is repaired, and the run asks for repair none"):
+    with pytest.raises(
+        RunFolderError, match=r"is repaired \(least-squares\), and the run asks for repair none"
+    ):
         levelhead.evaluate(run)
 
 
@@ -246,9 +248,11 @@ def test_any_model_in_every_format(form: str, inputs: Path, tmp_path: Path) -> N
 
 def test_bad_input_is_refused_before_work(inputs: Path, options: dict[str, Any]) -> None:
     asked: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"repair": "magic"}, ConfigError, "choose from none, least-squares"),
+        ({"repair": "magic"}, ConfigError, "choose from none, least-squares, group-averaged"),
         ({"repair": "least-squares", "soft": True}, ConfigError, "--soft scales them"),
         ({"repair": "least-squares", "unit": "layer"}, ConfigError, "removes all of it"),
+        ({"repair": "group-averaged", "soft": True}, ConfigError, "--soft scales them"),
+        ({"repair": "group-averaged", "unit": "layer"}, ConfigError, "removes all of it"),
     ]
     for extra, kind, message in asked:
         with pytest.raises(kind, match=message):
@@ -256,7 +260,7 @@ def test_bad_input_is_refused_before_work(inputs: Path, options: dict[str, Any])
 
 
 def test_a_calibration_text_without_a_repair_is_refused(first: Path) -> None:
-    with pytest.raises(ConfigError, match="give --repair least-squares too"):
+    with pytest.raises(ConfigError, match="give --repair too"):
         levelhead.prune(first, text="pydoc")
 
 
@@ -296,3 +300,9 @@ def test_neurons_of_a_run(inputs: Path, options: dict[str, Any], tmp_path: Path)
     assert record is not None
     assert min(record["rebuilt"].values()) > 0
     assert levelhead.evaluate(out)["repair"] == record
+    with pytest.warns(UserWarning, match="positions of matched contexts, 2.6 per input"):
+        levelhead.prune(out, repair="group-averaged")
+    averaged = saved_repair(out / "model")
+    assert averaged is not None
+    assert averaged["rebuilt"].keys() == record["rebuilt"].keys()
+    assert averaged["axes"]["gender"]["groups"] == 12

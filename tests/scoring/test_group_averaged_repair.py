@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.rounding import FAR, SAME, difference
 
-from levelhead.errors import ConfigError, SelectionError
+from levelhead.errors import ConfigError, PromptError
 from levelhead.models.averaging import Averager
 from levelhead.models.calibration import CalibrationText, TextReader, projections
 from levelhead.models.checkpoint import load, save_pruned
@@ -22,6 +22,7 @@ from levelhead.models.units import ablate_units, prune_units
 from levelhead.progress import silent
 from levelhead.records import HeadSelection, Unit
 from levelhead.scoring.matched_moments import matched_contexts, toxicity_of_words
+from levelhead.scoring.matched_reader import MatchedReader
 from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
 from levelhead.scoring.token_toxicity import TokenToxicity
 from levelhead.testing import tiny_model
@@ -60,7 +61,11 @@ def averager(problem: BiasProblem, texts: SampledTexts, unit: Unit, **options: A
     )
 
 
-def repairer(problem: BiasProblem, averaging: Averager | None, **options: Any) -> Repairer:
+def matched_reader(problem: BiasProblem, texts: SampledTexts, **options: Any) -> MatchedReader:
+    return MatchedReader([problem], lambda _: texts, **options)
+
+
+def repairer(problem: BiasProblem, averaging: MatchedReader | None, **options: Any) -> Repairer:
     return Repairer(problem.model, (TEXT,), bos=1, averaging=averaging, **options)
 
 
@@ -68,12 +73,13 @@ def repairer(problem: BiasProblem, averaging: Averager | None, **options: Any) -
 def test_less_of_the_differences_is_rebuilt_and_every_step_holds_it(
     chosen: HeadSelection, problem: BiasProblem, texts: SampledTexts, tmp_path: Path
 ) -> None:
-    collected = averager(problem, texts, chosen.unit)
+    collected = matched_reader(problem, texts)
+    unread = repairer(problem, collected, strength=30).identity(chosen.unit)
     plain = repairer(problem, None).repair(chosen)
     grouped = repairer(problem, collected, strength=30).repair(chosen)
     sites = projections(problem.model, chosen.unit)
     for layer in (0, 2):
-        moments, kept = collected.matched(layer), grouped.kept[layer]
+        moments, kept = collected.matched(chosen.unit, layer, [layer]), grouped.kept[layer]
         spread = moments.gram - moments.cross
         old, own, new = (
             read_weight(sites[layer])[:, kept], plain.weights[layer], grouped.weights[layer],
@@ -84,6 +90,8 @@ def test_less_of_the_differences_is_rebuilt_and_every_step_holds_it(
     assert (record["method"], record["target"]) == ("group-averaged", "group average")
     assert record["lambda"] == 30
     assert record["axes"]["gender"]["groups"] == 12
+    assert record["axes"]["gender"]["positions"] > 100
+    assert same_repair(record, unread), "known before any context was read"
     assert not same_repair(record, plain.record)
     assert not same_repair(record, repairer(problem, collected, strength=3).identity(chosen.unit))
     assert same_repair(record, repairer(problem, collected, strength=30).identity(chosen.unit))
@@ -121,14 +129,47 @@ def test_down_projections_are_averaged_without_removing_anything(
         assert difference(adapted.merge_and_unload()(IDS).logits, expected) < SAME
 
 
-def test_contexts_that_do_not_fit_what_is_removed_are_refused(
+@pytest.mark.parametrize("chosen", [HEADS, NEURONS], ids=["heads", "neurons"])
+def test_little_memory_changes_nothing(
+    chosen: HeadSelection, problem: BiasProblem, texts: SampledTexts
+) -> None:
+    """Whatever is read together, and whether it was read for another set of heads before."""
+    whole, small = matched_reader(problem, texts), matched_reader(problem, texts, most_bytes=1)
+    repairer(problem, whole).repair(HeadSelection.of([(1, 2)], unit=chosen.unit))
+    found = [repairer(problem, one).repair(chosen) for one in (whole, small)]
+    assert found[0].record == found[1].record
+    for layer in (0, 2):
+        assert torch.equal(found[0].weights[layer], found[1].weights[layer])
+    assert len(small._moments) == 1 < len(whole._moments)
+
+
+def test_what_is_not_kept_is_sampled_as_the_run_samples_it(
     problem: BiasProblem, texts: SampledTexts
 ) -> None:
-    one = averager(problem, texts, "head", layers=[0, 1])
-    with pytest.raises(SelectionError, match="layer 2 loses some of its heads, and no matched"):
-        repairer(problem, one).repair(HEADS)
-    with pytest.raises(SelectionError, match="collected of heads, and neurons are removed"):
-        repairer(problem, one).check(NEURONS)
+    kept, sampled = matched_reader(problem, texts), MatchedReader([replace(problem, samples=3)])
+    assert sampled.identity() == kept.identity()
+    found = [repairer(problem, one).repair(HEADS) for one in (kept, sampled)]
+    assert found[0].record == found[1].record
+    assert torch.equal(found[0].weights[2], found[1].weights[2])
+
+
+def test_axes_stand_side_by_side(problem: BiasProblem, texts: SampledTexts) -> None:
+    again = replace(problem, prompts=tuple(replace(p, axis="again") for p in problem.prompts))
+    both = MatchedReader([problem, again], lambda _: texts)
+    one = matched_reader(problem, texts)
+    found = [repairer(problem, reader).repair(HEADS) for reader in (one, both)]
+    assert list(found[1].record["axes"]) == ["gender", "again"]
+    assert torch.allclose(found[0].weights[2], found[1].weights[2], rtol=1e-9)
+    assert not same_repair(found[0].record, found[1].record)
+
+
+def test_what_cannot_be_averaged_is_refused(problem: BiasProblem, texts: SampledTexts) -> None:
+    one = matched_reader(problem, texts)
     with pytest.raises(ConfigError, match="lambda=0: it must be"):
         repairer(problem, one, strength=0)
-    repairer(problem, one).check(HeadSelection.of([(0, 1)]))  # control
+    repairer(problem, one).check(HEADS)  # control
+    apart = [replace(p, variant=n) for n, p in enumerate(problem.prompts)]
+    alone = matched_reader(replace(problem, prompts=tuple(apart)), texts)
+    with pytest.raises(PromptError, match="no matched groups among"):
+        repairer(problem, alone).check(HEADS)
+    assert alone._positions == {}, "before any work"

@@ -250,7 +250,8 @@ def select(scores: Path, as_json: bool, **options: Any) -> None:
 @flag(
     "--repair", type=click.Choice(REPAIRS),
     help="least-squares: what is kept of a layer takes over what was removed, as far as it can on "
-    "--text; no format adapter (default: the run's, else none).",
+    "--text; group-averaged: but for what differs between subgroups, on prompts of a run. No "
+    "format adapter (default: the run's, else none).",
 )  # fmt: skip
 @flag("--text", help="Text for --repair, as in run: its validation part (default: the run's).")
 def prune(

@@ -48,7 +48,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("compact", "zeroed", "uniform", "remote-code", "adapter", "lora")
 EXPORTS = ("onnx", "gguf")
 NO_REPAIR = "none"
-REPAIRS = (NO_REPAIR, "least-squares")
+GROUP_AVERAGED = "group-averaged"
+REPAIRS = (NO_REPAIR, "least-squares", GROUP_AVERAGED)
 OBJECTIVES = ("weighted", "worst")
 AVERAGE = "average"
 """The method that removes no head: what differs between groups is averaged out of its output."""

@@ -95,7 +95,8 @@ class RunConfig(ScoreOptions):
     )  # fmt: skip
     repair: str = option(
         "none", "least-squares: what is kept of a layer takes over what was removed, as far as it "
-        "can on the validation text; less perplexity is lost, and less of the gap.",
+        "can on the validation text; less perplexity is lost, and less of the gap. group-averaged: "
+        "what differs between subgroups is not taken over, as far as it can be told.",
         PRUNE, choices=REPAIRS, panel=CHOSEN, common=True,
     )  # fmt: skip
     max_ppl_increase: float = option(

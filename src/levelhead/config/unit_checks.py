@@ -56,8 +56,8 @@ def check_repair(config: RunConfig) -> None:
         return
     if config.soft:
         raise ConfigError(
-            f"--repair {config.repair} is for heads that are gone, and --soft scales them: least "
-            "squares would scale them back to where they were; give one of the two"
+            f"--repair {config.repair} is for heads that are gone, and --soft scales them: it "
+            "would scale them back to where they were; give one of the two"
         )
     if config.unit == "layer":
         raise ConfigError(

@@ -67,6 +67,8 @@ def verify_summary(found: Json) -> None:
     )
     if repair := found["subject"].get("repair"):
         texts = ", ".join(visible(one["name"]) for one in repair["texts"])
+        if axes := ", ".join(map(visible, repair.get("axes", ()))):
+            texts += f"; averaged over groups of {axes}"
         console.print(
             escape(f"what was kept was repaired ({visible(repair['method'])}, fitted to {texts})"),
             highlight=False,

@@ -22,6 +22,7 @@ from levelhead.models.units import ablate_units
 from levelhead.progress import Progress, silent
 from levelhead.records import HeadSelection
 from levelhead.sampling import pad_id
+from levelhead.scoring.matched_reader import MatchedReader
 from levelhead.scoring.matched_rows import MatchedRows, matched_rows
 from levelhead.scoring.problem import MAIN, BiasProblem, SampledTexts, sample_texts
 from levelhead.scoring.rounds import of_sample
@@ -92,13 +93,29 @@ def as_pruned(session: Session, selection: HeadSelection, progress: Progress = s
     @contextmanager
     def repaired() -> Iterator[PreTrainedModel]:
         if not found:
-            repairer = session.repairer
-            with progress("repair: reading text", repairer.work(selection)) as advance:
-                found.append(repairer.repair(selection, advance=advance))
+            found.append(fitted_repair(session, selection, progress))
         with found[0].applied(model), gated_off():
             yield model
 
     return repaired
+
+
+def fitted_repair(
+    session: Session,
+    selection: HeadSelection,
+    progress: Progress,
+    whole: PreTrainedModel | None = None,
+) -> Repair:
+    """The repair that a run's options ask for, of what a selection leaves.
+
+    Args:
+        whole: as in `Repairer.repair`.
+    """
+    repairer = session.repairer
+    if isinstance(repairer.averaging, MatchedReader):
+        repairer.averaging.progress = progress
+    with progress("repair: reading text", repairer.work(selection)) as advance:
+        return repairer.repair(selection, whole, advance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,8 +51,8 @@ from levelhead.runs import RunFolder
 from levelhead.sampling import derived_seed
 from levelhead.scoring.score_table import unreliable
 from levelhead.selection.budget import ALPHAS, GAMMAS
-from levelhead.session import Session
 from levelhead.stages.fingerprints import experiment_fingerprint
+from levelhead.stages.run_session import session_of
 
 FOLDER, RESULT, TABLE = "compare", "compare.json", "points.csv"
 DRAWS = 3
@@ -118,7 +118,7 @@ def compare(
         check_grid(table, name, methods, alphas, gammas)
     if missing := sorted(set(sample_at) - set(alphas)):
         raise SelectionError(f"--sample-at {missing[0]:g} is none of the alphas compared")
-    session = Session(config)
+    session = session_of(folder, config)
     session.plan()  # every input is checked
     budget = config.max_ppl_increase if max_ppl_increase is None else max_ppl_increase
     grids = {name: method_grids(scored, name, methods, alphas, gammas, draws) for name in axes}

@@ -27,8 +27,8 @@ from levelhead.sampling import derived_seed
 from levelhead.scores import ScoreTable
 from levelhead.selection import select_heads
 from levelhead.selection.rules import largest, protected_heads
-from levelhead.session import Session
 from levelhead.stages.fingerprints import experiment_fingerprint
+from levelhead.stages.run_session import session_of
 
 FOLDER = "axes"
 """Where a run folder keeps finished units."""
@@ -91,7 +91,7 @@ def cross_axes(
             "others, score at least two (--axis A --axis B)"
         )
     sets = _sets(table, config.axis, gamma, alpha, config.seed)
-    session = Session(config)
+    session = session_of(folder, config)
     judge = JointEvaluator(
         session=session,
         units=units_of(session, folder.path / FOLDER),

@@ -21,7 +21,7 @@ from levelhead.progress import Progress, silent
 from levelhead.records import Prompt
 from levelhead.runs import RunFolder
 from levelhead.scoring.problem import BiasProblem, SampledTexts, sample_texts
-from levelhead.session import Session
+from levelhead.stages.run_session import session_of
 from levelhead.stages.selecting import read_selection
 
 RESULT = "examples.json"
@@ -62,7 +62,7 @@ def examples(
     selection = read_selection(folder.require(runs.SELECTION, f"select {run}"))
     axis = str((selection.details or {}).get("axis") or folder.config.axis[0])
     config = folder.config if seed is None else replace(folder.config, seed=seed)
-    session = Session(replace(config, samples=samples))
+    session = session_of(folder, replace(config, samples=samples))
     problem = _of_prompts(session.problem(axis, "test"), templates, groups)
     base = sample_texts(problem, progress, "the base model writes")
     with as_pruned(session, selection, progress)():

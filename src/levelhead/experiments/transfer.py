@@ -30,8 +30,8 @@ from levelhead.sampling import derived_seed
 from levelhead.scores import ScoreTable
 from levelhead.selection.rules import largest, protected_heads
 from levelhead.selection.units import in_units
-from levelhead.session import Session
 from levelhead.stages.fingerprints import experiment_fingerprint
+from levelhead.stages.run_session import session_of
 from levelhead.stages.selecting import read_selection
 
 FOLDER, RESULT = "transfer", "transfer.json"
@@ -101,7 +101,7 @@ def transfer(
     config = replace(folder.config, axis=tuple(dict.fromkeys((axis, *axes))), all_axes=False)
     if max_prompts is not None:
         config = replace(config, max_prompts=max_prompts)
-    session = Session(config)
+    session = session_of(folder, config)
     table = ScoreTable.read(folder.require(runs.SCORES, f"score --out {run}"))
     sets = _sets(table, selection, axis, controls, config.gamma, config.seed)
     found = places(

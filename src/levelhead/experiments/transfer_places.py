@@ -146,7 +146,7 @@ def places(
 
 def _sharing(session: Session, config: Any) -> Session:
     """A session with other options and the same model in memory."""
-    other = Session(config)
+    other = Session(config, fitted_as=session.fitted_as or session)
     other.base = session.base
     return other
 

@@ -11,7 +11,8 @@ repaired with, and stays as it is. What was done is written into the model's con
                          "rebuilt": {"<layer>": <share>, ...}, "not_repaired": [<layer>, ...],
                          "warnings": [...]}
 
-It knows nothing of runs, nor of where texts come from.
+or "group-averaged", "group average", with "lambda" and "axes" besides. It knows nothing of runs,
+nor of where texts come from.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from levelhead.errors import SelectionError, TextError
 from levelhead.models.architectures import head_counts, head_dim
-from levelhead.models.averaging import Averager, check_strength
+from levelhead.models.averaging import check_strength
 from levelhead.models.calibration import (
     ENOUGH,
     CalibrationText,
@@ -63,7 +64,29 @@ STRENGTH = 10.0
 """Of group averages beside text, if nobody says otherwise."""
 _IDENTITY = ("method", "target", "ridge", "texts", "lambda", "axes")
 """Of a record: what the weights depend on besides the model and what is removed."""
+_COUNTED = "positions"
+"""Of an axis: known only when its contexts were read, and decided by the rest."""
 Json = dict[str, Any]
+
+
+class GroupTargets(Protocol):
+    """Matched contexts whose target is the subgroups' average of what a layer wrote."""
+
+    @property
+    def positions(self) -> int:
+        """How many there are, once they were read."""
+
+    def check(self) -> None:
+        """Find out before any work whether there are such contexts."""
+
+    def identity(self) -> Json:
+        """By axis: what its contexts are made from; known before they are read."""
+
+    def to_json(self) -> Json:
+        """The form of a record's `axes`, once they were read."""
+
+    def matched(self, unit: Unit, layer: int, layers: Sequence[int]) -> Moments:
+        """Of one layer, of all that are asked for in turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +138,7 @@ class Repairer:
         ridge: as in `least_squares.fit`; none: `default_ridge`, so that short texts change
             less.
         averaging: matched contexts whose target is the subgroups' average, so that what differs
-            between subgroups is not rebuilt; of all layers that are repaired. None: text alone.
+            between subgroups is not rebuilt. None: text alone.
         strength: how much they count beside text, above 0.
     """
 
@@ -123,7 +146,7 @@ class Repairer:
     texts: Sequence[CalibrationText]
     bos: int | None = None
     ridge: float | None = None
-    averaging: Averager | None = None
+    averaging: GroupTargets | None = None
     strength: float = STRENGTH
     reader: TextReader = field(init=False)
 
@@ -148,24 +171,25 @@ class Repairer:
         }
         if self.averaging is None:
             return found
-        axes = {"lambda": float(self.strength), "axes": self.averaging.axes_json()}
+        axes = {"lambda": float(self.strength), "axes": self.averaging.identity()}
         return found | {"target": GROUP_AVERAGE} | axes
 
     def ridge_of(self, unit: Unit) -> float:
         """What holds the weights where they were: a share of every input's own mean square."""
         if self.ridge is not None:
             return self.ridge
-        width = max(input_width(module) for module in projections(self.model, unit))
-        return default_ridge(width, self.reader.tokens)
+        return default_ridge(self._width(unit), self.reader.tokens)
 
-    def check_text(self, unit: Unit) -> list[str]:
+    def check_inputs(self, unit: Unit) -> list[str]:
         """Whether the texts are long enough for the layers' width; warnings, before any work.
 
         Raises:
             TextError: fewer tokens than a layer has inputs.
+            PromptError: group averages of prompts that have no matched groups.
         """
-        tokens = self.reader.tokens
-        width = max(input_width(module) for module in projections(self.model, unit))
+        if self.averaging is not None:
+            self.averaging.check()
+        tokens, width = self.reader.tokens, self._width(unit)
         ridge = f"a ridge of {self.ridge_of(unit):.2g}"
         if tokens < width:
             raise TextError(
@@ -182,12 +206,15 @@ class Repairer:
             ]
         return []
 
+    def _width(self, unit: Unit) -> int:
+        return max(input_width(module) for module in projections(self.model, unit))
+
     def check(self, selection: HeadSelection) -> None:
         """Find out before any work what a repair cannot do.
 
         Raises:
             SelectionError: gates, or layers only that lose everything.
-            TextError: as `check_text`.
+            TextError, PromptError: as `check_inputs`.
             ModelError, UnsupportedArchitectureError: a quantised model, or a family whose neurons
                 are not known.
         """
@@ -202,24 +229,7 @@ class Repairer:
                 f"layer, but every layer of {selection.described} loses everything: "
                 "there is nothing to repair it with; leave out --repair"
             )
-        self._check_averaging(selection)
-        self.check_text(selection.unit)
-
-    def _check_averaging(self, selection: HeadSelection) -> None:
-        if self.averaging is None:
-            return
-        neurons = selection.unit == "neuron"
-        if neurons != (self.averaging.unit == "neuron"):
-            raise SelectionError(
-                f"the matched contexts were collected of {self.averaging.unit}s, and "
-                f"{selection.unit}s are removed; collect those"
-            )
-        missing = sorted(set(kept_inputs(self.model, selection)) - set(self.averaging.layers))
-        if missing:
-            raise SelectionError(
-                f"layer {missing[0]} loses some of its {selection.unit}s, and no matched contexts "
-                "were collected there; collect all layers that are pruned"
-            )
+        self.check_inputs(selection.unit)
 
     def work(self, selection: HeadSelection) -> int:
         """How many tokens `repair` will read."""
@@ -244,22 +254,36 @@ class Repairer:
         kept = kept_inputs(self.model, selection)
         modules = projections(self.model if whole is None else whole, selection.unit)
         ridge = self.ridge_of(selection.unit)
-        self._check_averaging(selection)
         weights, shares = {}, {}
         for layer, gram in self.reader.grams(selection.unit, list(kept), advance):
             weight = read_weight(modules[layer]).to(gram.device)
             moments = Moments.keeping(gram)
             if self.averaging is not None:
-                moments = moments.plus(self.averaging.matched(layer).times(self.strength))
+                moments = moments.plus(
+                    self.averaging.matched(selection.unit, layer, list(kept)).times(self.strength)
+                )
             found = fit(weight, moments, kept[layer], ridge)
             weights[layer] = found.weight
             shares[layer] = rebuilt(weight, found, gram, kept[layer])
         record = self.identity(selection.unit) | {
             "rebuilt": {str(layer): round(shares[layer], 4) for layer in kept},
             "not_repaired": [layer for layer in selection.by_layer if layer not in kept],
-            "warnings": self.check_text(selection.unit),
+            "warnings": self.check_inputs(selection.unit),
         }
+        if self.averaging is not None and kept:
+            record["axes"] = self.averaging.to_json()
+            record["warnings"] += self._few(self.averaging.positions, selection.unit)
         return Repair(unit=selection.unit, weights=weights, kept=kept, record=record)
+
+    def _few(self, positions: int, unit: Unit) -> list[str]:
+        width = self._width(unit)
+        if positions >= ENOUGH * width:
+            return []
+        return [
+            f"the repair's group averages rest on {positions:,} positions of matched contexts, "
+            f"{positions / width:.1f} per input of a layer ({width:,}): on other prompts it may "
+            f"average less; {ENOUGH * width:,} are enough (--max-prompts)"
+        ]
 
 
 def kept_inputs(whole: PreTrainedModel, selection: HeadSelection) -> dict[int, list[int]]:
@@ -283,9 +307,8 @@ def refuse_unrepairable(selection: HeadSelection) -> None:
     """Raise SelectionError for what no repair can be fitted to, whichever model it is."""
     if selection.gates is not None:
         raise SelectionError(
-            f"--repair {LEAST_SQUARES} is for heads that are gone. Scaled heads (--soft) are all "
-            "there: least squares would scale them back to where they were; leave out one of the "
-            "two"
+            "--repair is for heads that are gone. Scaled heads (--soft) are all there: least "
+            "squares would scale them back to where they were; leave out one of the two"
         )
 
 
@@ -307,4 +330,12 @@ def same_repair(held: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None
     """Whether two records (or identities) are of repairs by the same rule on the same texts."""
     if held is None or wanted is None:
         return held is None and wanted is None
-    return all(held.get(key) == wanted.get(key) for key in _IDENTITY)
+    return all(_known(held, key) == _known(wanted, key) for key in _IDENTITY)
+
+
+def _known(record: Mapping[str, Any], key: str) -> Any:
+    """A field, of which only what is known before any work."""
+    found = record.get(key)
+    if key != "axes" or not isinstance(found, dict):
+        return found
+    return {axis: {k: v for k, v in of.items() if k != _COUNTED} for axis, of in found.items()}

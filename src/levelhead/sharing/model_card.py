@@ -303,9 +303,18 @@ def _repaired(repair: Json) -> str:
         "closed form and without training, so that they write what the removed parts wrote, as "
         f"far as they can. Fitted to: {texts}. Ridge: {repair['ridge']:.3g}."
     ]
+    if axes := repair.get("axes"):
+        averaged = "; ".join(
+            f"{md(axis)} ({of['groups']:,} groups of prompts)" for axis, of in axes.items()
+        )
+        lines.append(
+            "Where one text follows versions of a prompt that name different groups, they were "
+            f"fitted to the groups' average instead, with a weight of {repair['lambda']:g} beside "
+            f"the text: {averaged}, validation part."
+        )
     if rebuilt:
         lines.append(
-            f"On that text {min(rebuilt):.0%} to {max(rebuilt):.0%} of the mean square of what a "
+            f"On the text {min(rebuilt):.0%} to {max(rebuilt):.0%} of the mean square of what a "
             f"layer lost is written again ({len(rebuilt)} layers). Part of the measured gap may "
             "come back with it: what was measured above is the repaired model."
         )

@@ -48,9 +48,10 @@ def evaluate_stage(
     of["price_texts"] = [session.text("test", name).sha256 for name in session.config.price_texts]
     repair = saved_repair(folder.path / runs.MODEL)
     if (repair or {}).get("method", NONE) != session.config.repair:
+        by = f"repaired ({repair['method']})" if repair else "not repaired"
         raise RunFolderError(
-            f"{folder.path / runs.MODEL} is {'' if repair else 'not '}repaired, and the run asks "
-            f"for repair {session.config.repair}; run: levelhead prune {folder.path}"
+            f"{folder.path / runs.MODEL} is {by}, and the run asks for repair "
+            f"{session.config.repair}; run: levelhead prune {folder.path}"
         )
     if repair is not None:
         of["repair"] = repair

@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from levelhead import runs
 from levelhead.errors import CheckpointError, ConfigError, RunFolderError
+from levelhead.evaluation.base import fitted_repair
 from levelhead.export.model import Target, write_export
 from levelhead.journal import sums, watch
 from levelhead.journal.store import disk_errors
@@ -176,10 +177,8 @@ def _prune(
     if not repairs(session):
         prune_units(model, selection)
         return
-    repairer = session.repairer
-    repairer.check(selection)
-    with progress("repair: reading text", repairer.work(selection)) as advance:
-        repair = repairer.repair(selection, model, advance)
+    session.repairer.check(selection)
+    repair = fitted_repair(session, selection, progress, model)
     for warning in repair.record["warnings"]:
         warnings.warn(warning, stacklevel=3)
     prune_units(model, selection, repair)

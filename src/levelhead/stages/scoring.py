@@ -78,7 +78,7 @@ def start(
         refuse_unprunable_units(session.base.model, unit_of(config))
         check_text(session, "test")
         if config.repair != NONE:
-            session.repairer.check_text(unit_of(config))
+            session.repairer.check_inputs(unit_of(config))
     folder = RunFolder.create(out, config, None if calibration is None else calibration.to_json())
     if announce:
         announce(plan)
