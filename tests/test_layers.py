@@ -45,12 +45,13 @@ LAYERS = {
     "network": "",
     "plan": "",
     "preflight": "errors",
-    "session": "config data errors metrics models plan preflight records scoring toxicity",
+    "fitting": "models scoring",
+    "session": "config data errors fitting metrics models plan preflight records scoring toxicity",
     "export": "config errors models runs session",
     "sharing": "config errors price records reporting.comparison reporting.escape "
     "reporting.summary runs",
-    "evaluation": "batching errors journal metrics models price progress records sampling scoring "
-    "session toxicity verdict_words",
+    "evaluation": "batching errors fitting journal metrics models price progress records sampling "
+    "scoring session toxicity verdict_words",
     "runs": "config damage errors journal json_files links records",
     "verification": "config data errors evaluation journal metrics models price progress records "
     "runs sampling scoring session sharing stages toxicity",
@@ -81,7 +82,7 @@ AT_THE_TOP = {
     "metrics/perplexity.py": {"torch", "scipy"},
     "metrics/divergence.py": {"torch"},
     "metrics/": {"scipy"},
-    **dict.fromkeys(("batching", "models/", "sampling", "testing", "session"), HEAVY),
+    **dict.fromkeys(("batching", "models/", "sampling", "testing", "session", "fitting"), HEAVY),
     **dict.fromkeys(
         (
             "scoring/",

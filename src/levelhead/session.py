@@ -28,15 +28,15 @@ from levelhead.data.identity_words import ALSO
 from levelhead.data.prompts import load_prompts, select_prompts
 from levelhead.data.texts import PerplexityText, load_text
 from levelhead.errors import MissingExtraError, PromptError, ScorerError
-from levelhead.models.calibration import CalibrationText
+from levelhead.fitting import repairer_of
 from levelhead.models.loading import LoadedModel, check_base, load_base, resolve_device
-from levelhead.models.repair import GROUP_AVERAGED, Repairer
+from levelhead.models.repair import Repairer
 from levelhead.models.units import unit_counts
 from levelhead.plan import Plan
 from levelhead.preflight import after, check_all
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.design import detectable
-from levelhead.scoring.matched_reader import Kept, MatchedReader, nothing_kept
+from levelhead.scoring.matched_reader import Kept, nothing_kept
 from levelhead.scoring.problem import MASKED, PLAIN, SECOND, BiasProblem
 from levelhead.toxicity import (
     Masked,
@@ -277,13 +277,7 @@ class Session:
         if self.fitted_as is not None:
             self.fitted_as.base = self.base
             return self.fitted_as.repairer
-        tokens = self.text_ids("validation")
-        part = CalibrationText.of(self.text("validation"), "validation", tokens)
-        matched = None
-        if self.config.repair == GROUP_AVERAGED:
-            problems = [self.problem(axis, "validation") for axis in self.config.axis]
-            matched = MatchedReader(problems, lambda problem: self.kept(problem))
-        return Repairer(self.base.model, (part,), self.tokenizer.bos_token_id, averaging=matched)
+        return repairer_of(self)
 
     def chosen_prompts(self, axis: str, split: Split) -> list[Prompt]:
         """The prompts of an axis and split that this run uses."""

@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from levelhead.evaluation.base import BaseAxis
+from levelhead.fitting import calibration_texts
 from levelhead.models.averaging import Averager, Contexts, Target
-from levelhead.models.calibration import CalibrationText, TextReader
+from levelhead.models.calibration import TextReader
 from levelhead.progress import Progress
 from levelhead.records import Unit
 from levelhead.scoring.matched_moments import matched_contexts, toxicity_of_words
@@ -59,12 +60,7 @@ def collect(
     """
     model = session.base.model
     others = session.config.price_texts if texts is None else texts
-    parts = [
-        CalibrationText.of(
-            session.text("validation", name), "validation", session.text_ids("validation", name)
-        )
-        for name in (None, *others)
-    ]
+    parts = calibration_texts(session, others)
     reader = TextReader(model, parts, session.tokenizer.bos_token_id)
     contexts = {
         axis: matched_contexts(
