@@ -177,13 +177,13 @@ def test_lists_that_stand_twice_agree(pipeline: ModuleType) -> None:
 
     from levelhead import scoring
     from levelhead.export import model as export
-    from levelhead.models import checkpoint, loading
+    from levelhead.models import checkpoint, loading, lora
     from levelhead.selection.rules import METHODS
 
     assert tuple(scoring.BIAS_ESTIMATORS) == config.BIAS_ESTIMATORS
     assert tuple(scoring.PPL_ESTIMATORS) == (*config.PROTECT, "exhaustive")
-    assert tuple(METHODS) == config.METHODS
-    assert get_args(checkpoint.Format) == config.FORMATS
+    assert {*METHODS, config.AVERAGE} == {*config.METHODS}, "average ranks no heads"
+    assert (*get_args(checkpoint.Format), lora.FORMAT) == config.FORMATS
     assert export.TARGETS == config.EXPORTS
     assert loading.DEVICES == config.DEVICES
     assert ("auto", *loading.DTYPES) == config.DTYPES
