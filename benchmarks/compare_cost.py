@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from levelhead.config import METHODS, RunConfig
+from levelhead.config import HEAD_METHODS, RunConfig
 from levelhead.evaluation.axis import expected_difference
 from levelhead.evaluation.base import base_axis, pruned_model
 from levelhead.evaluation.text import text_perplexity
@@ -60,7 +60,7 @@ def measure(quick: bool) -> dict[str, Any]:
                 start = time.process_time()
                 apart.append(abs(_from_scratch(config, chosen) - expected))
                 scratch.append(time.process_time() - start)
-    points = (len(ALPHAS) - 1) * (len(GAMMAS) + len(METHODS) - 1 + DRAWS)
+    points = (len(ALPHAS) - 1) * (len(GAMMAS) + len(HEAD_METHODS) - 1 + DRAWS)
     own, alone = float(np.mean(shared)), float(np.mean(scratch))
     return {
         "prompts": config.max_prompts,

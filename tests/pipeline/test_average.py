@@ -191,6 +191,27 @@ def test_transfer_and_verify_take_it(done: Path) -> None:
     assert all(row["predicted"] == "fall" for row in found["rows"])
 
 
+def test_compare_puts_it_beside_heads(done: Path) -> None:
+    found = levelhead.compare(
+        done, methods=("fasp",), alphas=(0.06,), gammas=(0.2,), sample_at=(0.06,), seeds=1
+    )
+    rows = {row["method"]: row for row in found["table"]}
+    assert set(rows) == {"fasp", "average"}
+    (change,) = found["changes"]
+    assert change["change"] == read(done / "selection.json")["change"]
+    assert change["axes"]["gender"]["sampled"]["verdict"] == "lower"
+    page = levelhead.report(done).read_text(encoding="utf-8")
+    assert "All methods at alpha 0.06, gender" in page
+    said = CliRunner().invoke(
+        cli.cli, ["compare", str(done), "--method", "fasp", "--alphas", "0.06", "--gammas", "0.2",
+                  "--sample-at", "0.06", "--seeds", "1"],
+    )  # fmt: skip
+    assert said.exit_code == 0, said.output
+    assert f"lambda {change['lambda']:g}" in said.output
+    with pytest.raises(SelectionError, match="'average'"):
+        levelhead.compare(done, methods=("average",))
+
+
 def test_by_predictions_alone_the_model_reads_no_change(done: Path) -> None:
     chosen = levelhead.select(
         done, method="average", gamma=0.2, max_ppl_increase=BUDGET, average_what="all"

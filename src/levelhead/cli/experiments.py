@@ -13,7 +13,7 @@ from levelhead.cli.config_file import CONFIG, model_of
 from levelhead.cli.help import STUDIES, flag, research
 from levelhead.cli.options import JSON, OUT, RISE, announce, flag_named, given, options_of, show
 from levelhead.cli.progress_options import tell
-from levelhead.config import BOUNDARY, EVALUATE, METHODS, SCORE
+from levelhead.config import BOUNDARY, EVALUATE, HEAD_METHODS, SCORE
 from levelhead.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ OF_A_RUN = ("max_prompts", "axis")
 @click.argument("targets", metavar="[RUN ... or MODEL]", nargs=-1)
 @flag("--out", type=click.Path(path_type=Path), help="The run folder to make of a MODEL.")
 @flag(
-    "--method", "methods", type=click.Choice(METHODS), multiple=True,
+    "--method", "methods", type=click.Choice(HEAD_METHODS), multiple=True,
     help="Method to compare; repeatable (default: all).",
 )  # fmt: skip
 @flag("--alphas", default=GRID["alpha"], show_default=True, help="Shares of heads pruned.")
@@ -96,7 +96,7 @@ def compare(
             run,
             *others,
             axis=wanted.get("axis", ()),
-            methods=methods or METHODS,
+            methods=methods or HEAD_METHODS,
             alphas=_shares("alphas", alphas),
             gammas=_shares("gammas", gammas),
             sample_at=sample_at,

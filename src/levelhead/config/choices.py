@@ -54,7 +54,8 @@ OBJECTIVES = ("weighted", "worst")
 AVERAGE = "average"
 """The method that removes no head: what differs between groups is averaged out of its output."""
 AVERAGE_WHAT = ("toxicity", "all")
-METHODS = (
-    "fasp", "joint", AVERAGE, "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient",
-    "random",
+HEAD_METHODS = (
+    "fasp", "joint", "bias_only", "ppl_only", "fisher_only", "magnitude", "mask_gradient", "random",
 )  # fmt: skip
+"""Methods that say which heads go."""
+METHODS = (*HEAD_METHODS, AVERAGE)

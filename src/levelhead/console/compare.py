@@ -52,8 +52,9 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     increase = row["perplexity_increase"]["value"]
     gamma = "" if row["gamma"] is None else f", {row['gamma']:g}"
     draws = f", {row['draws']} draws" if row["draws"] > 1 else ""
+    at = f"{row['alpha']:g}" if row["alpha"] is not None else f"lambda {row['lambda']:g}"
     return (
-        f"{row['method']}\n{row['alpha']:g}{gamma}{draws}"
+        f"{row['method']}\n{at}{gamma}{draws}"
         + (f"\n{escape(visible(row['run']))}" if row["run"] else ""),
         stacked(row.get("adjusted_difference")),
         stacked(row.get("difference"), bold=False),

@@ -21,20 +21,21 @@ from typing import Any
 import numpy as np
 
 from levelhead import journal, runs
-from levelhead.config import METHODS
+from levelhead.config import AVERAGE, HEAD_METHODS
 from levelhead.errors import SelectionError, missing_extra
 from levelhead.evaluation.base import BaseAxis
 from levelhead.evaluation.verdict import judged_together
 from levelhead.experiments.compare_plan import (
     ComparePlan,
     Grid,
+    changes_of,
     chosen_points,
     comparable_tables,
     method_grids,
     plan_of,
     searched_points,
 )
-from levelhead.experiments.compare_tables import summary, tidy
+from levelhead.experiments.compare_tables import change_row, summary, tidy
 from levelhead.experiments.grid import (
     Point,
     best,
@@ -67,7 +68,7 @@ def compare(
     run: str | Path,
     *others: str | Path,
     axis: Sequence[str] = (),
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = HEAD_METHODS,
     alphas: Sequence[float] = ALPHAS,
     gammas: Sequence[float] = GAMMAS,
     sample_at: Sequence[float] = (0.1,),
@@ -80,6 +81,8 @@ def compare(
     announce: Callable[[ComparePlan], None] | None = None,
 ) -> Json:
     """Compare selection methods on a scored run; writes RUN/compare/compare.json and points.csv.
+
+    Changes of weights that the run and its attempts selected (method average) stand beside heads.
 
     Args:
         run: a run folder whose heads are scored; the result is written there.
@@ -122,8 +125,9 @@ def compare(
     session.plan()  # every input is checked
     budget = config.max_ppl_increase if max_ppl_increase is None else max_ppl_increase
     grids = {name: method_grids(scored, name, methods, alphas, gammas, draws) for name in axes}
+    changes = changes_of(folder.path)
     if announce:
-        announce(plan_of(session, grids, sample_at))
+        announce(plan_of(session, grids, sample_at, len(changes)))
     units = units_of(session, folder.path / FOLDER / "units")
     judges = {
         split: JointEvaluator(session=session, units=units, split=split, progress=progress)
@@ -132,7 +136,7 @@ def compare(
     details = runs.read_json(folder.path / runs.DETAILS)
     with journal.stage(folder.path, "compare", experiment_fingerprint(session)):
         results = [
-            _compare_axis(judges, name, grids[name], sample_at, budget)
+            _compare_axis(judges, name, grids[name], changes, sample_at, budget)
             | {"reliable": not unreliable(details, name)}
             for name in axes
         ]
@@ -162,6 +166,7 @@ def _compare_axis(
     judges: Mapping[str, JointEvaluator],
     axis: str,
     grids: Sequence[Grid],
+    changes: Mapping[int, HeadSelection],
     sample_at: Sequence[float],
     budget: float,
 ) -> Json:
@@ -179,7 +184,8 @@ def _compare_axis(
             _point_json(test, axis, point, budget, point.alpha in sample_at or _is(point, pick))
             for point in chosen_points(grid, chosen)
         ]
-    _judge_together([point["axes"][axis]["sampled"] for point in points])
+    changed = [_changed(test, axis, n, change, budget) for n, change in changes.items()]
+    _judge_together([one["axes"][axis]["sampled"] for one in (*points, *changed)])
     base = test.base(axis)
     return {
         "axis": axis,
@@ -188,9 +194,36 @@ def _compare_axis(
         "base": {axis: _base_bias(base)},
         "base_perplexity": test.text([])["perplexity"],
         "points": points,
+        "changes": changed,
         "search": search,
         "best": picks[0],
-        "table": [row for alpha in sample_at for row in summary(points, axis, alpha)],
+        "table": [
+            *(row for alpha in sample_at for row in summary(points, axis, alpha)),
+            *(change_row(one, axis) for one in changed),
+        ],
+    }
+
+
+def _changed(
+    judge: JointEvaluator, axis: str, attempt: int, change: HeadSelection, budget: float
+) -> Json:
+    """A change of weights in the form of a point, proven by fresh sampling."""
+    judged = _judge(judge, axis, change)
+    return {
+        "attempt": attempt,
+        "method": AVERAGE,
+        "gamma": change.gamma,
+        **change.chosen_json(),
+        "within_budget": within_budget(judged, budget),
+        "perplexity": judged["perplexity"],
+        "perplexity_increase": judged["perplexity_increase"],
+        "price_text": judged["price_text"],
+        "axes": {
+            axis: {
+                "expected_difference": judged["expected_difference"],
+                "sampled": _sampled(judge, axis, change),
+            }
+        },
     }
 
 
@@ -263,7 +296,7 @@ def _search(
 
 
 def _judge(judge: JointEvaluator, axis: str, heads: Chosen) -> Json:
-    if not (heads.heads if isinstance(heads, HeadSelection) else heads):
+    if not (heads.heads or heads.average if isinstance(heads, HeadSelection) else heads):
         zero = {"value": 0.0, "ci95": [0.0, 0.0]}
         text = judge.text([])
         return {

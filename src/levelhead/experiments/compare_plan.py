@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from levelhead import runs
+from levelhead.attempts import attempts
 from levelhead.errors import ConfigError
 from levelhead.experiments.grid import Point, points_of
 from levelhead.experiments.scored import differing, read_scored
+from levelhead.records import HeadSelection
 from levelhead.scores import ScoreTable
 from levelhead.selection.rules import PROTECTING, ranked_by
 from levelhead.session import Session
+from levelhead.stages.selecting import read_selection
 
 SAME = (
     "prompts", "prompt_seed", "prompt_tokens", "toxicity_input", "text", "text_windows",
@@ -35,6 +39,20 @@ class ComparePlan:
     sampled: int
     """Models that continue the test prompts afresh, the base model among them."""
     sampled_tokens: int
+
+
+def changes_of(run: Path) -> dict[int, HeadSelection]:
+    """What a run and its attempts change by method average, by the number of the attempt.
+
+    Changes whose file is gone are left out.
+    """
+    found = {}
+    for number, path in attempts(run):
+        if (path / runs.SELECTION).exists():
+            selection = read_selection(path / runs.SELECTION)
+            if selection.change is not None and selection.change.exists():
+                found[number] = selection
+    return found
 
 
 def comparable_tables(paths: Sequence[str | Path]) -> dict[str | None, ScoreTable]:
@@ -104,8 +122,12 @@ def plan_of(
     session: Session,
     grids: Mapping[str, Sequence[Grid]],
     sample_at: Sequence[float],
+    changes: int = 0,
 ) -> ComparePlan:
-    """How many sets are read and how many models write, at most."""
+    """How many sets are read and how many models write, at most.
+
+    changes: of weights, which are read and sampled on every axis.
+    """
     searched = judged = models = tokens = 0
     for axis, grid in ((axis, grid) for axis, own in grids.items() for grid in own):
         fasp = searched_points(grid)
@@ -115,7 +137,8 @@ def plan_of(
         points = list(chosen_points(grid, gammas))
         judged += len({point.heads for point in points if point.heads})
         own = 1 + len({p.heads for p in points if p.heads and p.alpha in sample_at})
-        own += bool(fasp)  # the search's favourite
+        own += bool(fasp) + changes  # the search's favourite
+        judged += changes
         problem = session.problem(axis, "test")
         models += own
         tokens += own * len(problem.prompts) * problem.samples * problem.new_tokens

@@ -39,6 +39,23 @@ def summary(points: Sequence[Mapping[str, Any]], axis: str, alpha: float) -> lis
     return rows
 
 
+def change_row(change: Mapping[str, Any], axis: str) -> Json:
+    """The same of a change of weights, which has no alpha: its strength stands in its place."""
+    found = change["axes"][axis]
+    sampled = found["sampled"]
+    kept = ("attempt", "method", "gamma", "lambda", "rank", "perplexity", "perplexity_increase")
+    return {
+        "run": None,
+        "alpha": None,
+        "num_heads": 0,
+        "draws": 1,
+        **{key: change[key] for key in (*kept, "within_budget")},
+        "expected_difference": found["expected_difference"],
+        "bias": sampled["bias"],
+        **{name: sampled[name] for name in SAMPLED},
+    }
+
+
 def _spanned(estimates: Sequence[Mapping[str, Any]]) -> Json:
     ends = [estimate["ci95"] for estimate in estimates]
     return {

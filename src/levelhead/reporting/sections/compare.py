@@ -236,6 +236,7 @@ def _entry(one: Mapping[str, Any] | None) -> str:
 def _tables(data: Mapping[str, Any], points: Sequence[Point], axis: str) -> list[Table]:
     """The methods at the alphas that were sampled, then every point."""
     rows = [row for row in records(data, "table") if row.get("method")]
+    changes = records(data, "changes")
     tables = []
     if rows:
         columns = (
@@ -250,7 +251,7 @@ def _tables(data: Mapping[str, Any], points: Sequence[Point], axis: str) -> list
             (
                 *_first_cells(_method(row), row),
                 cell(row.get("adjusted_difference") or row.get("difference")),
-                _verdict(row, points, axis),
+                _verdict(row, points, changes, axis),
                 cell(row.get("expected_difference")),
                 cell(row.get("toxicity_difference")),
                 percent_cell(row.get("perplexity_increase")),
@@ -258,7 +259,8 @@ def _tables(data: Mapping[str, Any], points: Sequence[Point], axis: str) -> list
             )
             for row in rows
         ]
-        said_at = " and ".join(dict.fromkeys(_first_cells("", row)[2] for row in rows))
+        at = (_first_cells("", row)[2] for row in rows if row.get("method") != "average")
+        said_at = " and ".join(dict.fromkeys(at))
         title = f"All methods at alpha {said_at}, {axis}"
         tables.append(Table.of(columns, cells, title=title, note=_NOTE))
     columns = (
@@ -290,9 +292,16 @@ def _method(row: Mapping[str, Any]) -> str:
     return str(row["method"]) + (f" ({draws:g} draws)" if draws > 1 else "")
 
 
-def _verdict(row: Mapping[str, Any], points: Sequence[Point], axis: str) -> str:
+def _verdict(
+    row: Mapping[str, Any],
+    points: Sequence[Point],
+    changes: Sequence[Mapping[str, Any]],
+    axis: str,
+) -> str:
     """What the sampled texts of a method show; of several draws, each word that one of them has."""
-    words = [
+    own = [one for one in changes if one.get("attempt") == row.get("attempt")]
+    words = [word(mapping(one, "axes", axis, "sampled").get("verdict")) for one in own]
+    words += [
         word(mapping(point.data, "axes", axis, "sampled").get("verdict"))
         for point in points
         if (point.method, point.alpha) == (row["method"], row.get("alpha"))
