@@ -17,6 +17,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from levelhead.evaluation.verdict import erased
+from levelhead.models.average_edit import average_of
 from levelhead.models.identity import fingerprint
 from levelhead.models.repair import repair_of
 from levelhead.session import Session
@@ -97,6 +98,7 @@ def audit(
             "removed_neurons": removed_ranges(subject, candidate),
             "objective": subject.manifest.get("objective"),
             "repair": repair_of(candidate) or subject.manifest.get("repair"),
+            "average": average_of(candidate) or subject.manifest.get("average"),
             "sha256": subject.manifest.get("sha256"),
         },
         "base": {
