@@ -85,7 +85,8 @@ def select(
     point = ("fasp", 0.3, 0.1) if method != AVERAGE else (AVERAGE, gamma, 0.1)
     if budget is not None and (method, gamma, alpha) != point:
         raise SelectionError("budget searches for a set: leave out method, gamma and alpha")
-    joint = joint_options(method, wanted, weights, objective, kl_weight, max_ppl_increase)
+    several = wanted if method != AVERAGE else wanted[:1]  # averaging takes several, too
+    joint = joint_options(method, several, weights, objective, kl_weight, max_ppl_increase)
     if isinstance(scores, ScoreTable) or not runs.is_run(Path(scores)):
         if method == AVERAGE:
             raise SelectionError(

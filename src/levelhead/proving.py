@@ -49,9 +49,10 @@ class Attempt:
 
 def second_attempt(first: Attempt, averages: Averages) -> Attempt | None:
     """Averaging under the limit of the first attempt; None where its prompts do not allow it."""
-    session, axis = first.session, first.session.config.axis[0]
+    session = first.session
     try:
-        refuse_unmatched(session.problem(axis, "validation"))
+        for axis in session.config.axis:
+            refuse_unmatched(session.problem(axis, "validation"))
     except PromptError as error:
         watch.event("one attempt", level="warning", message=f"averaging is not tried: {error}")
         return None

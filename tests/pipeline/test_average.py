@@ -212,6 +212,29 @@ def test_compare_puts_it_beside_heads(done: Path) -> None:
         levelhead.compare(done, methods=("average",))
 
 
+def test_several_axes_are_averaged_at_once(
+    inputs: Path, averaging: dict[str, Any], tmp_path: Path
+) -> None:
+    """A second axis whose words are those of the first, in other subgroups."""
+    rows = (inputs / "prompts.csv").read_text(encoding="utf-8").splitlines()
+    place = rows[0].split(",").index("axis")
+    both = rows + [
+        ",".join("again" if n == place else cell for n, cell in enumerate(row.split(",")))
+        for row in rows[1:]
+    ]
+    file = tmp_path / "both.csv"
+    file.write_text("\n".join(both) + "\n", encoding="utf-8")
+    more = {"prompts": str(file), "axis": ("gender", "again"), "samples": 1}
+    evaluation = levelhead.run(
+        str(inputs / "model"), out=tmp_path / "run", allow_unreliable=True, **averaging | more
+    )
+    selection = read(tmp_path / "run" / "selection.json")
+    assert set(selection["average"]["axes"]) == {"gender", "again"}
+    judged = selection["search"]["judged"][selection["search"]["chosen"]]
+    assert set(judged["predicted"]["bias_change"]) == {"gender", "again"}
+    assert {one["verdict"] for one in evaluation["axes"].values()} == {"lower"}
+
+
 def test_by_predictions_alone_the_model_reads_no_change(done: Path) -> None:
     chosen = levelhead.select(
         done, method="average", gamma=0.2, max_ppl_increase=BUDGET, average_what="all"

@@ -10,7 +10,7 @@ Both only order changes: the model decides. Pure: it knows a score table and num
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,16 +91,19 @@ def layer_sets(
     return [free, sorted(half)]
 
 
-def predicted_change(shares: LayerShares, change: Change) -> SetChoice:
-    """What a change is predicted to do; `value` and `bias_change` are at most 0."""
-    taken = sum(shares.weight[layer] * (1 - left) for layer, left in change.left.items())
-    kl = sum(shares.kl[layer] * moved for layer, moved in change.moved.items())
-    fall = -shares.bias * float(taken)
+def predicted_change(axes: Sequence[LayerShares], change: Change) -> SetChoice:
+    """What a change is predicted to do on each axis; `value` is their sum, all at most 0."""
+    changes = {}
+    for one in axes:
+        taken = sum(one.weight[layer] * (1 - left) for layer, left in change.left.items())
+        changes[one.axis] = -one.bias * float(taken)
+    first = axes[0]
+    kl = sum(first.kl[layer] * moved for layer, moved in change.moved.items())
     return SetChoice(
         heads=np.zeros(0, int),
         kl_weight=0.0,
-        bias_change={shares.axis: fall},
-        value=fall,
+        bias_change=changes,
+        value=sum(changes.values()),
         kl=float(kl),
-        ppl_increase=float(np.expm1(shares.calibration * kl)),
+        ppl_increase=float(np.expm1(first.calibration * kl)),
     )

@@ -63,12 +63,14 @@ class Averages:
         """For `write`."""
         self._edits[edit.record["digest"]] = edit
 
-    def averager(self, folder: RunFolder, axis: str, what: str) -> Averager:
+    def averager(self, folder: RunFolder, axes: Sequence[str], what: str) -> Averager:
         """Of a run's own continuations on validation prompts: the first of every prompt."""
-        problem = self.session.problem(axis, "validation")
-        texts = of_sample(kept_texts(folder.path / runs.CONTINUATIONS, problem), 0)
-        base = base_axis(replace(problem, samples=1), self.progress, texts, GROUPS)
-        return collect(self.session, {axis: base}, self.progress, readout=what != ALL)
+        bases = {}
+        for axis in axes:
+            problem = self.session.problem(axis, "validation")
+            texts = of_sample(kept_texts(folder.path / runs.CONTINUATIONS, problem), 0)
+            bases[axis] = base_axis(replace(problem, samples=1), self.progress, texts, GROUPS)
+        return collect(self.session, bases, self.progress, readout=what != ALL)
 
 
 @dataclass
@@ -101,7 +103,8 @@ class _Search:
         ranks: Sequence[int | None] = [None]
         if self._reads:
             ranks = [*(rank for rank in RANKS if rank < width), *([width] * (width <= RANKS[0]))]
-        effect = self.table.effect(bias_metric(self.axis))
+        effects = [self.table.effect(bias_metric(axis)) for axis in self.config.axis]
+        effect = np.mean(effects, axis=0)
         held = protected_heads(self.table, self.config.gamma)
         found = {}
         with self.averages.progress("averaging: solving", len(ranks) * len(STRENGTHS)) as advance:
@@ -121,8 +124,10 @@ class _Search:
 
     def candidates(self) -> list[Candidate]:
         """By rising predicted price."""
-        effect = self.table.effect(bias_metric(self.axis))
-        shares = LayerShares.of(self.table, self.axis, effect)
+        shares = [
+            LayerShares.of(self.table, axis, self.table.effect(bias_metric(axis)))
+            for axis in self.config.axis
+        ]
         found = [
             Candidate(
                 selection=HeadSelection(
@@ -144,8 +149,9 @@ class _Search:
         model = self.averages.session.base.model
         sets = [one.selection for one in picked]
         variants = [edited(model, self.edit(one)) for one in sets]
-        judged = self.averages.judge([self.axis], sets, variants)
-        return [tried_of(one, self.axis, found) for one, found in zip(picked, judged, strict=True)]
+        axes = self.config.axis
+        judged = self.averages.judge(axes, sets, variants)
+        return [tried_of(one, axes, found) for one, found in zip(picked, judged, strict=True)]
 
     def edit(self, selection: HeadSelection) -> AverageEdit:
         """The change that a candidate's selection names."""
@@ -171,7 +177,7 @@ def averaged(folder: RunFolder, config: RunConfig, averages: Averages) -> HeadSe
             f"{table.unit}s: score heads (--unit head)"
         )
     what = config.average_what
-    search = _Search(table, config, averages.averager(folder, config.axis[0], what), averages)
+    search = _Search(table, config, averages.averager(folder, config.axis, what), averages)
     found = search.candidates()
     taken, about = read_in_rounds(
         found, config.budget, config.finalists, search.read, family=_family

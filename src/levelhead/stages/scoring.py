@@ -73,7 +73,8 @@ def start(
     plan = session.plan()
     _check_method(config, plan.heads)
     if config.method == AVERAGE:
-        refuse_unmatched(session.problem(config.axis[0], "validation"))
+        for axis in config.axis:
+            refuse_unmatched(session.problem(axis, "validation"))
     if prunes:
         refuse_unprunable_units(session.base.model, unit_of(config))
         check_text(session, "test")

@@ -9,6 +9,7 @@ those that head scores were made from flatter the heads they chose.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -16,7 +17,7 @@ from typing import Any
 
 from levelhead.errors import SelectionError
 from levelhead.evaluation.finalists import JudgedSet
-from levelhead.records import Estimate, HeadSelection
+from levelhead.records import Estimate, HeadSelection, Interval
 from levelhead.scores import ScoreTable
 from levelhead.search_result import nothing_found
 from levelhead.selection.budget import (
@@ -194,17 +195,20 @@ def _read(picked: Sequence[Candidate], axis: str, judge: Judge) -> list[Tried]:
     if not picked:
         return []
     judged = judge([axis], [one.selection for one in picked])
-    return [tried_of(one, axis, found) for one, found in zip(picked, judged, strict=True)]
+    return [tried_of(one, [axis], found) for one, found in zip(picked, judged, strict=True)]
 
 
-def tried_of(candidate: Candidate, axis: str, judged: JudgedSet) -> Tried:
-    """What the model's reading says of a candidate: its bias, and its price on the worst text."""
+def tried_of(candidate: Candidate, axes: Sequence[str], judged: JudgedSet) -> Tried:
+    """What the model's reading says of a candidate: its bias, and its price on the worst text.
+
+    Of several axes: the sum of their changes, whose errors are those of different texts.
+    """
     most = {name: one.increase_at(SURE).interval.high for name, one in judged.texts.items()}
     worst = max(most, key=lambda name: most[name])
     text = judged.texts[worst]
     return Tried(
         candidate=candidate,
-        expected=judged.expected[axis],
+        expected=_total([judged.expected[axis] for axis in axes]),
         text=worst,
         increase=text.increase,
         most=most[worst],
@@ -218,6 +222,16 @@ def _chosen(selection: HeadSelection) -> Json:
         heads = [list(head) for head in selection.heads]
         return {"heads": heads, "soft": selection.gates is not None}
     return selection.chosen_json()
+
+
+def _total(parts: Sequence[Estimate]) -> Estimate:
+    """The sum of independent estimates, with its interval; a single one as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    value = sum(one.value for one in parts)
+    below = math.hypot(*(one.value - one.interval.low for one in parts))
+    above = math.hypot(*(one.interval.high - one.value for one in parts))
+    return Estimate(value=value, interval=Interval(value - below, value + above))
 
 
 def _dearer(tried: Sequence[Tried]) -> float:
