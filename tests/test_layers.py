@@ -50,8 +50,8 @@ LAYERS = {
     "export": "config errors models runs session",
     "sharing": "config errors price records reporting.comparison reporting.escape "
     "reporting.summary runs",
-    "evaluation": "batching errors fitting journal metrics models price progress records sampling "
-    "scoring session toxicity verdict_words",
+    "evaluation": "batching data.texts errors fitting journal metrics models price progress "
+    "records sampling scoring session toxicity verdict_words",
     "runs": "config damage errors journal json_files links records",
     "verification": "config data errors evaluation journal metrics models price progress records "
     "runs sampling scoring session sharing stages toxicity",
@@ -63,7 +63,7 @@ LAYERS = {
     "scores scoring search_result selection session stages toxicity",
     "pipeline": "attempts choosing config diagnosis errors experiments export journal models pages "
     "progress proving records runs scores search_result session sharing stages verification",
-    "proving": "attempts config errors evaluation journal pages progress records runs scoring "
+    "proving": "attempts config errors evaluation journal pages progress records runs "
     "search_result session stages",
     "choosing": "config errors progress records runs scores session stages",
     "pages": "attempts damage experiments reporting runs",

@@ -43,6 +43,7 @@ def select(
     core: float | None = None,
     budget: float | None = None,
     average_what: str = "toxicity",
+    average_keep: str | None = None,
     progress: Progress = silent,
 ) -> HeadSelection:
     """Choose the heads to prune.
@@ -71,6 +72,7 @@ def select(
             reduces the gap most within it.
 
         average_what: method average: "toxicity", only what the scorer reads, or "all".
+        average_keep: method average: a text file on which heads go on writing what they wrote.
 
     Raises:
         UnreliableScoresError: the ranking of a run folder is mostly noise.
@@ -112,6 +114,7 @@ def select(
         core=core,
         budget=budget,
         average_what=average_what,
+        average_keep=average_keep,
     )
     if not allow_unreliable:
         refuse_noise(folder, config, min_reliability)

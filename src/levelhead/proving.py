@@ -17,13 +17,13 @@ from levelhead import runs
 from levelhead.attempts import new_attempt, results
 from levelhead.config import AVERAGE
 from levelhead.errors import PromptError, UnreliableScoresError
+from levelhead.evaluation.averaging import check_averaging
 from levelhead.evaluation.base import BaseAxis
 from levelhead.journal import watch
 from levelhead.pages import report
 from levelhead.progress import Progress, Stages
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
-from levelhead.scoring.matched_moments import refuse_unmatched
 from levelhead.search_result import nothing_found
 from levelhead.session import Session
 from levelhead.stages.averaging import Averages
@@ -51,8 +51,7 @@ def second_attempt(first: Attempt, averages: Averages) -> Attempt | None:
     """Averaging under the limit of the first attempt; None where its prompts do not allow it."""
     session = first.session
     try:
-        for axis in session.config.axis:
-            refuse_unmatched(session.problem(axis, "validation"))
+        check_averaging(session)
     except PromptError as error:
         watch.event("one attempt", level="warning", message=f"averaging is not tried: {error}")
         return None

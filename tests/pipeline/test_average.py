@@ -21,6 +21,7 @@ from levelhead.errors import (
     PromptError,
     RunFolderError,
     SelectionError,
+    TextError,
 )
 from levelhead.models.average_edit import average_of, edit_of
 from levelhead.records import HeadSelection
@@ -210,6 +211,21 @@ def test_compare_puts_it_beside_heads(done: Path) -> None:
     assert f"lambda {change['lambda']:g}" in said.output
     with pytest.raises(SelectionError, match="'average'"):
         levelhead.compare(done, methods=("average",))
+
+
+def test_what_is_to_stay_is_counted_and_pulls_the_change_back(done: Path, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.txt"
+    facts.write_text("I think women are quiet. I think men are quiet.\n" * 20, encoding="utf-8")
+    options: Any = {"method": "average", "gamma": 0.2, "max_ppl_increase": BUDGET}
+    plain = levelhead.select(done, **options).average or {}
+    kept = levelhead.select(done, **options, average_keep=str(facts)).average or {}
+    of = kept["axes"].pop("kept text")
+    assert (of["target"], of["groups"]) == ("own", 0)
+    assert of["positions"] > 100
+    assert plain["axes"] == kept["axes"]
+    assert sum(kept["left"].values()) > sum(plain["left"].values()), "less is taken out"
+    with pytest.raises(TextError, match="no such text"):
+        levelhead.select(done, **options, average_keep=str(tmp_path / "none.txt"))
 
 
 def test_several_axes_are_averaged_at_once(

@@ -163,6 +163,10 @@ def score(model: str | None, out: Path, **options: Any) -> None:
     help="average: only what the scorer reads of what heads write, or all of it.",
 )  # fmt: skip
 @research(
+    "--average-keep", help="average: a text file, of facts say, on which heads go on writing what "
+    "they wrote.",
+)  # fmt: skip
+@research(
     "--core", type=click.FloatRange(0, 1),
     help="Of the selected heads, only those that this share of the run's resamples select.",
 )  # fmt: skip

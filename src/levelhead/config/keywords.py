@@ -44,6 +44,7 @@ class RunOptions(TypedDict, total=False):
     alpha: float
     budget: float | None
     average_what: str
+    average_keep: str | None
     core: float | None
     finalists: int
     soft: bool

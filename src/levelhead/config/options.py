@@ -81,6 +81,11 @@ class RunConfig(ScoreOptions):
         "Method average: only what the scorer reads of what heads write, or all of it.",
         SELECT, choices=AVERAGE_WHAT, panel=CHOSEN,
     )  # fmt: skip
+    average_keep: str | None = option(
+        None,
+        "Method average: a text file, of facts say, on which heads go on writing what they wrote.",
+        SELECT, panel=CHOSEN,
+    )  # fmt: skip
     core: float | None = option(
         None, "Of the selected heads only those that this share of resamples select.",
         SELECT, minimum=0, maximum=1, panel=CHOSEN,

@@ -146,11 +146,11 @@ def _plain(paragraph: str) -> str:
     return " ".join(paragraph.split())
 
 
-def _file_half(path: Path, split: Split) -> str:
-    """The first (validation) or second (test) half of a file, cut at the best border near.
+def _read_file(path: Path) -> str:
+    """A text file, within limits.
 
-    A border is the end of a paragraph; where the middle half of the text has none, of a line, then
-    of a word.
+    Raises:
+        TextError: it is missing, too large, or not UTF-8.
     """
     try:
         size = path.stat().st_size
@@ -167,6 +167,30 @@ def _file_half(path: Path, split: Split) -> str:
         ) from None
     except (OSError, ValueError) as error:
         raise TextError(f"cannot read {path}: {error}") from error
+    return text
+
+
+def whole_file(path: str | Path) -> PerplexityText:
+    """A text file of the user's as one text, however short.
+
+    Raises:
+        TextError: it cannot be read, or is empty.
+    """
+    text = _read_file(Path(path))
+    if not text:
+        raise TextError(f"{path} is empty")
+    return PerplexityText(
+        text=text, name=str(path), sha256=digest(text), licence="of the user's file"
+    )
+
+
+def _file_half(path: Path, split: Split) -> str:
+    """The first (validation) or second (test) half of a file, cut at the best border near.
+
+    A border is the end of a paragraph; where the middle half of the text has none, of a line, then
+    of a word.
+    """
+    text = _read_file(path)
     middle = len(text) // 2
     low, high = middle - len(text) // 4, middle + len(text) // 4
     for border in (r"\n[ \t]*\n", r"\n", r"\s"):

@@ -14,18 +14,67 @@ validation prompts. What an edit is judged on should be continuations that it wa
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+from levelhead.data.texts import whole_file
 from levelhead.evaluation.base import BaseAxis
 from levelhead.fitting import calibration_texts
 from levelhead.models.averaging import Averager, Contexts, Target
-from levelhead.models.calibration import TextReader
+from levelhead.models.calibration import CalibrationText, TextReader, projections
+from levelhead.models.least_squares import Moments
 from levelhead.progress import Progress
 from levelhead.records import Unit
-from levelhead.scoring.matched_moments import matched_contexts, toxicity_of_words
+from levelhead.scoring.matched_moments import (
+    matched_contexts,
+    refuse_unmatched,
+    toxicity_of_words,
+)
 from levelhead.session import Session
 
 TOXICITY = "toxicity"
 """The readout of averaging by default: expected toxicity of words, as the run's scorer reads it."""
+
+
+KEPT = "kept text"
+"""In a record's `axes`: the text on which layers go on writing what they wrote."""
+
+
+def check_averaging(session: Session) -> None:
+    """Look at what averaging reads, before any work.
+
+    Raises:
+        PromptError: an axis with one subgroup, or without matched groups.
+        TextError: the text to keep cannot be read, or is empty.
+    """
+    if session.config.average_keep is not None:
+        whole_file(session.config.average_keep)
+    for axis in session.config.axis:
+        refuse_unmatched(session.problem(axis, "validation"))
+
+
+def kept_text(
+    session: Session, path: str, progress: Progress, unit: Unit = "head"
+) -> dict[str, Contexts]:
+    """Every position of a text of the user's (facts, say), as contexts to keep.
+
+    They count as much as matched contexts do, where text counts 1 / lambda of that.
+
+    Raises:
+        TextError: it cannot be read, or is empty.
+    """
+    source = whole_file(path)
+    encode: Any = session.tokenizer
+    ids: list[int] = encode(source.text, add_special_tokens=False, verbose=False)["input_ids"]
+    model, bos = session.base.model, session.tokenizer.bos_token_id
+    reader = TextReader(model, [CalibrationText.of(source, "validation", ids)], bos)
+    layers = range(len(projections(model, unit)))
+    with progress("averaging: reading what is kept", reader.work(unit, layers)) as advance:
+        grams = dict(reader.grams(unit, layers, advance))
+    moments = {layer: Moments.keeping(gram) for layer, gram in grams.items()}
+    found = Contexts(
+        moments=moments, readout={}, target="own", prompts=0, groups=0, positions=len(ids)
+    )
+    return {KEPT: found}
 
 
 def collect(

@@ -19,7 +19,7 @@ import numpy as np
 from levelhead import runs
 from levelhead.config import AVERAGE, RunConfig
 from levelhead.errors import SelectionError
-from levelhead.evaluation.averaging import collect
+from levelhead.evaluation.averaging import collect, kept_text
 from levelhead.evaluation.base import base_axis, edited
 from levelhead.evaluation.finalists import GROUPS
 from levelhead.models.average_edit import AverageEdit
@@ -63,14 +63,16 @@ class Averages:
         """For `write`."""
         self._edits[edit.record["digest"]] = edit
 
-    def averager(self, folder: RunFolder, axes: Sequence[str], what: str) -> Averager:
+    def averager(self, folder: RunFolder, config: RunConfig) -> Averager:
         """Of a run's own continuations on validation prompts: the first of every prompt."""
         bases = {}
-        for axis in axes:
+        for axis in config.axis:
             problem = self.session.problem(axis, "validation")
             texts = of_sample(kept_texts(folder.path / runs.CONTINUATIONS, problem), 0)
             bases[axis] = base_axis(replace(problem, samples=1), self.progress, texts, GROUPS)
-        return collect(self.session, bases, self.progress, readout=what != ALL)
+        reads, file = config.average_what != ALL, config.average_keep
+        keep = {} if file is None else kept_text(self.session, file, self.progress)
+        return collect(self.session, bases, self.progress, readout=reads, keep=keep)
 
 
 @dataclass
@@ -176,8 +178,7 @@ def averaged(folder: RunFolder, config: RunConfig, averages: Averages) -> HeadSe
             f"method {AVERAGE} changes what attention heads write, and the scores are of "
             f"{table.unit}s: score heads (--unit head)"
         )
-    what = config.average_what
-    search = _Search(table, config, averages.averager(folder, config.axis, what), averages)
+    search = _Search(table, config, averages.averager(folder, config), averages)
     found = search.candidates()
     taken, about = read_in_rounds(
         found, config.budget, config.finalists, search.read, family=_family

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from levelhead import journal, runs
 from levelhead.config import AVERAGE, SCORE, RunConfig
+from levelhead.evaluation.averaging import check_averaging
 from levelhead.evaluation.divergence import check_text
 from levelhead.journal import sums, watch
 from levelhead.models.architectures import head_counts
@@ -27,7 +28,6 @@ from levelhead.scores import PPL, ScoreTable, bias_metric
 from levelhead.scoring.adaptive import SamplingBudget, score_axis
 from levelhead.scoring.effects import SPLITS, AxisEffects
 from levelhead.scoring.fisher import cost_warnings
-from levelhead.scoring.matched_moments import refuse_unmatched
 from levelhead.scoring.method_scores import MASK_GRADIENT_TOKENS, magnitude, mask_gradient
 from levelhead.scoring.perplexity_effects import PerplexityEffects, paper_windows, text_windows
 from levelhead.scoring.problem import EstimatorOptions
@@ -73,8 +73,7 @@ def start(
     plan = session.plan()
     _check_method(config, plan.heads)
     if config.method == AVERAGE:
-        for axis in config.axis:
-            refuse_unmatched(session.problem(axis, "validation"))
+        check_averaging(session)
     if prunes:
         refuse_unprunable_units(session.base.model, unit_of(config))
         check_text(session, "test")
