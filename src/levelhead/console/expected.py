@@ -30,7 +30,7 @@ _SEARCH = (
     ("reading with the base model", 0.25),
 )
 """By token sampled to judge sets of heads."""
-_AVERAGING = (("reading", 0.4), ("reading with the base model", 0.25), ("matched contexts", 1.3))
+_AVERAGING = (("reading", 0.4), ("matched contexts", 1.3))
 """By token sampled to find what differs between groups."""
 _EVALUATION = (
     ("sampling the base model", 1.1),

@@ -21,7 +21,6 @@ from levelhead.config import AVERAGE, RunConfig
 from levelhead.errors import SelectionError
 from levelhead.evaluation.averaging import collect, kept_text
 from levelhead.evaluation.base import base_axis, edited
-from levelhead.evaluation.finalists import GROUPS
 from levelhead.models.average_edit import AverageEdit
 from levelhead.models.averaging import ALL, Averager
 from levelhead.models.surgery import Heads
@@ -69,7 +68,8 @@ class Averages:
         for axis in config.axis:
             problem = self.session.problem(axis, "validation")
             texts = of_sample(kept_texts(folder.path / runs.CONTINUATIONS, problem), 0)
-            bases[axis] = base_axis(replace(problem, samples=1), self.progress, texts, GROUPS)
+            # Of the base's side only what it wrote and its token model are asked.
+            bases[axis] = base_axis(replace(problem, samples=1), self.progress, texts, groups=1)
         reads, file = config.average_what != ALL, config.average_keep
         keep = {} if file is None else kept_text(self.session, file, self.progress)
         return collect(self.session, bases, self.progress, readout=reads, keep=keep)
