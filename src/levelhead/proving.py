@@ -16,7 +16,7 @@ from typing import Any
 from levelhead import runs
 from levelhead.attempts import new_attempt, results
 from levelhead.config import AVERAGE
-from levelhead.errors import PromptError, UnreliableScoresError
+from levelhead.errors import ModelError, PromptError, UnreliableScoresError
 from levelhead.evaluation.averaging import check_averaging
 from levelhead.evaluation.base import BaseAxis
 from levelhead.journal import watch
@@ -48,11 +48,11 @@ class Attempt:
 
 
 def second_attempt(first: Attempt, averages: Averages) -> Attempt | None:
-    """Averaging under the limit of the first attempt; None where its prompts do not allow it."""
+    """Averaging under the limit of the first attempt; None where prompts or memory forbid it."""
     session = first.session
     try:
         check_averaging(session)
-    except PromptError as error:
+    except (PromptError, ModelError) as error:
         watch.event("one attempt", level="warning", message=f"averaging is not tried: {error}")
         return None
     number, folder = new_attempt(first.folder, replace(session.config, method=AVERAGE))

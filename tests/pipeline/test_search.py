@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import levelhead
 from levelhead import choosing, cli, pipeline, price
 from levelhead.config import RunConfig
-from levelhead.errors import ConfigError, SelectionError, UnreliableScoresError
+from levelhead.errors import ConfigError, PromptError, SelectionError, UnreliableScoresError
 from levelhead.journal.status import read_status
 from levelhead.records import Estimate, Interval
 from levelhead.stages.joint import judge_with
@@ -110,6 +110,30 @@ def test_the_same_run_again_searches_nothing(
     before = (done / "selection.json").read_bytes()
     levelhead.run(str(inputs / "model"), out=done, **searching)
     assert (done / "selection.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("why", ["prompts", "memory"])
+def test_where_averaging_cannot_be_tried_the_run_is_one_attempt(
+    why: str, inputs: Path, searching: dict[str, Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if why == "memory":
+        monkeypatch.setattr("levelhead.evaluation.averaging.physical_memory", lambda: 1000)
+    else:
+        unmatched = PromptError("no matched groups")
+        monkeypatch.setattr(
+            "levelhead.evaluation.averaging.refuse_unmatched", lambda _: raises(unmatched)
+        )
+    out = tmp_path / "run"
+    levelhead.run(str(inputs / "model"), out=out, **searching)
+    assert len(levelhead.results(out)["attempts"]) == 1
+    assert levelhead.results(out)["recommended"] is None
+    log = (out / "work" / "log.jsonl").read_text(encoding="utf-8")
+    assert "averaging is not tried" in log
+
+
+def raises(error: Exception) -> None:
+    raise error
 
 
 def test_another_budget_and_a_point_are_attempts(done: Path) -> None:

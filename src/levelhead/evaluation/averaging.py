@@ -13,15 +13,20 @@ validation prompts. What an edit is judged on should be continuations that it wa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from levelhead.data.texts import whole_file
+from levelhead.errors import ModelError
 from levelhead.evaluation.base import BaseAxis
 from levelhead.fitting import calibration_texts
 from levelhead.models.averaging import Averager, Contexts, Target
 from levelhead.models.calibration import CalibrationText, TextReader, projections
 from levelhead.models.least_squares import Moments
+from levelhead.models.slicing import input_width
 from levelhead.progress import Progress
 from levelhead.records import Unit
 from levelhead.scoring.matched_moments import (
@@ -45,11 +50,39 @@ def check_averaging(session: Session) -> None:
     Raises:
         PromptError: an axis with one subgroup, or without matched groups.
         TextError: the text to keep cannot be read, or is empty.
+        ModelError: what is collected would take more than half of the machine's memory.
     """
+    _refuse_too_large(session)
     if session.config.average_keep is not None:
         whole_file(session.config.average_keep)
     for axis in session.config.axis:
         refuse_unmatched(session.problem(axis, "validation"))
+
+
+def moment_bytes(model: PreTrainedModel, unit: Unit = "head") -> int:
+    """Of what is held of all layers at once: second moments of text and contexts, and readouts."""
+    widths = [input_width(module) for module in projections(model, unit)]
+    embeddings: Any = model.get_input_embeddings()
+    written = int(embeddings.weight.shape[1])
+    return sum(8 * (3 * width**2 + written**2) for width in widths)
+
+
+def _refuse_too_large(session: Session) -> None:
+    need, have = moment_bytes(session.base.model), physical_memory()
+    if have is not None and need > have / 2:
+        raise ModelError(
+            f"averaging holds {need / 1e9:.1f} GB of second moments for this model, more than half "
+            f"of the machine's memory ({have / 1e9:.1f} GB): take a machine with more, or in "
+            "Python collect(..., layers=...) a part of the layers at a time"
+        )
+
+
+def physical_memory() -> int | None:
+    """Of the machine, in bytes; None where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def kept_text(
