@@ -29,8 +29,8 @@ class Plan:
     sets_read: int = 0
     """How many sets of heads the model reads before one is chosen."""
 
-    averages: bool = False
-    """Whether averaging over groups is tried; beside heads, unless it is the run's method."""
+    changes_read: int = 0
+    """The same of changes of method average; 0: averaging is not tried."""
 
     @property
     def sampled_tokens(self) -> int:

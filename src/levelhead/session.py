@@ -312,7 +312,9 @@ class Session:
     def plan(self) -> Plan:
         """Check every input, as `check`, and count the work; the model is loaded."""
         self.check()
+        averages = self.config.two_attempts or self.config.method == AVERAGE
         searches = self.config.budget is not None or self.config.method == "joint"
+        searches &= self.config.method != AVERAGE
         per_prompt = self.config.scoring_samples * self.config.new_tokens
         tested = self.config.test_samples * self.config.new_tokens
         scoring = sum(len(self.problem(a, "validation").prompts) for a in self.config.axis)
@@ -331,7 +333,7 @@ class Session:
             heads=heads,
             unit=self.config.unit,
             estimator=self.config.estimator,
-            averages=self.config.two_attempts or self.config.method == AVERAGE,
+            changes_read=self.config.finalists if averages else 0,
             sets_read=self.config.finalists if searches else 0,
             more_tokens=scoring * per_prompt * factor * more // self.config.scoring_samples,
             reliability=self.config.reliability,

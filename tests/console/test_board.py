@@ -27,6 +27,8 @@ def plan(**other: Any) -> Any:
         "axes": ("gender",), "evaluated_axes": ("gender",), "scoring_tokens": 1000,
         "evaluation_tokens": 8000, "text_tokens": 500, "price_tokens": 100, "heads": 20,
         "more_tokens": 0, "estimator": "token-gradient", "sets_read": 0,
+        "changes_read": 0,
+        "averages": False,
     }  # fmt: skip
     return SimpleNamespace(**facts | other)
 
@@ -146,6 +148,10 @@ def test_the_plan_names_what_the_pipeline_does() -> None:
     assert sum("pruned model" in step.title for step in searched) == 5
     assert {step.maybe for step in searched} == {True, False}, "a second round may not come"
     assert expected_steps(plan(sets_read=9))[-1].cost == expected_steps(plan())[-1].cost
+    averages = [one for one in expected_steps(plan(sets_read=4, changes_read=4))
+                if one.stage == "select"]  # fmt: skip
+    assert sum("matched contexts" in one.title for one in averages) == 1
+    assert sum("pruned model" in one.title for one in averages) == 8, "heads, then averaging"
 
 
 @pytest.mark.parametrize(

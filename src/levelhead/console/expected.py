@@ -121,10 +121,12 @@ def _searching(plan: Plan) -> list[Step]:
 
 def _averaging(plan: Plan) -> list[Step]:
     """Contexts and text are read once, a few changes on every text."""
-    if not plan.averages:
+    sampled, sets = plan.scoring_tokens / len(plan.axes), plan.changes_read
+    if not sets:
         return []
-    sampled, sets = plan.scoring_tokens / len(plan.axes), plan.sets_read
-    steps = [Step("select", title, cost * sampled) for title, cost in _AVERAGING]
+    base = () if plan.sets_read else _SEARCH  # read before, where sets of heads were
+    steps = [Step("select", title, cost * sampled) for title, cost in base]
+    steps += [Step("select", title, cost * sampled) for title, cost in _AVERAGING]
     steps.append(Step("select", "averaging: reading text", 0.6 * sum(_texts(plan, 1.0))))
     each = 1.6 * (1 + sets)
     steps += [Step("select", _BOTH, each * t) for t in _texts(plan, 1.0)]
