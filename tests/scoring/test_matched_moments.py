@@ -128,14 +128,17 @@ def test_batches_change_nothing_and_no_hook_stays(
 def test_the_same_prompt_in_every_subgroup_owes_nothing(
     problem: BiasProblem, texts: SampledTexts
 ) -> None:
-    """To the last bit, so that no weight moves."""
+    """Beyond rounding: equal rows of a batch need not be computed alike (threads, oneDNN)."""
     alike = tuple(problem.prompt_ids[i - i % 3] for i in range(len(problem.prompts)))
-    for model in (problem, replace(problem, prompt_ids=alike)):
-        found = matched_contexts(model, texts, silent)
-        same = [torch.equal(found.moments[n].gram, found.moments[n].cross) for n in range(3)]
-        assert all(same) is (model is not problem)
-    edit = averager(problem, {"gender": found}).edit(strength=100)
-    assert not any(change.dense.any() for change in edit.changes.values())
+    moved = []
+    for one in (problem, replace(problem, prompt_ids=alike)):
+        contexts = matched_contexts(one, texts, silent)
+        edit = averager(problem, {"gender": contexts}).edit(strength=100)
+        moved.append(max(float(change.dense.norm()) for change in edit.changes.values()))
+        moments = contexts.moments.values()
+        owed = [float((own.gram - own.cross).norm() / own.gram.norm()) for own in moments]
+        assert (max(owed) < 1e-5) is (one is not problem)
+    assert moved[1] < 1e-4 * moved[0]
 
 
 def averager(problem: BiasProblem, contexts: dict[str, Contexts]) -> Averager:
