@@ -1,7 +1,8 @@
 """Does the conclusion repeat? The default run of the embedded model, over five seeds.
 
 Each seed draws its own continuations, contexts and labels; the prompts are the same. Printed per
-seed: what the search under the limit found on validation prompts; where it took a set, the verdict,
+seed: what the searches under the limit found on validation prompts, of heads and by averaging over
+groups; where a set was taken, the verdict,
 the noise-adjusted difference by the masked and the plain reading and by the second scorer, the
 echo, own-group mentions and the price; and time. Over seeds: the range of verdicts, and how many
 heads two seeds' sets share.
@@ -28,6 +29,8 @@ SEEDS = 5
 OUT = Path("runs/bench/conclusions")
 AXIS = "gender_and_sex"
 NOTHING = "nothing measurable within the limit"
+CHANGED = ("lambda", "rank", "expected_difference", "perplexity_increase", "text", "at_most")
+"""Of the change of method average that was taken, or came nearest to it."""
 TRIED = ("method", "expected_difference", "perplexity_increase", "text", "at_most")
 
 
@@ -79,6 +82,12 @@ def _row(found: dict[str, Any] | None, out: Path) -> dict[str, Any]:
         "best_tried": {key: best.get(key) for key in TRIED} | {"heads": len(selection["heads"])},
         "heads": selection["heads"],
     }
+    if (other := out / "attempts" / "2" / "selection.json").exists():
+        averaged = json.loads(other.read_text())
+        row["averaging"] = {
+            **{key: (best_tried(averaged) or {}).get(key) for key in CHANGED},
+            "measurable": averaged["search"]["measurable"],
+        }
     if found is None:
         return row
     axis = found["axes"][AXIS]
