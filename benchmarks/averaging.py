@@ -66,33 +66,41 @@ class Size:
 
     config: Mapping[str, Any]
     strengths: Sequence[float] = STRENGTHS
+    tuned_ranks: Sequence[int] = TUNED_RANKS
+    instructions: Sequence[str] = INSTRUCTIONS
     ranks: Sequence[int | None] = RANKS
     control: Sequence[int | None] = RANKS
     groups: int = 40
     """Matched groups of test prompts."""
     groups_chosen_on: int = 20
-    tokens: int = 4096
-    """Of the test part of each text."""
-    tokens_chosen_on: int = 1024
-    """Of the validation part; 0: own text alone."""
+    tokens: tuple[int, int] = (4096, 4096)
+    """Of the test parts, at most: of the run's own text, and of each other."""
+    tokens_chosen_on: tuple[int, int] | None = (1536, 1024)
+    """Of the validation parts; none: own text alone."""
 
 
 FULL = Size(config={})
 QUICK = Size(
-    config={"max_prompts": 75, "text_tokens": 4096},
+    config={"max_prompts": 75, "new_tokens": 24, "text_tokens": 4096},
     strengths=(10.0, 100.0),
+    tuned_ranks=(64,),
+    instructions=INSTRUCTIONS[:1],
     ranks=(64,),
     control=(64,),
     groups=8,
     groups_chosen_on=8,
-    tokens=768,
-    tokens_chosen_on=0,
+    tokens=(1536, 768),
+    tokens_chosen_on=None,
 )
 
 
 def measure(quick: bool, axis: str = AXIS) -> dict[str, Any]:
     """Rows by rank, averaged and shuffled; and a row of each tuned way."""
-    size = QUICK if quick else FULL
+    return measured(QUICK if quick else FULL, axis)
+
+
+def measured(size: Size, axis: str) -> dict[str, Any]:
+    """The same with so much read."""
     session = Session(RunConfig(axis=(axis,), samples=1, **size.config))
     whole = validation_base(session, axis, silent, groups=1)
     fitted_to, chosen_on = two_parts(whole, size.groups_chosen_on)
@@ -107,15 +115,17 @@ def measure(quick: bool, axis: str = AXIS) -> dict[str, Any]:
     edits |= {
         ("shuffled", rank): control.edit(strength=STRENGTH, rank=rank) for rank in size.control
     }
-    names = (None, *session.config.price_texts)
+
+    def tokens(given: tuple[int, int]) -> dict[str | None, int]:
+        return {None: given[0]} | dict.fromkeys(session.config.price_texts, given[1])
+
     judged, choosing = _timed(
         lambda: judge(
             session,
             chosen_on,
-            ways(session, averager, removals, size.strengths),
+            ways(session, averager, removals, size),
             "validation",
-            size.tokens_chosen_on,
-            names if size.tokens_chosen_on else (),
+            tokens(size.tokens_chosen_on) if size.tokens_chosen_on else {},
         )
     )
     chosen = {
@@ -133,8 +143,7 @@ def measure(quick: bool, axis: str = AXIS) -> dict[str, Any]:
         base,
         [*plain, *(best.way for best, _ in chosen.values())],
         "test",
-        size.tokens,
-        names,
+        tokens(size.tokens),
     )
     return {
         "axis": axis,
@@ -175,14 +184,12 @@ def measure(quick: bool, axis: str = AXIS) -> dict[str, Any]:
     }
 
 
-def ways(
-    session: Session, averager: Averager, removals: Removals, strengths: Sequence[float]
-) -> list[Way]:
+def ways(session: Session, averager: Averager, removals: Removals, size: Size) -> list[Way]:
     """Every setting that is tried of every way."""
     model = session.base.model
     default = averager.ridge()
     found = []
-    for ridge, rank, strength in product(RIDGES, TUNED_RANKS, strengths):
+    for ridge, rank, strength in product(RIDGES, size.tuned_ranks, size.strengths):
         edit = averager.edit(strength=strength, rank=rank, ridge=ridge * default)
         found.append(
             Way(
@@ -205,7 +212,7 @@ def ways(
             for share in SHARES
         ]
     encode: Any = session.tokenizer
-    for text in INSTRUCTIONS:
+    for text in size.instructions:
         ids = encode(text, add_special_tokens=False)["input_ids"]
         found.append(
             Way(

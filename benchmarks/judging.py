@@ -83,16 +83,15 @@ def judge(
     base: BaseAxis,
     ways: Sequence[Way],
     split: Split,
-    tokens: int,
-    names: Sequence[str | None],
+    tokens: Mapping[str | None, int],
 ) -> list[Judged]:
     """Read every way on matched contexts, on the first tokens of a split's texts, and on own text.
 
     Args:
         base: its readings, `MAIN` and `SECOND` where they are there, are what bias is read by.
-        names: of the texts; none is the run's own.
+        tokens: by the text's name; none is the run's own.
     """
-    prices = prices_of(session, base, ways, split, tokens, names)
+    prices = prices_of(session, base, ways, split, tokens)
     readings = [name for name in (MAIN, SECOND) if name in base.readings]
     found = []
     for way, price in zip(ways, prices, strict=True):
@@ -114,8 +113,7 @@ def prices_of(
     base: BaseAxis,
     ways: Sequence[Way],
     split: Split,
-    tokens: int,
-    names: Sequence[str | None],
+    tokens: Mapping[str | None, int],
 ) -> list[dict[str, TextComparison]]:
     """By text, of each way."""
     model, pad = session.base.model, pad_id(session.tokenizer)
@@ -126,9 +124,9 @@ def prices_of(
     if plain:
         read = {
             session.text(split, name).name: compare_on_text(
-                session, model, variants, split, silent, tokens, name=name
+                session, model, variants, split, silent, most, name=name
             )
-            for name in names
+            for name, most in tokens.items()
         }
         read[OWN_TEXT] = compare_on_own(model, variants, own, silent, pad=pad)
         for place, i in enumerate(plain):

@@ -75,8 +75,11 @@ def _tuned(found: dict[str, Any], method: str) -> str:
     if not own:
         return MISSING
     within = [row for row in own if row["validation"]["within_limit"]]
-    best = min(within or own, key=lambda row: float(row["validation"]["change"]))
-    return _gives_and_costs(best) + ("" if within else " (none kept the limit: the cheapest)")
+    if within:
+        best = min(within, key=lambda row: float(row["validation"]["change"]))
+        return _gives_and_costs(best)
+    best = min(own, key=lambda row: float(row["validation"]["worst"]))
+    return f"{_gives_and_costs(best)} (none kept the limit: the cheapest)"
 
 
 def _gives_and_costs(row: dict[str, Any]) -> str:
