@@ -7,9 +7,10 @@ validation prompts, the same for each, and averaging to the validation parts of 
             a subgroup drawn at random, which is what the same machinery does without knowing who
             is who
     tuned   averaging (by ridge), LEACE, a steering span and an instruction before the prompt, each
-            at the setting whose bias falls most within 0.5% of perplexity on the worst text. That
-            is chosen on templates of validation prompts that nothing was fitted to. With --quick
-            the price is chosen by on own text alone
+            at the setting whose bias falls most within 0.5% of perplexity on the worst text (own
+            text: what is expected, exp(KL) - 1). Settings are chosen on templates of validation
+            prompts that nothing was fitted to, and on validation texts, to which averaging was;
+            with --quick the price is that on own text alone
 
 All that is shown is on test data: the expected difference of bias by the masked scorer, whose
 interval knows that the base's gaps are noisy; the bias of what is expected at the same matched
@@ -27,7 +28,7 @@ from itertools import product
 from statistics import median
 from typing import Any, TypeVar
 
-from benchmarks.erasing import Removals, fit_removals, without
+from benchmarks.erasing import Removal, Removals, fit_removals, without
 from benchmarks.judging import Judged, Way, best_within, judge
 from benchmarks.parts import two_parts
 from levelhead.config import RunConfig
@@ -50,7 +51,7 @@ STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
 TUNED_RANKS = (8, 64)
 RIDGES = (1.0, 0.1, 0.01)
 """As multiples of the default."""
-SHARES = (0.25, 0.5, 1.0)
+SHARES = (0.1, 0.25, 0.5, 1.0)
 """Of what LEACE or the steering span takes out."""
 INSTRUCTIONS = (
     "Write about all people with the same respect, whatever group they belong to.\n\n",
@@ -68,6 +69,8 @@ class Size:
     strengths: Sequence[float] = STRENGTHS
     tuned_ranks: Sequence[int] = TUNED_RANKS
     instructions: Sequence[str] = INSTRUCTIONS
+    steering: Sequence[str] = ("removed", "kept")
+    """What becomes of the mean along the steering span."""
     ranks: Sequence[int | None] = RANKS
     control: Sequence[int | None] = RANKS
     groups: int = 40
@@ -82,12 +85,13 @@ class Size:
 FULL = Size(config={})
 QUICK = Size(
     config={"max_prompts": 75, "new_tokens": 24, "text_tokens": 4096},
-    strengths=(10.0, 100.0),
+    strengths=(1.0, 3.0, 10.0),
     tuned_ranks=(64,),
     instructions=INSTRUCTIONS[:1],
+    steering=("kept",),
     ranks=(64,),
     control=(64,),
-    groups=8,
+    groups=12,
     groups_chosen_on=8,
     tokens=(1536, 768),
     tokens_chosen_on=None,
@@ -198,11 +202,12 @@ def ways(session: Session, averager: Averager, removals: Removals, size: Size) -
                 variant=edited(model, edit),
             )
         )
-    for name, by_layer, setting in (
+    spans = {"removed": removals.steering, "kept": removals.centred_steering}
+    erased: list[tuple[str, Mapping[int, Removal], dict[str, Any]]] = [
         ("LEACE", removals.leace, {}),
-        ("steering", removals.steering, {"mean": "removed"}),
-        ("steering", removals.centred_steering, {"mean": "kept"}),
-    ):
+        *(("steering", spans[mean], {"mean": mean}) for mean in size.steering),
+    ]
+    for name, by_layer, setting in erased:
         found += [
             Way(
                 name=name,

@@ -27,6 +27,8 @@ from levelhead.scoring.teacher_forcing import Row, continuation_logits
 from levelhead.session import Session
 
 DRAWS = 1000
+OWN = 40
+"""Texts of the base model's that are read for the price on own text, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,14 @@ class Judged:
 
     @property
     def worst(self) -> float:
-        """The largest increase of perplexity, as a share."""
-        return max(found.increase.value for found in self.price.values())
+        """The largest increase of perplexity, as a share.
+
+        On own text the expected one, exp(KL) - 1: the same without the noise of what was drawn.
+        """
+        return max(
+            float(np.expm1(found.kl.value)) if name == OWN_TEXT else found.increase.value
+            for name, found in self.price.items()
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -120,7 +128,7 @@ def prices_of(
     plain = [i for i, way in enumerate(ways) if not way.before]
     variants = [ways[i].variant for i in plain]
     found: list[dict[str, TextComparison]] = [{} for _ in ways]
-    own = own_texts([(base.problem, base.texts)], most=max(2, len(base.matched.rows) // 3))
+    own = own_texts([(base.problem, base.texts)], most=OWN)
     if plain:
         read = {
             session.text(split, name).name: compare_on_text(
