@@ -38,7 +38,7 @@ from levelhead.stages.kept_texts import kept_texts
 from levelhead.stages.searching import Tried, read_in_rounds, tried_of, with_search
 from levelhead.stages.tables import scored_table
 
-STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """lambda: what matched positions count beside text."""
 RANKS = (8, 64)
 """Directions of the readout that may change."""
