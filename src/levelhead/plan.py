@@ -32,6 +32,9 @@ class Plan:
     averages: bool = False
     """Whether averaging over groups is tried; beside heads, unless it is the run's method."""
 
+    dropped_tokens: tuple[str, ...] = ()
+    """Special tokens that the tokenizer puts at the end of a text, and that prompts are without."""
+
     @property
     def sampled_tokens(self) -> int:
         """Tokens to be sampled in all, at most (continuations may end early)."""
