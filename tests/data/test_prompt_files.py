@@ -133,6 +133,52 @@ def test_a_row_without_split_follows_its_template(tmp_path):
     assert {p.split for p in load_prompts(write_csv(tmp_path / "p.csv", rows))} == {"test"}
 
 
+def halves(prompts):
+    """By axis: how many templates each split has."""
+    found = {(p.axis, p.split, p.template) for p in prompts}
+    return {
+        axis: tuple(sum(f[:2] == (axis, split) for f in found) for split in ("validation", "test"))
+        for axis in sorted({p.axis for p in prompts})
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_templates_are_halved_within_each_axis(tmp_path, seed):
+    """Over all axes together, an axis of four templates often has one or none in a split."""
+    rows = [
+        row | {"axis": axis, "template": f"{axis}-{seed}-{row['template']}"}
+        for axis, size in {"fa": 6, "ar": 4, "he": 4, "ur": 5}.items()
+        for row in crossed(num_templates=size)
+    ]
+    prompts = load_prompts(write_csv(tmp_path / "p.csv", rows))
+    assert halves(prompts) == {"ar": (2, 2), "fa": (3, 3), "he": (2, 2), "ur": (3, 2)}
+
+
+def test_a_template_of_several_axes_has_one_split_and_each_axis_is_halved(tmp_path):
+    own = [
+        row | {"axis": a, "template": f"{a}{row['template']}"} for a in "ab" for row in crossed(5)
+    ]
+    shared = [row | {"axis": axis} for axis in "abc" for row in crossed(3)]
+    prompts = load_prompts(write_csv(tmp_path / "p.csv", own + shared))
+    assert halves(prompts) == {"a": (4, 4), "b": (4, 4), "c": (2, 1)}
+    splits = {t: {p.split for p in prompts if p.template == t} for t in ("T0", "T1", "T2")}
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_templates_of_single_subgroups_are_halved_within_them(tmp_path):
+    rows = [row | {"template": f"{row['subgroup']} {row['template']}"} for row in crossed(2)]
+    found = load_prompts(write_csv(tmp_path / "p.csv", rows))
+    cells = Counter((p.subgroup, p.split) for p in found)
+    assert set(cells.values()) == {2}
+    assert len(cells) == 6
+
+
+def test_open_templates_make_up_for_those_of_a_given_split(tmp_path):
+    rows = [row | {"split": "validation"} for row in crossed(2)]
+    rows += [row | {"split": "", "template": f"open {row['template']}"} for row in crossed(3)]
+    assert halves(load_prompts(write_csv(tmp_path / "p.csv", rows))) == {"pets": (3, 2)}
+
+
 def test_byte_order_mark_header_case_and_blank_lines(tmp_path):
     path = tmp_path / "p.csv"
     path.write_bytes("\ufeffText, AXIS ,Subgroup\r\na b,x,s\r\n\r\nc d,x,r\r\n".encode())

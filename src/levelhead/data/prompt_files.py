@@ -6,9 +6,10 @@ dropped, since a trailing space changes what a tokenizer makes of the end.
 
 Defaults for what is missing:
 
-- split: halves by template, so that validation and test share none; rows without a template are
-  halved within their axis and subgroup, by a hash of their text. The same file always splits the
-  same way. Rows that name a split keep it, and a template goes with its rows that do.
+- split: halves by template, within each axis, so that validation and test share none; rows without
+  a template are halved within their axis and subgroup, by a hash of their text. The same file
+  always splits the same way. Rows that name a split keep it, a template goes with its rows that
+  do, and the templates that are left make up for them.
 - template: each row is a template of its own (nothing is matched).
 - variant: the row's place among those of its axis, subgroup and template, from 0.
 - descriptor: the subgroup. id: axis/subgroup/row. register: none ("news", "dialogue": draws of a
@@ -23,7 +24,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from levelhead.data.splits import halve
+from levelhead.data.splits import halve, halve_within
 from levelhead.data.table_files import Row, read_rows
 from levelhead.errors import PromptError
 from levelhead.records import Prompt, Split
@@ -168,10 +169,11 @@ def _check_templates(drafts: list[_Draft]) -> None:
 def _splits(drafts: list[_Draft]) -> list[Split]:
     """The split of every draft; also names the templates of rows that have none."""
     fixed = {d.template: d.split for d in drafts if d.template and d.split}
-    open_templates: Counter[str] = Counter(
-        d.template for d in drafts if d.template and d.template not in fixed
-    )
-    by_template = halve(dict.fromkeys(open_templates, 1))
+    within: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for draft in drafts:
+        if draft.template:
+            within[draft.template] |= {(draft.axis,), (draft.axis, draft.subgroup)}
+    by_template = halve_within({name: frozenset(own) for name, own in within.items()}, fixed)
     loose: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for draft in drafts:
         if not draft.template and draft.split is None:
@@ -179,7 +181,7 @@ def _splits(drafts: list[_Draft]) -> list[Split]:
     by_text = {cell: halve(texts) for cell, texts in loose.items()}
     splits: list[Split] = []
     for draft in drafts:
-        split = draft.split or fixed.get(draft.template) or by_template.get(draft.template)
+        split = draft.split or by_template.get(draft.template)
         splits.append(split or by_text[draft.axis, draft.subgroup][draft.text])
         draft.template = draft.template or f"row {draft.row.number}"
     return splits
