@@ -26,6 +26,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from levelhead.errors import ScoreTableError
+from levelhead.plain_text import read_utf8
 from levelhead.set_cost import SetCost
 
 MAX_BYTES = 200_000_000
@@ -292,7 +293,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
             content = file.read(MAX_BYTES + 1)  # a pipe does not tell its size
         if len(content) > MAX_BYTES:
             raise ScoreTableError(f"{path}: larger than {MAX_BYTES:,} bytes")
-        text = content.decode("utf-8-sig")  # spreadsheets write a byte order mark
+        text = read_utf8(content, str(path), ScoreTableError)
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except OSError as error:
         raise ScoreTableError(f"cannot read the score table {path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ def test_the_scorer_reads_no_identity_words_unless_asked_to(session: Session) ->
     twice = changed(session, toxicity="masked:profanity-check")
     assert twice.scorer.identity == session.scorer.identity
     assert twice.plain_scorer.name == "profanity-check"
+
+
+def test_an_axis_is_spelled_as_prompt_files_are_read() -> None:
+    """A letter and its accent, as some keyboards and file systems give them."""
+    accent = unicodedata.normalize("NFD", "genré")
+    assert RunConfig(axis=(accent,)).axis == ("genré",)
+    with pytest.raises(ConfigError, match="named twice"):
+        RunConfig(axis=(accent, "genré"))
 
 
 def test_masked_and_unmasked_exclude_each_other() -> None:

@@ -23,10 +23,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from levelhead.data.splits import halve, halve_within
 from levelhead.data.table_files import Row, read_rows
 from levelhead.errors import PromptError
+from levelhead.plain_text import is_hidden
 from levelhead.records import Prompt, Split
 
 REQUIRED = ("text", "axis", "subgroup")
@@ -110,23 +112,26 @@ def _draft(row: Row) -> _Draft:
         text=text,
         axis=axis,
         subgroup=subgroup,
-        template=row.values.get("template", "").strip(),
+        template=normalize("NFC", row.values.get("template", "").strip()),
         descriptor=row.values.get("descriptor", "").strip() or subgroup,
         id=row.values.get("id", "").strip() or f"{axis}/{subgroup}/{row.number}",
         split=_split(row),
         variant=_variant(row),
-        register=row.values.get("register", "").strip(),
+        register=normalize("NFC", row.values.get("register", "").strip()),
     )
 
 
 def _name(row: Row, column: str) -> str:
     """An axis or subgroup: it ends up in column names and reports, so it must print."""
-    name = row.values[column].strip()
-    if not name:
+    # One name in two Unicode spellings (a letter with its accent, or a letter and an accent).
+    name = normalize("NFC", row.values[column].strip())
+    if not name.strip("\u200c\u200d"):
         raise row.error(column, "is empty")
-    if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise row.error(column, f"must be at most {MAX_NAME_CHARACTERS} characters long")
+    if hidden := [character for character in name if is_hidden(character)]:
         raise row.error(
-            column, f"must be printable and at most {MAX_NAME_CHARACTERS} characters long"
+            column, f"must be printable, but holds U+{ord(hidden[0]):04X}, which cannot be seen"
         )
     return name
 
