@@ -50,7 +50,9 @@ def test_a_cut_prompt_has_the_text_that_is_left() -> None:
 
 
 def test_subgroups_of_the_same_tokens_are_refused() -> None:
-    with pytest.raises(PromptError, match=r"'a1' and 'a2'.*same tokens in all 3 .* no tokens of"):
+    with pytest.raises(
+        PromptError, match=r"'a1' and 'a2'.*same tokens in all 3 matched .* no tokens of"
+    ):
         encode(prompts({"a1": "women", "a2": "women", "b": "men"}))
 
 
@@ -67,6 +69,12 @@ def test_one_template_of_the_same_tokens_is_no_reason() -> None:
     kept, ids = encode(given, prompt_tokens=longest - 2)
     assert len(kept) == len(given)
     assert ids[-1] == ids[-2], "the control: these two are the same"
+
+
+def test_most_templates_of_the_same_tokens_are() -> None:
+    given = prompts({"women": "women", "men": "men"}, templates=5)
+    with pytest.raises(PromptError, match=r"in 3 of 5 matched .*--prompt-tokens 4 cuts them"):
+        encode(given, prompt_tokens=4)
 
 
 def test_prompts_that_are_not_matched_are_not_compared() -> None:

@@ -19,6 +19,9 @@ from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import ConfigError, PromptError
 from levelhead.records import Prompt
 
+MOST_ALIKE = 0.5
+"""Share of matched prompts that may be the same tokens for two subgroups: a long template may be
+cut before the word, and a gap of which most is nothing is none."""
 SHOWN_CHARACTERS = 300
 """Of an error in a chat template."""
 
@@ -35,8 +38,8 @@ def encoded_prompts(
     """Prompts and their tokens, at most `prompt_tokens` of them; the texts are cut alike.
 
     Raises:
-        PromptError: two subgroups have the same tokens for every prompt that is matched, or, where
-            none are, for all of their prompts.
+        PromptError: two subgroups have the same tokens in more than `MOST_ALIKE` of the matched
+            prompts or, where none are matched, in all of their prompts.
         ConfigError: a chat template is asked for and there is none, or it fails; an empty prompt.
     """
     encoded = _encode(tokenizer, prompts, chat_template)
@@ -160,7 +163,9 @@ def _refuse_same_tokens(
         if tokens[a.id] == tokens[b.id]
     )
     found = [
-        (pair, f"all {n} prompts that are matched") for pair, n in same.items() if n == len(groups)
+        (pair, f"{f'all {n}' if n == len(groups) else f'{n} of {len(groups)}'} matched prompts")
+        for pair, n in same.most_common(1)
+        if n > MOST_ALIKE * len(groups)
     ]
     if not groups:
         own: dict[str, set[tuple[int, ...]]] = {}
