@@ -377,6 +377,8 @@ def test_one_name_in_two_unicode_spellings_is_one(tmp_path, kind):
     assert len({p.template for p in prompts}) == 6
     assert sum(map(len, matched_groups(prompts))) == len(rows)
     assert [p.text for p in prompts] == [row["text"] for row in rows]
+    asked = unicodedata.normalize("NFD", "petsé")
+    assert load_prompts(tmp_path / f"p.{kind}", [asked]) == prompts
 
 
 @pytest.mark.parametrize("source", ["nowhere.csv", "\0.csv", "."])
