@@ -73,7 +73,7 @@ def test_a_list_of_heads_with_two_of_its_key_is_refused(model: Path, tmp_path: P
     """Python keeps the last and says nothing."""
     listed = tmp_path / "heads.json"
     listed.write_text('{"heads": [[0, 1]], "heads": [[1, 2]]}')
-    with pytest.raises(RunFolderError, match=r"heads\.json: the key 'heads' appears more than once"):
+    with pytest.raises(RunFolderError, match=r"heads\.json: the key .heads. appears more"):
         levelhead.prune(str(model), listed, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
