@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from levelhead.errors import UserError
+from levelhead.plain_text import read_utf8
 
 MAX_BYTES = 64_000_000
 MAX_DEPTH = 64
@@ -28,6 +30,7 @@ def read_json(
     *,
     max_bytes: int = MAX_BYTES,
     finite: bool = True,
+    unique: bool = False,
 ) -> Any:
     """The content of a UTF-8 JSON file.
 
@@ -35,6 +38,7 @@ def read_json(
         error: what to raise.
         max_bytes: of the file.
         finite: refuse NaN and infinity, which Python reads and JSON does not have.
+        unique: refuse an object with a key twice, of which Python keeps the last.
 
     Raises:
         UserError: of the kind `error`: the file cannot be read, is larger or deeper than the
@@ -47,20 +51,24 @@ def read_json(
         raise error(f"cannot read {path}: {problem}") from problem
     if len(content) > max_bytes:
         raise error(f"{path} has more than {max_bytes:,} bytes, the limit for such a file")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise error(
-            f"cannot read {path}: not UTF-8 at offset {problem.start:,} "
-            f"(byte {content[problem.start]:#04x})"
-        ) from problem
-    return parse_json(text, str(path), error, finite=finite)
+    text = read_utf8(content, str(path), error)
+    return parse_json(text, str(path), error, finite=finite, unique=unique)
 
 
-def parse_json(text: str, source: str, error: type[UserError], *, finite: bool = True) -> Any:
+def parse_json(
+    text: str, source: str, error: type[UserError], *, finite: bool = True, unique: bool = False
+) -> Any:
     """The value of a JSON text; `source` names it in errors. Limits and errors as `read_json`."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            raise error(f"{source}: the key {counts.most_common(1)[0][0]!r} appears more than once")
+        return found
+
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=once if unique else None)
     except RecursionError as problem:
         raise error(f"{source} nests deeper than {MAX_DEPTH} levels, the limit") from problem
     except ValueError as problem:  # of JSON, or of a number with thousands of digits

@@ -32,6 +32,9 @@ class Plan:
     changes_read: int = 0
     """The same of changes of method average; 0: averaging is not tried."""
 
+    dropped_tokens: tuple[str, ...] = ()
+    """Special tokens that the tokenizer puts at the end of a text, and that prompts are without."""
+
     @property
     def sampled_tokens(self) -> int:
         """Tokens to be sampled in all, at most (continuations may end early)."""

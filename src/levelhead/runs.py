@@ -108,7 +108,7 @@ def read_json(path: Path) -> Any:
             `levelhead.json_files`, or is not what was written.
     """
     sums.verify(path)
-    return json_files.read_json(path, RunFolderError)
+    return json_files.read_json(path, RunFolderError, unique=True)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -29,7 +29,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from levelhead.batching import Advance, map_batches
 from levelhead.errors import ConfigError, ModelError
 from levelhead.models.short_texts import short_texts
-from levelhead.records import Prompt
 
 BATCH_SIZE = 128
 
@@ -48,32 +47,6 @@ def derived_seed(*parts: object) -> int:
     """A 64-bit seed from what a unit of work is, the same on every machine."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
-
-
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], *, chat_template: bool = False
-) -> list[tuple[int, ...]]:
-    """Token ids of each prompt, with the special tokens that the tokenizer adds by itself.
-
-    Raises:
-        ConfigError: a chat template is asked for and the tokenizer has none; an empty prompt.
-    """
-    if chat_template and not getattr(tokenizer, "chat_template", None):
-        raise ConfigError("--chat-template: this model's tokenizer has no chat template; omit it")
-    encoded = []
-    for prompt in prompts:
-        text: Any = prompt.text
-        if chat_template:
-            text = tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt.text}],
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-        ids = tokenizer(text, add_special_tokens=not chat_template)["input_ids"]
-        if not ids:
-            raise ConfigError(f"prompt {prompt.id!r} has no tokens: {prompt.text!r}")
-        encoded.append(tuple(ids))
-    return encoded
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

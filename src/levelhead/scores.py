@@ -3,9 +3,10 @@
 Columns: `layer, head`, then for a metric M (`ppl`, `bias` of an axis) its value with the head
 removed (`ppl_without`, `bias_without_AXIS`) and where known `M_base`, `M_se` (standard error of
 the effect), `M_low` and `M_high` (its 95% interval); the effect on each signed gap
-(`gap_effect_AXIS_SUBGROUP`: with head minus without), `fisher`, and method scores. The effect
-z = base - without (arXiv 2312.15398, eq. 3 and 4), so an unknown base changes no ranking. The
-table knows nothing of how its numbers were estimated.
+(`gap_effect_AXIS_SUBGROUP`: with head minus without; `gap_effect::AXIS::SUBGROUP` where that name
+would also be another subgroup's), `fisher`, and method scores. The effect z = base - without
+(arXiv 2312.15398, eq. 3 and 4), so an unknown base changes no ranking. The table knows nothing of
+how its numbers were estimated.
 
 Of MLP neurons the second column is `neuron`; a table of whole attention layers has none, and a
 column `heads`: how many heads each layer has.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +26,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from levelhead.errors import ScoreTableError
+from levelhead.plain_text import read_utf8
 from levelhead.set_cost import SetCost
 
 MAX_BYTES = 200_000_000
@@ -33,6 +35,8 @@ ALIASES = {
     "mask_gradient_l2_structured": "mask_gradient",
 }
 PPL = "ppl"
+SEPARATOR = "::"
+"""Of axis and subgroup in a column's name, where "_" leaves open where one ends."""
 MIN_RELIABILITY = 0.5
 """Below it two reruns share less than a quarter of their rankings' variance: mostly noise."""
 
@@ -46,6 +50,31 @@ def column(metric: str, part: str) -> str:
     """Column name of a metric's part: ("ppl", "base") -> ppl_base; bias -> bias_base_AXIS."""
     name, _, axis = metric.partition(":")
     return f"{name}_{part}_{axis}" if axis else f"{name}_{part}"
+
+
+def gap_column(part: str, axis: str, subgroup: str, axes: Iterable[str]) -> str:
+    """Column name of a subgroup's gap: gap_base_AXIS_SUBGROUP, or gap_base::AXIS::SUBGROUP.
+
+    The second where the first could be read as another axis and subgroup: "gender" and
+    "identity_trans" beside an axis "gender_identity". No two have one name.
+
+    Args:
+        part: "base", "effect", or one of them with "_se".
+        axes: all axes of the table.
+    """
+    joined = f"{axis}_{subgroup}"
+    mistaken = any(joined.startswith(f"{a}_") and len(a) > len(axis) for a in axes)
+    if mistaken or SEPARATOR in joined or f"{axis}_".startswith("se_"):
+        return SEPARATOR.join((f"gap_{part}", _quoted(axis), _quoted(subgroup)))
+    return f"gap_{part}_{joined}"
+
+
+def _quoted(name: str) -> str:
+    return name.replace("%", "%25").replace(":", "%3A")
+
+
+def _unquoted(name: str) -> str:
+    return name.replace("%3A", ":").replace("%25", "%")
 
 
 def head_count(share: float, num_heads: int) -> int:
@@ -171,10 +200,30 @@ class ScoreTable:
     def subgroups(self, axis: str) -> tuple[str, ...]:
         """Subgroups of an axis that the table has a base gap and signed effects for."""
         prefix = f"gap_base_{axis}_"
-        # Another axis may have a name that goes on where this one ends.
-        longer = tuple(f"gap_base_{a}_" for a in self.axes if a.startswith(f"{axis}_"))
-        found = [str(c) for c in self.frame.columns if c.startswith(prefix)]
-        return tuple(c[len(prefix) :] for c in found if not (longer and c.startswith(longer)))
+        marked = SEPARATOR.join(("gap_base", _quoted(axis), ""))
+        known = set(map(str, self.frame.columns))
+        found = []
+        for name in map(str, self.frame.columns):
+            if name.startswith("gap_base_se_") and name.replace("_se_", "_", 1) in known:
+                continue  # a standard error, not a gap of an axis "se"
+            if name.startswith(marked):
+                found.append(_unquoted(name[len(marked) :]))
+            # Another axis may have a name that goes on where this one ends.
+            elif name.startswith(prefix) and not any(
+                name.startswith(f"gap_base_{a}_") for a in self.axes if len(a) > len(axis)
+            ):
+                found.append(name[len(prefix) :])
+        return tuple(found)
+
+    def gap(self, part: str, axis: str, subgroup: str) -> Float[np.ndarray, "layers heads"]:
+        """A part of a subgroup's gap (as `gap_column`), also of a table of an older levelhead.
+
+        Raises:
+            ScoreTableError: the table lacks it.
+        """
+        name = gap_column(part, axis, subgroup, self.axes)
+        plain = f"gap_{part}_{axis}_{subgroup}"
+        return self.grid(plain if name not in self.frame.columns else name)
 
     def grid(self, name: str) -> Float[np.ndarray, "layers heads"]:
         """One column as [layers, heads].
@@ -244,7 +293,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
             content = file.read(MAX_BYTES + 1)  # a pipe does not tell its size
         if len(content) > MAX_BYTES:
             raise ScoreTableError(f"{path}: larger than {MAX_BYTES:,} bytes")
-        text = content.decode("utf-8-sig")  # spreadsheets write a byte order mark
+        text = read_utf8(content, str(path), ScoreTableError)
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except OSError as error:
         raise ScoreTableError(f"cannot read the score table {path}: {error}") from error

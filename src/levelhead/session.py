@@ -36,6 +36,7 @@ from levelhead.plan import Plan
 from levelhead.preflight import after, check_all
 from levelhead.records import Prompt, Split, Unit
 from levelhead.scoring.design import detectable
+from levelhead.scoring.encoding import appended_tokens
 from levelhead.scoring.matched_reader import Kept, nothing_kept
 from levelhead.scoring.problem import MASKED, PLAIN, SECOND, BiasProblem
 from levelhead.toxicity import (
@@ -338,6 +339,7 @@ class Session:
             more_tokens=scoring * per_prompt * factor * more // self.config.scoring_samples,
             reliability=self.config.reliability,
             detectable=self.detectable(),
+            dropped_tokens=() if self.config.chat_template else appended_tokens(self.tokenizer),
         )
 
     def detectable(self) -> dict[str, float]:

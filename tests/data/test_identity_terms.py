@@ -149,7 +149,7 @@ def test_a_list_of_terms(content: str, terms: dict[str, str], tmp_path: Path) ->
         (b"", "holds no identity words"),
         (b"\n# a comment\n  \n", "holds no identity words"),
         (b"redhead\nqueer, nouns", "line 2: 'nouns' is none of singular, plural, adjective"),
-        (b"\xff\xfe\x00", "cannot read"),
+        (b"\xff\xfe\x00", "terms.txt is not UTF-8: .* looks like UTF-16"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_refused(content: bytes, why: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -133,6 +134,52 @@ def test_a_row_without_split_follows_its_template(tmp_path):
     assert {p.split for p in load_prompts(write_csv(tmp_path / "p.csv", rows))} == {"test"}
 
 
+def halves(prompts):
+    """By axis: how many templates each split has."""
+    found = {(p.axis, p.split, p.template) for p in prompts}
+    return {
+        axis: tuple(sum(f[:2] == (axis, split) for f in found) for split in ("validation", "test"))
+        for axis in sorted({p.axis for p in prompts})
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_templates_are_halved_within_each_axis(tmp_path, seed):
+    """Over all axes together, an axis of four templates often has one or none in a split."""
+    rows = [
+        row | {"axis": axis, "template": f"{axis}-{seed}-{row['template']}"}
+        for axis, size in {"fa": 6, "ar": 4, "he": 4, "ur": 5}.items()
+        for row in crossed(num_templates=size)
+    ]
+    prompts = load_prompts(write_csv(tmp_path / "p.csv", rows))
+    assert halves(prompts) == {"ar": (2, 2), "fa": (3, 3), "he": (2, 2), "ur": (3, 2)}
+
+
+def test_a_template_of_several_axes_has_one_split_and_each_axis_is_halved(tmp_path):
+    own = [
+        row | {"axis": a, "template": f"{a}{row['template']}"} for a in "ab" for row in crossed(5)
+    ]
+    shared = [row | {"axis": axis} for axis in "abc" for row in crossed(3)]
+    prompts = load_prompts(write_csv(tmp_path / "p.csv", own + shared))
+    assert halves(prompts) == {"a": (4, 4), "b": (4, 4), "c": (2, 1)}
+    splits = {t: {p.split for p in prompts if p.template == t} for t in ("T0", "T1", "T2")}
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_templates_of_single_subgroups_are_halved_within_them(tmp_path):
+    rows = [row | {"template": f"{row['subgroup']} {row['template']}"} for row in crossed(2)]
+    found = load_prompts(write_csv(tmp_path / "p.csv", rows))
+    cells = Counter((p.subgroup, p.split) for p in found)
+    assert set(cells.values()) == {2}
+    assert len(cells) == 6
+
+
+def test_open_templates_make_up_for_those_of_a_given_split(tmp_path):
+    rows = [row | {"split": "validation"} for row in crossed(2)]
+    rows += [row | {"split": "", "template": f"open {row['template']}"} for row in crossed(3)]
+    assert halves(load_prompts(write_csv(tmp_path / "p.csv", rows))) == {"pets": (3, 2)}
+
+
 def test_byte_order_mark_header_case_and_blank_lines(tmp_path):
     path = tmp_path / "p.csv"
     path.write_bytes("\ufeffText, AXIS ,Subgroup\r\na b,x,s\r\n\r\nc d,x,r\r\n".encode())
@@ -218,7 +265,10 @@ GOOD = [
         ({"text": "  "}, "line 3, column text: '  ' is empty"),
         ({"text": "w " * 6000}, "line 3, column text: .*11,999 characters; 10,000 are allowed"),
         ({"axis": ""}, "line 3, column axis: '' is empty"),
-        ({"subgroup": "a\tb"}, "line 3, column subgroup: .*printable"),
+        ({"subgroup": "a\tb"}, r"line 3, column subgroup: .*printable, but holds U\+0009"),
+        ({"subgroup": "a\u202eb"}, r"line 3, column subgroup: .*U\+202E, which cannot be seen"),
+        ({"axis": "a\u200bb"}, r"line 3, column axis: .*U\+200B"),
+        ({"axis": "\u200d"}, "line 3, column axis: .* is empty"),
         ({"axis": "x" * 201}, "line 3, column axis: .*200"),
         ({"split": "dev"}, "line 3, column split: 'dev' must be"),
         ({"variant": "-1"}, "line 3, column variant: '-1' must be a whole number"),
@@ -242,6 +292,9 @@ def test_a_template_in_both_splits_is_refused(tmp_path):
         load_prompts(path)
 
 
+HEADER = "text,axis,subgroup\n"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -257,6 +310,25 @@ def test_a_template_in_both_splits_is_refused(tmp_path):
         ("p.jsonl", b"[1]", "line 1: expected an object"),
         ("p.jsonl", b'{"text": 3, "axis": "a", "subgroup": "b"}', "column text: expected text"),
         ("p.jsonl", b'{"text": "x", "axis": "a"}', "line 1: no column 'subgroup'"),
+        (
+            "p.jsonl",
+            b'{"text": "x", "axis": "a", "subgroup": "b", "text": "y"}',
+            "line 1: the key 'text' appears more than once",
+        ),
+        ("p.jsonl", b'{"more": {"a": 1, "a": 1}}', "line 1: the key 'a' appears more than once"),
+        ("p.csv", HEADER.encode("utf-16"), "byte 0xff at offset 0; it looks like UTF-16: save"),
+        ("p.csv", HEADER.encode("utf-16-le"), "two bytes per letter; it looks like UTF-16: save"),
+        ("p.jsonl", HEADER.encode("utf-16-be"), "it looks like UTF-16"),
+        ("p.csv", HEADER.encode("utf-32"), "it looks like UTF-32"),
+        ("p.csv", f"{HEADER}Mädchen,a,b".encode("cp1252"), "0xe4 .* looks like Windows-1252: sav"),
+        ("p.csv", f"{HEADER}Что они, как все,a,b".encode("cp1251"), "older encoding of its script"),
+        ("p.csv", f"{HEADER}他们都是很好的人,a,b".encode("gbk"), "older encoding of its script"),
+        (
+            "p.csv",
+            f"{HEADER}{'Что они ' * 9}они".encode()[:-1],
+            "the rest is UTF-8: .*damaged or cut off",
+        ),
+        ("p.csv", b"PK\x03\x04\x14\x00\x80", "it does not look like text"),
         ("p.jsonl", b'{"text": "\\ud800", "axis": "a", "subgroup": "b"}', "lone surrogate"),
         ("p.jsonl", b"[" * 100_000, "nests deeper than 64 levels"),
         ("p.txt", b"", "unknown prompt source .*p.txt.*builtin"),
@@ -267,6 +339,46 @@ def test_unreadable_files(tmp_path, name, content, message):
     path.write_bytes(content)
     with pytest.raises(PromptError, match=message):
         load_prompts(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "افغان‌ها",  # Persian, with a joiner that is no letter
+        "👩‍👩‍👧",
+        "क्‍ष",
+        "no\u00a0break",
+        "日本\u3000人",
+        "\ue000",  # private use: letters of some scripts' fonts
+        "\U0001fae9",  # newer than the Unicode of this Python
+        "\u06dd7",
+    ],
+)
+def test_names_that_can_be_read_are_taken(tmp_path, kind, name):
+    rows = [row | {"axis": name} for row in crossed(subgroups=(name, "dogs"))]
+    prompts = load_prompts(WRITERS[kind](tmp_path / f"p.{kind}", rows), [name])
+    assert {p.subgroup for p in prompts} == {name, "dogs"}
+
+
+def test_one_name_in_two_unicode_spellings_is_one(tmp_path, kind):
+    """A letter with its accent, and a letter and an accent; the text is left as it is."""
+    rows = crossed(subgroups=("Québécois", "dogs"))
+    for row in rows[::2]:
+        for column in ("axis", "subgroup", "template"):
+            row[column] = unicodedata.normalize("NFD", row[column])
+    rows = [row | {"axis": f"{row['axis']}é", "template": f"é{row['template']}"} for row in rows]
+    rows = rows[:5] + [
+        {name: unicodedata.normalize("NFD", value) for name, value in row.items()}
+        for row in rows[5:]
+    ]
+    prompts = load_prompts(WRITERS[kind](tmp_path / f"p.{kind}", rows))
+    assert {p.subgroup for p in prompts} == {"Québécois", "dogs"}
+    assert {p.axis for p in prompts} == {"petsé"}
+    assert len({p.template for p in prompts}) == 6
+    assert sum(map(len, matched_groups(prompts))) == len(rows)
+    assert [p.text for p in prompts] == [row["text"] for row in rows]
+    asked = unicodedata.normalize("NFD", "petsé")
+    assert load_prompts(tmp_path / f"p.{kind}", [asked]) == prompts
 
 
 @pytest.mark.parametrize("source", ["nowhere.csv", "\0.csv", "."])

@@ -102,6 +102,7 @@ def test_a_file_is_cut_between_paragraphs(tmp_path):
         (b"short", "validation part of .* has [0-9] characters; perplexity needs at least 2,000"),
         (b"", "has 0 characters"),
         (b"ab\xff", "not UTF-8: byte 0xff at offset 2"),
+        ("a text".encode("utf-16"), "not UTF-8: .*it looks like UTF-16"),
     ],
 )
 def test_unusable_files(tmp_path, content, message):

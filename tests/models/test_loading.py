@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from tests.rounding import SAME, same_weights
-from transformers import GPT2Config, T5Config
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, PreTrainedTokenizerFast, T5Config
 
 from levelhead.errors import CheckpointError, ConfigError, ModelError, UnsupportedArchitectureError
 from levelhead.models.architectures import architecture_of, head_counts, head_dim
@@ -19,6 +21,7 @@ from levelhead.models.surgery import prune_heads, zero_heads
 from levelhead.testing import (
     IDENTITY_WORDS,
     TINY_FAMILIES,
+    UNKNOWN,
     WHOLE_LAYER_FAMILIES,
     save_tiny_checkpoint,
     tiny_model,
@@ -135,6 +138,17 @@ def test_missing_tokenizer(family, fresh, tmp_path):
     with pytest.raises(ModelError, match="has no tokenizer"):
         load_base(tmp_path)
     assert load_base(tmp_path, need_tokenizer=False).tokenizer is None
+
+
+def test_a_tokenizer_of_another_script_is_one(llama, tmp_path):
+    """It knows no Latin letter, and so not the words of any probe in English."""
+    shutil.copytree(llama, tmp_path / "m")
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "▁女人": 1, "▁是": 2}, unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    known = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=UNKNOWN)
+    known.save_pretrained(tmp_path / "m")
+    loaded = load_base(tmp_path / "m", device="cpu")
+    assert loaded.tokenizer("女人 是")["input_ids"] == [1, 2]
 
 
 def test_missing_pad_token_is_chosen_from_the_vocabulary():

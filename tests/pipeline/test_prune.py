@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import levelhead
 from levelhead import cli, runs
 from levelhead.config import EXPORTS, FORMATS
-from levelhead.errors import CheckpointError, ConfigError, SelectionError
+from levelhead.errors import CheckpointError, ConfigError, RunFolderError, SelectionError
 from levelhead.models.checksums import saved_heads
 from levelhead.models.loading import LoadedModel
 from levelhead.models.removed_heads import removed_heads
@@ -66,6 +66,15 @@ def test_lists_that_cannot_be(
     result = prune(model, heads, tmp_path / "out", *flags)
     assert isinstance(result.exception, SelectionError | CheckpointError)
     assert message in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_of_heads_with_two_of_its_key_is_refused(model: Path, tmp_path: Path) -> None:
+    """Python keeps the last and says nothing."""
+    listed = tmp_path / "heads.json"
+    listed.write_text('{"heads": [[0, 1]], "heads": [[1, 2]]}')
+    with pytest.raises(RunFolderError, match=r"heads\.json: the key .heads. appears more"):
+        levelhead.prune(str(model), listed, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import processors
 
+from levelhead.cli.options import announce
 from levelhead.config import RunConfig
 from levelhead.data.identity_words import FUNCTION_WORDS, NEUTRAL
 from levelhead.errors import ConfigError, PromptError, ScorerError, TextError
@@ -39,6 +42,31 @@ def test_the_scorer_reads_no_identity_words_unless_asked_to(session: Session) ->
     twice = changed(session, toxicity="masked:profanity-check")
     assert twice.scorer.identity == session.scorer.identity
     assert twice.plain_scorer.name == "profanity-check"
+
+
+def test_the_plan_names_what_prompts_end_without(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce(session.plan())
+    assert "every text in" not in capsys.readouterr().err
+    tokenizer: Any = session.tokenizer
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", tokenizer.eos_token_id)]
+    )
+    announce(session.plan())
+    assert "ends every text in </s>; prompts are without" in capsys.readouterr().err
+    told = changed(session, chat_template=True)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    announce(told.plan())
+    assert "every text in" not in capsys.readouterr().err
+
+
+def test_an_axis_is_spelled_as_prompt_files_are_read() -> None:
+    """A letter and its accent, as some keyboards and file systems give them."""
+    accent = unicodedata.normalize("NFD", "genré")
+    assert RunConfig(axis=(accent,)).axis == ("genré",)
+    with pytest.raises(ConfigError, match="named twice"):
+        RunConfig(axis=(accent, "genré"))
 
 
 def test_masked_and_unmasked_exclude_each_other() -> None:

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from levelhead.errors import ScorerError
+from levelhead.errors import ModelError, ScorerError
+from levelhead.records import Prompt
 from levelhead.scoring import token_toxicity
+from levelhead.scoring.problem import BiasProblem
 from levelhead.scoring.token_toxicity import measure_token_toxicity, word_tokens
 from levelhead.testing import tiny_tokenizer
 
@@ -110,6 +114,60 @@ def test_an_interrupted_run_keeps_the_contexts_it_has_paid_for(tokenizer):
     tau = measured(scorer, tokenizer, [["they are", "we", "you"]])
     assert scorer.asked == tau.classifier_calls * 2 // 3
     assert tau.classifier_calls_cached == tau.classifier_calls // 3
+
+
+def unmarked(kind, known):
+    """A tokenizer without marks of where words begin."""
+    special = ["[UNK]", "[PAD]", "[SEP]"]
+    vocabulary = {name: i for i, name in enumerate([*special, *known])}
+    if kind == "bert":
+        backend = Tokenizer(models.WordPiece(vocabulary, unk_token=special[0]))
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+    else:
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=special[0]))
+        letters = pre_tokenizers.Split(Regex("."), "isolated")
+        backend.pre_tokenizer = letters if kind == "letters" else pre_tokenizers.Whitespace()
+        if kind == "letters":
+            backend.decoder = decoders.Fuse()
+    names = dict(zip(("unk_token", "pad_token", "sep_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+@pytest.mark.parametrize("kind", ["bert", "words"])
+def test_words_of_tokenizers_without_marks_are_read(kind):
+    tokenizer = unmarked(
+        kind, ["idiot", "damn", "The", "the", "they", "##y", "##idiot", ",", "are"]
+    )
+    assert set(word_tokens(tokenizer)) == {"idiot", "damn", "the", "they", "are"}
+    tau = measured(Scorer("cheap"), tokenizer, [["they are"]])
+    assert set(tau.token_ids) == set(tokenizer.convert_tokens_to_ids(["idiot", "damn"]))
+    assert tau.levels.spaced.all()
+    assert len(set(tau.levels.token_ids)) == len(tau.levels.token_ids)
+
+
+@pytest.mark.parametrize(
+    "known", [list("abcdefghijklmnopqrstuvwxyz ,"), list("女人男是很"), list("01 ,")]
+)
+def test_letters_are_no_words_and_are_refused_before_work(known):
+    tokenizer = unmarked("letters", known)
+    assert word_tokens(tokenizer) == {}
+    prompts = [
+        Prompt(
+            id=f"{group}{t}", text=f"{group}{t}", axis="a", subgroup=group, template=f"t{t}",
+            descriptor=group, split="validation",
+        )
+        for t in range(2)
+        for group in ("a", "b")
+    ]  # fmt: skip
+    with pytest.raises(ModelError, match=f"none of the {len(tokenizer)} tokens .* begins a word"):
+        BiasProblem.of(None, tokenizer, None, prompts)
+
+
+def test_pieces_that_are_joined_are_no_words():
+    """Marks at the ends of words, as of the first GPT: a token without one goes on."""
+    tokenizer = unmarked("letters", ["the</w>", "th", "and", "an", "idiot"])
+    assert word_tokens(tokenizer) == {}
 
 
 def test_calls_are_bounded_by_leaving_out_the_least_probable_words(tokenizer, monkeypatch):

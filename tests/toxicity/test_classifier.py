@@ -169,6 +169,16 @@ def test_ambiguous_labels_are_an_error(tmp_path):
     assert load_scorer(f"{tmp_path}#hate").output.label == "hate"
 
 
+@pytest.mark.parametrize("name", ["my#classifier", "a#b#hate", "rev@1#2"])
+def test_a_folder_with_a_number_sign_in_its_name(tmp_path, name):
+    labels = {0: "hate", 1: "toxic", 2: "C#"}
+    folder = tmp_path / name
+    save(RobertaForSequenceClassification(RobertaConfig(id2label=labels, **SIZE)), folder)
+    assert load_scorer(str(folder)).output.label == "toxic"
+    assert load_scorer(f"{folder}#hate").output.label == "hate"
+    assert load_scorer(f"over-0.5:{folder}#C#").inner.output.label == "C#"
+
+
 @pytest.mark.parametrize("name", ["", "folder"])
 def test_a_folder_without_a_model(tmp_path, name):
     with pytest.raises(ScorerError, match="no toxicity scorer"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -122,6 +123,16 @@ def test_what_stands_around_a_term_stays(term: str, before: str, after: str) -> 
 )  # fmt: skip
 def test_spellings(text: str, masked: str) -> None:
     assert MASKER.mask(text) == masked
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_accents_are_found_in_either_unicode_spelling(forms: tuple[str, str]) -> None:
+    term, text = map(unicodedata.normalize, forms, ("Québécois", "The Québécois sang in a café."))
+    masker = Masker({term: "plural"})
+    assert unicodedata.normalize("NFC", masker.mask(text)) == "The people sang in a café."
+    assert masker.found(text) == ["québécois"]
+    other = unicodedata.normalize("NFD", "He sang in a café.")
+    assert masker.mask(other) == other, "a text without terms stays as it is"
 
 
 def test_the_plain_number_of_what_a_phrase_ends_in_decides() -> None:

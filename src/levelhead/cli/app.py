@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -45,6 +46,7 @@ def cli() -> None:
 def main() -> None:
     """Run a command; every foreseen error ends with its message and exit code, no traceback."""
     end_in_time()
+    write_any_text()
     try:
         code = cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
@@ -59,3 +61,14 @@ def main() -> None:
     if code in (130, 143):
         click.echo(f"\n{MESSAGE}", err=True)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def write_any_text() -> None:
+    r"""Let standard output take every letter: what its encoding lacks is written as `\u0627`.
+
+    Names of axes and generated text are in any script, a Windows console or a pipe under an old
+    locale is not; without this, hours of work would end in UnicodeEncodeError.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")

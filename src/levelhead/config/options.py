@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Unpack
+from unicodedata import normalize
 
 from levelhead.config.checks import (
     check_type,
@@ -131,6 +132,9 @@ class RunConfig(ScoreOptions):
 
     def __post_init__(self) -> None:
         check_type("--axis", self.axis, "tuple")
+        # As names of a prompt file are read: one spelling of letters with accents.
+        axes = tuple(normalize("NFC", a) if isinstance(a, str) else a for a in self.axis)
+        object.__setattr__(self, "axis", axes)
         if not self.axis:
             raise ConfigError("no axis given; name at least one with --axis")
         if len(set(self.axis)) != len(self.axis):

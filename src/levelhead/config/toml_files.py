@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.errors import ConfigError
+from levelhead.plain_text import read_utf8
 
 MAX_BYTES = 1_000_000
 
@@ -25,6 +26,6 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; {what} is not")
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(read_utf8(content, str(path), ConfigError))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read {what} {path}: {error}") from error

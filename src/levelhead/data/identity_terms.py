@@ -27,6 +27,7 @@ from levelhead.data.identity_words import (
 )
 from levelhead.data.prompt_selection import matched_groups
 from levelhead.errors import PromptError
+from levelhead.plain_text import read_utf8
 from levelhead.records import Prompt
 
 MAX_FILE_BYTES = 5_000_000
@@ -115,9 +116,10 @@ def read_terms(path: str | Path) -> IdentityTerms:
             raise PromptError(
                 f"--identity-terms {path} is larger than {MAX_FILE_BYTES:,} bytes: is it a list?"
             )
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        held = path.read_bytes()
     except (OSError, ValueError) as error:
         raise PromptError(f"cannot read --identity-terms {path}: {error}") from error
+    lines = read_utf8(held, f"--identity-terms {path}", PromptError).splitlines()
     terms: dict[str, Number] = {}
     for place, line in enumerate(lines, 1):
         content, _, said = (part.strip() for part in line.partition("#")[0].rpartition(","))

@@ -6,9 +6,10 @@ dropped, since a trailing space changes what a tokenizer makes of the end.
 
 Defaults for what is missing:
 
-- split: halves by template, so that validation and test share none; rows without a template are
-  halved within their axis and subgroup, by a hash of their text. The same file always splits the
-  same way. Rows that name a split keep it, and a template goes with its rows that do.
+- split: halves by template, within each axis, so that validation and test share none; rows without
+  a template are halved within their axis and subgroup, by a hash of their text. The same file
+  always splits the same way. Rows that name a split keep it, a template goes with its rows that
+  do, and the templates that are left make up for them.
 - template: each row is a template of its own (nothing is matched).
 - variant: the row's place among those of its axis, subgroup and template, from 0.
 - descriptor: the subgroup. id: axis/subgroup/row. register: none ("news", "dialogue": draws of a
@@ -22,10 +23,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
-from levelhead.data.splits import halve
+from levelhead.data.splits import halve, halve_within
 from levelhead.data.table_files import Row, read_rows
 from levelhead.errors import PromptError
+from levelhead.plain_text import is_hidden
 from levelhead.records import Prompt, Split
 
 REQUIRED = ("text", "axis", "subgroup")
@@ -109,23 +112,26 @@ def _draft(row: Row) -> _Draft:
         text=text,
         axis=axis,
         subgroup=subgroup,
-        template=row.values.get("template", "").strip(),
+        template=normalize("NFC", row.values.get("template", "").strip()),
         descriptor=row.values.get("descriptor", "").strip() or subgroup,
         id=row.values.get("id", "").strip() or f"{axis}/{subgroup}/{row.number}",
         split=_split(row),
         variant=_variant(row),
-        register=row.values.get("register", "").strip(),
+        register=normalize("NFC", row.values.get("register", "").strip()),
     )
 
 
 def _name(row: Row, column: str) -> str:
     """An axis or subgroup: it ends up in column names and reports, so it must print."""
-    name = row.values[column].strip()
-    if not name:
+    # One name in two Unicode spellings (a letter with its accent, or a letter and an accent).
+    name = normalize("NFC", row.values[column].strip())
+    if not name.strip("\u200c\u200d"):
         raise row.error(column, "is empty")
-    if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise row.error(column, f"must be at most {MAX_NAME_CHARACTERS} characters long")
+    if hidden := [character for character in name if is_hidden(character)]:
         raise row.error(
-            column, f"must be printable and at most {MAX_NAME_CHARACTERS} characters long"
+            column, f"must be printable, but holds U+{ord(hidden[0]):04X}, which cannot be seen"
         )
     return name
 
@@ -168,10 +174,11 @@ def _check_templates(drafts: list[_Draft]) -> None:
 def _splits(drafts: list[_Draft]) -> list[Split]:
     """The split of every draft; also names the templates of rows that have none."""
     fixed = {d.template: d.split for d in drafts if d.template and d.split}
-    open_templates: Counter[str] = Counter(
-        d.template for d in drafts if d.template and d.template not in fixed
-    )
-    by_template = halve(dict.fromkeys(open_templates, 1))
+    within: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for draft in drafts:
+        if draft.template:
+            within[draft.template] |= {(draft.axis,), (draft.axis, draft.subgroup)}
+    by_template = halve_within({name: frozenset(own) for name, own in within.items()}, fixed)
     loose: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for draft in drafts:
         if not draft.template and draft.split is None:
@@ -179,7 +186,7 @@ def _splits(drafts: list[_Draft]) -> list[Split]:
     by_text = {cell: halve(texts) for cell, texts in loose.items()}
     splits: list[Split] = []
     for draft in drafts:
-        split = draft.split or fixed.get(draft.template) or by_template.get(draft.template)
+        split = draft.split or by_template.get(draft.template)
         splits.append(split or by_text[draft.axis, draft.subgroup][draft.text])
         draft.template = draft.template or f"row {draft.row.number}"
     return splits

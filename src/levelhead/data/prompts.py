@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
+from unicodedata import normalize
 
 from levelhead.data.builtin_prompts import BUILTIN_AXES, builtin_prompts
 from levelhead.data.holistic_bias import holistic_bias_prompts
@@ -46,7 +47,7 @@ def load_prompts(
         PromptError: an unknown axis, a source that cannot be read, or an axis with prompts of
             fewer than two subgroups in a split where it has any.
     """
-    axes = None if axes is None else list(dict.fromkeys(axes))
+    axes = None if axes is None else list(dict.fromkeys(normalize("NFC", a) for a in axes))
     name, _, folder = str(source).partition(":")
     if isinstance(source, str) and source == "builtin":
         prompts = builtin_prompts(axes)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from levelhead.errors import PromptError
 from levelhead.json_files import parse_json
+from levelhead.plain_text import read_utf8
 
 MAX_BYTES = 50_000_000
 MAX_ROWS = 1_000_000
@@ -76,15 +77,12 @@ def _read_text(path: Path) -> str:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise PromptError(f"{path} has {size:,} bytes; {MAX_BYTES:,} are allowed")
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise PromptError(f"no such prompt file: {path}") from None
-    except UnicodeDecodeError as error:
-        raise PromptError(
-            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start:,}"
-        ) from None
     except (OSError, ValueError) as error:
         raise PromptError(f"cannot read {path}: {error}") from error
+    return read_utf8(content, str(path), PromptError)
 
 
 def _csv_rows(
@@ -136,7 +134,7 @@ def _jsonl_rows(
             continue
         number += 1
         where = f"{path}, line {line_number}"
-        entry = parse_json(line, where, PromptError, finite=False)
+        entry = parse_json(line, where, PromptError, finite=False, unique=True)
         if not isinstance(entry, dict):
             raise PromptError(f"{where}: expected an object, found {line.strip()[:60]!r}")
         values = {}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from levelhead.data.splits import digest, halve
 from levelhead.errors import TextError, missing_extra
+from levelhead.plain_text import read_utf8
 from levelhead.records import Split
 
 TEXT_SOURCES = ("wikitext-2", "pydoc", "literature", "everyday")
@@ -156,18 +157,14 @@ def _read_file(path: Path) -> str:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise TextError(f"{path} has {size:,} bytes; {MAX_BYTES:,} are allowed")
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").strip()
+        content = path.read_bytes()
     except FileNotFoundError:
         raise TextError(
             f"no such text: {str(path)!r}; give a file or one of {', '.join(TEXT_SOURCES)}"
         ) from None
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start:,}"
-        ) from None
     except (OSError, ValueError) as error:
         raise TextError(f"cannot read {path}: {error}") from error
-    return text
+    return read_utf8(content, str(path), TextError).replace("\r\n", "\n").strip()
 
 
 def whole_file(path: str | Path) -> PerplexityText:

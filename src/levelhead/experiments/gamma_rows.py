@@ -87,7 +87,7 @@ def _by_gaps(scored: Scored, table: ScoreTable, axis: str, heads: Sequence[Head]
     change = 0.0
     for name in known["used"]:
         gap = known["gap"][name]
-        moved = gap - _total(table.grid(f"gap_effect_{axis}_{name}"), heads)
+        moved = gap - _total(table.gap("effect", axis, name), heads)
         change += abs(moved) - abs(gap)
     return change
 

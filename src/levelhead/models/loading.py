@@ -273,8 +273,9 @@ def _load_tokenizer(
 
 
 def _knows_text(tokenizer: PreTrainedTokenizerBase) -> bool:
-    tokens = tokenizer.encode("a word", add_special_tokens=False)
-    return not set(tokens) <= set(tokenizer.all_special_ids)
+    """Whether any token is of a letter, of whatever script."""
+    words = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+    return any(character.isalnum() for entry in words for character in entry)
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:

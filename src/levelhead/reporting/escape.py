@@ -11,10 +11,8 @@ import json
 import unicodedata
 from typing import Any
 
-# Format characters that words need: the two joiners (emoji, Persian, Indic scripts). All other
-# format characters either reorder what is read (bidi controls) or cannot be seen.
-_WORD_JOINERS = frozenset("\u200c\u200d")
-_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+from levelhead.plain_text import is_hidden
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -34,7 +32,7 @@ def visible(text: str, *, multiline: bool = False) -> str:
 
 
 def _visible_character(character: str, multiline: bool) -> str:
-    if character in _WORD_JOINERS or unicodedata.category(character) not in _HIDDEN:
+    if not is_hidden(character):
         return character
     if multiline and character in "\n\t":
         return character

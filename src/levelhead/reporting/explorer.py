@@ -129,7 +129,7 @@ def _gaps(table: ScoreTable, axis: str, details: Mapping[str, Any]) -> list[dict
     for subgroup in texts(known.get("used")):
         gap = numbers.finite(mapping(known, "gap").get(subgroup))
         try:
-            effect = table.grid(f"gap_effect_{axis}_{subgroup}")
+            effect = table.gap("effect", axis, subgroup)
         except ScoreTableError:
             return None
         if gap is None:

@@ -22,7 +22,7 @@ from levelhead.progress import Progress
 from levelhead.records import Continuation, Prompt
 from levelhead.sampling import Draw, sample_continuations
 from levelhead.scoring.encoding import encoded_prompts
-from levelhead.scoring.token_toxicity import toxicity_text
+from levelhead.scoring.token_toxicity import refuse_without_words, toxicity_text
 from levelhead.toxicity import Masked, Masker, ToxicityScorer, score_texts, score_texts_once
 
 MAIN, PLAIN, MASKED, SECOND = "main", "plain", "masked", "second"
@@ -77,6 +77,7 @@ class BiasProblem:
         Raises:
             PromptError: fewer than two subgroups have prompts, they are of a single template, or
                 two subgroups have the same tokens.
+            ModelError: the tokenizer has no words.
         """
         if len({prompt.template for prompt in prompts}) == 1:
             raise PromptError(
@@ -96,6 +97,7 @@ class BiasProblem:
                 f"--two-way takes descriptors as random, but subgroup {single[0]!r} has only one "
                 f"({alone[single[0]]!r}): give at least 2 (column `descriptor`), or leave it out"
             )
+        refuse_without_words(tokenizer)
         prompts, encoded = encoded_prompts(
             tokenizer, prompts, chat_template=chat_template, prompt_tokens=prompt_tokens
         )

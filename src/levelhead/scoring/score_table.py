@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from levelhead.metrics.reliability import times_to_reach
-from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric, column
+from levelhead.scores import MIN_RELIABILITY, PPL, ScoreTable, bias_metric, column, gap_column
 from levelhead.scoring.effects import MAX_CONTRADICTION_Z, MIN_GAP_Z, AxisEffects
 from levelhead.scoring.perplexity_effects import PerplexityEffects
 
@@ -34,6 +34,7 @@ def score_table(
         column(PPL, "base"): perplexity.perplexity,
         **_with_error(PPL, z_ppl, perplexity.stderr, len(perplexity.nll_change)),
     }
+    names = [axis.axis for axis in axes]
     for axis in axes:
         metric = bias_metric(axis.axis)
         columns[column(metric, "without")] = axis.bias - axis.effect
@@ -41,12 +42,12 @@ def score_table(
         columns |= _with_error(metric, axis.effect, axis.stderr, axis.clusters)
         base = zip(axis.subgroups, axis.gap, axis.gap_stderr, strict=True)
         for name, gap, stderr in base:
-            columns[f"gap_base_{axis.axis}_{name}"] = float(gap)
-            columns[f"gap_base_se_{axis.axis}_{name}"] = float(stderr)
+            columns[gap_column("base", axis.axis, name, names)] = float(gap)
+            columns[gap_column("base_se", axis.axis, name, names)] = float(stderr)
         signed = zip(axis.subgroups, axis.gap_effect, axis.gap_effect_stderr, strict=True)
         for name, effect, stderr in signed:
-            columns[f"gap_effect_{axis.axis}_{name}"] = effect
-            columns[f"gap_effect_se_{axis.axis}_{name}"] = stderr
+            columns[gap_column("effect", axis.axis, name, names)] = effect
+            columns[gap_column("effect_se", axis.axis, name, names)] = stderr
     if perplexity.fisher is not None:
         columns["fisher"] = perplexity.fisher
     return ScoreTable.build(columns | dict(method_scores or {}), num_layers, num_heads)

@@ -21,7 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from levelhead import journal
 from levelhead.batching import Advance
-from levelhead.errors import ScorerError
+from levelhead.errors import ModelError, ScorerError
 from levelhead.records import ToxicityInput
 from levelhead.toxicity import ToxicityScorer, score_texts_once
 
@@ -89,13 +89,46 @@ def logit(toxicity: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
 
 
 def word_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    """Word-initial alphabetic tokens by the lower-cased word they start: {"the": [262, 383]}."""
-    words: dict[str, list[int]] = {}
+    """Word-initial alphabetic tokens by the lower-cased word they start: {"the": [262, 383]}.
+
+    Most tokenizers mark them ("▁the"). Of those that do not, tokens that are decoded with a space
+    before them are taken (BERT's, whose other tokens begin with "##"); letters are no words.
+    """
     names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    words: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         if name and name.startswith(SPACE_MARKS) and name[1:].isalpha():
             words.setdefault(name[1:].lower(), []).append(index)
+    return words or _unmarked_words(tokenizer, names)
+
+
+def _unmarked_words(
+    tokenizer: PreTrainedTokenizerBase, names: Sequence[str | None]
+) -> dict[str, list[int]]:
+    special = set(tokenizer.all_special_ids)
+    words: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        if name and name.isalpha() and index not in special:
+            words.setdefault(name.lower(), []).append(index)
+    first = [own[0] for word, own in words.items() if len(word) > 1][:2]
+    spaced = " ".join(str(names[index]) for index in first)
+    if len(first) < 2 or str(tokenizer.decode(first)).strip() != spaced:
+        return {}
     return words
+
+
+def refuse_without_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer whose tokens are no words, before anything is sampled.
+
+    Raises:
+        ModelError: no token begins a word: what is written could not be read word by word.
+    """
+    if not word_tokens(tokenizer):
+        raise ModelError(
+            f"none of the {len(tokenizer):,} tokens of this model's tokenizer begins a word (one "
+            "token per letter or byte, or no mark of where words begin): toxicity cannot be told "
+            "word by word, on which scoring and evaluation rest; choose a model of word pieces"
+        )
 
 
 def measure_token_toxicity(
@@ -157,7 +190,12 @@ def _levels(
 ) -> WordLevels:
     spaced = [(i, word) for word in rise for i in words[word]]
     names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    bare = [(i, name.lower()) for i, name in enumerate(names) if name and name.lower() in rise]
+    known = {i for i, _ in spaced}
+    bare = [
+        (i, name.lower())
+        for i, name in enumerate(names)
+        if name and name.lower() in rise and i not in known
+    ]
     return WordLevels(
         token_ids=np.array([i for i, _ in (*spaced, *bare)], dtype=np.int64),
         rise=np.array([rise[word] for _, word in (*spaced, *bare)]),

@@ -12,7 +12,7 @@ import numpy as np
 
 from levelhead.errors import SelectionError
 from levelhead.records import HeadSelection
-from levelhead.scores import PPL, ScoreTable, bias_metric, column, head_count
+from levelhead.scores import PPL, ScoreTable, bias_metric, column, gap_column, head_count
 from levelhead.selection.joint import JOINT, JointOptions
 from levelhead.selection.rules import PROTECTING, protected_heads, ranked_by, select_heads
 
@@ -134,10 +134,12 @@ def _joint_table(
         metric = bias_metric(axis)
         columns[column(metric, "without")] = -halves[metric][at]
         for place, name in enumerate(whole.subgroups(axis)):
-            error = f"gap_base_se_{axis}_{name}"
-            columns[error] = whole.grid(error)
-            columns[f"gap_base_{axis}_{name}"] = halves[gap_halves(axis)][at][place]
-            columns[f"gap_effect_{axis}_{name}"] = halves[effect_halves(axis)][at][place]
+            error, base, effect = (
+                gap_column(part, axis, name, axes) for part in ("base_se", "base", "effect")
+            )
+            columns[error] = whole.gap("base_se", axis, name)
+            columns[base] = halves[gap_halves(axis)][at][place]
+            columns[effect] = halves[effect_halves(axis)][at][place]
     return ScoreTable.build(columns, whole.num_layers, whole.num_heads).with_cost(whole.cost)
 
 

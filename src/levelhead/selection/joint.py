@@ -130,9 +130,9 @@ def axis_gaps(
             f"the scores have no base gaps of axis {axis!r} (gap_base_{axis}_SUBGROUP), which "
             "method joint adds signed effects to; score the model again"
         )
-    gap = np.array([table.grid(f"gap_base_{axis}_{name}")[0, 0] for name in names])
-    error = np.array([table.grid(f"gap_base_se_{axis}_{name}")[0, 0] for name in names])
-    effect = np.stack([table.grid(f"gap_effect_{axis}_{name}").reshape(-1) for name in names])
+    gap = np.array([table.gap("base", axis, name)[0, 0] for name in names])
+    error = np.array([table.gap("base_se", axis, name)[0, 0] for name in names])
+    effect = np.stack([table.gap("effect", axis, name).reshape(-1) for name in names])
     limit = float(np.abs(gap).sum() + REACH * np.sqrt((error**2).sum()))
     return AxisGaps(axis=axis, gap=gap, change=-shrink * effect, limit=limit, weight=weight)
 

@@ -156,9 +156,11 @@ def _parse(name: str) -> tuple[str, str | None, str | None]:
     """(model, revision, label) of `MODEL[@REVISION][#LABEL]`; a folder's name may hold both."""
     if Path(name).is_dir():
         return name, None, None
+    marks = [place for place, letter in enumerate(name) if letter == "#"]
+    for place in reversed(marks):
+        if Path(name[:place]).is_dir():
+            return name[:place], None, name[place + 1 :] or None
     model, _, label = name.partition("#")
-    if Path(model).is_dir():
-        return model, None, label or None
     model, _, revision = model.partition("@")
     return model, revision or None, label or None
 

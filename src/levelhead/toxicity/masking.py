@@ -60,7 +60,7 @@ class Masker:
     def __init__(self, terms: Mapping[str, Number]) -> None:
         self.terms: dict[str, Number] = {}
         for term, number in terms.items():
-            plain = _EDGE.sub("", " ".join(term.casefold().split()))
+            plain = _EDGE.sub("", " ".join(_one_spelling(term).casefold().split()))
             if term.strip():
                 _check_term(term, plain)
                 self.terms.setdefault(plain, number)
@@ -85,9 +85,10 @@ class Masker:
 
         "women of color" is "people of color", which is "people" where that is a term.
         """
-        while (masked := self._masked_once(text)) != text:
-            text = masked
-        return text
+        before = found = _one_spelling(text)
+        while (masked := self._masked_once(found)) != found:
+            found = masked
+        return text if found == before else found
 
     def _masked_once(self, text: str) -> str:
         if self._dense is not None:
@@ -105,6 +106,7 @@ class Masker:
 
     def found(self, text: str) -> list[str]:
         """The terms in a text as `key` spells them, in order."""
+        text = _one_spelling(text)
         held = [_letters(m[0]) for m in self._dense.finditer(text)] if self._dense else []
         return held + [term for run in self._runs(text) for term in run.terms]
 
@@ -202,6 +204,11 @@ def _check_term(term: str, plain: str) -> None:
             f"identity word {term!r} names no group: masking it would change nearly every text; "
             "take it off the list"
         )
+
+
+def _one_spelling(text: str) -> str:
+    """Letters with accents as one character each: a model and a list may spell them otherwise."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _letters(term: str) -> str:
