@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import (
     averaging,
+    averaging_fresh,
     compare_cost,
     conclusions,
     coverage,
@@ -51,8 +52,9 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "dtype": dtype.measure,
     "repair": repair.measure,
     "averaging": averaging.measure,
+    "averaging_fresh": averaging_fresh.measure,
 }
-OF_AN_AXIS = ("averaging",)
+OF_AN_AXIS = ("averaging", "averaging_fresh")
 """Those that take another axis than gender_and_sex."""
 OUT = Path("runs/bench")
 
