@@ -11,6 +11,7 @@ from levelhead.reporting import numbers
 from levelhead.reporting.findings import Findings
 from levelhead.reporting.next_steps import NextStep, steps_of
 from levelhead.reporting.readiness import Judgement, judged_ready
+from levelhead.reporting.recommendation import recommended
 from levelhead.reporting.summary import mapping, people, word
 from levelhead.search_result import best_tried, limit_of, nothing_found
 from levelhead.verdict_words import Look
@@ -84,10 +85,12 @@ def _nothing_found(findings: Findings, axis: str, limit: float | None) -> FirstS
     why, best = nothing_found(details), best_tried(details)
     if not why or best is None:
         return None
+    other = (recommended(findings.attempts) or {}) if findings.attempts else {}
+    instead = (word(other.get("why")),) if other.get("attempt") else ()
     scored = mapping(findings.details, "axes", axis)
     tiles = (_expected(best, scored, axis), _cost(best, limit))
     return FirstScreen(
-        judgement=Judgement(word="not ready", reasons=(why, "no model is saved")),
+        judgement=Judgement(word="not ready", reasons=(why, *(instead or ("no model is saved",)))),
         look=LOOKS["not ready"],
         tiles=tuple(tile for tile in tiles if tile is not None),
         facts=tuple(_facts(findings, {"masked": config.get("unmasked") is False}, config)),
