@@ -236,7 +236,7 @@ def test_damaged_files_are_refused(compact, tmp_path):
     tensors = load_file(weights)
     del tensors["model.layers.0.self_attn.q_proj.weight"]
     save_file(tensors, weights, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lacks 1 tensors, among them model\.layers\.0"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors .* among them model\.layers\.0"):
         load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError):

@@ -7,16 +7,24 @@ somebody else wrote make transformers and torch raise anything at all, so everyt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import errors as hub
 
 from levelhead.errors import LevelheadError, ModelError
 
+WRAPPERS = {
+    "_orig_mod.": "what torch.compile makes was saved",
+    "module.": "what DataParallel makes was saved",
+    "_fsdp_wrapped_module.": "what FSDP makes was saved",
+    "base_model.model.": "what peft makes was saved",
+}
+"""What is in front of the names of tensors where a model was saved from inside of something."""
 OFFLINE_WAYS = "a local folder works without network, and so does levelhead demo"
 
 
@@ -47,6 +55,27 @@ def failure_reported(name: str) -> Iterator[None]:
         if "safetensors" in what and "file named" in what:
             what += "; levelhead reads weights from safetensors or GGUF only"
         raise ModelError(f"{name} {what}") from error
+
+
+def missing_tensors(report: Mapping[str, Any]) -> str | None:
+    """What `from_pretrained` says of tensors that it did not find, for people; None: all are there.
+
+    Args:
+        report: transformers' loading info.
+    """
+    missing = sorted(report["missing_keys"])
+    if not missing:
+        return None
+    what = f"lacks {len(missing)} tensors that its family needs, among them {missing[0]}"
+    wrapped = set(report.get("unexpected_keys") or ())
+    for prefix, saved in WRAPPERS.items():
+        if any(name.startswith(prefix) for name in wrapped):
+            what += (
+                f"; its tensors are called {prefix}...: {saved}, not the model itself. Take "
+                f"{prefix!r} off their names, or save the model that is inside"
+            )
+            break
+    return what
 
 
 def no_such_folder(name: str) -> str:
