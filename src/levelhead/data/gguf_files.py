@@ -34,6 +34,11 @@ MANIFEST = "levelhead-source.json"
 MANIFEST_FORMAT = 1
 
 
+def is_gguf(name: str) -> bool:
+    """Whether a model's name is that of a GGUF file."""
+    return name.lower().endswith(".gguf")
+
+
 def gguf_model_path(gguf: str | Path, progress: Progress | None = None) -> Path:
     """The checkpoint folder of a local GGUF file, converted into the cache on the first call.
 
