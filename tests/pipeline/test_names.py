@@ -8,8 +8,9 @@ import pytest
 from tests.pipeline.test_cli import levelhead
 
 from levelhead.data.gguf_files import is_gguf
-from levelhead.errors import CheckpointError
+from levelhead.errors import CheckpointError, ModelError
 from levelhead.models.checkpoint import load, save_pruned
+from levelhead.models.loading import check_base
 from levelhead.models.surgery import prune_heads
 from levelhead.testing import save_tiny_checkpoint, tiny_model
 
@@ -48,6 +49,20 @@ def test_the_longest_name_that_a_system_takes_is_taken(letter: str, tmp_path: Pa
     with pytest.raises(CheckpointError, match="the name is too long"):
         save_pruned(model, tmp_path / (name + letter))
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_relative_path_says_from_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that names its model so, gone on from another folder."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    save_tiny_checkpoint(tmp_path / "home" / "model", "llama")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    check_base("model")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=f"looked for from {tmp_path / 'elsewhere'}"):
+        check_base("model")
 
 
 @pytest.mark.parametrize("name", ["x.gguf", "X.GGUF", "Model.Gguf"])

@@ -44,11 +44,12 @@ def failure_reported(name: str) -> Iterator[None]:
         elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in causes):
             raise ModelError(
                 f"{no_such_folder(name)}; as a name, it is not on the Hugging Face hub (or private)"
+                f"{_from_here(name)}"
             ) from error
         elif any(_is_network_failure(cause) for cause in causes):
             raise ModelError(
                 f"{no_such_folder(name)}; as a name, it is not in the local cache, and the Hugging "
-                f"Face hub cannot be reached (offline?); {OFFLINE_WAYS}"
+                f"Face hub cannot be reached (offline?); {OFFLINE_WAYS}{_from_here(name)}"
             ) from error
         else:
             what = f"cannot be loaded: {described(error)}"
@@ -86,6 +87,13 @@ def no_such_folder(name: str) -> str:
         if close := get_close_matches(path.name, beside, n=1):
             return f"no such folder: {name} (did you mean {Path(name).parent / close[0]}?)"
     return f"no such folder: {name}"
+
+
+def _from_here(name: str) -> str:
+    """From where a relative path was looked for: a run that names one begins in its own place."""
+    if Path(name).expanduser().is_absolute():
+        return ""
+    return f"; a relative path is looked for from {Path.cwd()}"
 
 
 def _is_network_failure(error: BaseException) -> bool:
