@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from levelhead.config import AVERAGE, RunConfig
 from levelhead.data.embedded import embedded_model_path
-from levelhead.data.gguf_files import check_gguf, gguf_model_path
+from levelhead.data.gguf_files import check_gguf, gguf_model_path, is_gguf
 from levelhead.data.holistic_bias import holistic_bias_terms
 from levelhead.data.identity_terms import (
     IdentityTerms,
@@ -174,7 +174,7 @@ class Session:
 
     def _check_model(self) -> None:
         model = self.config.model
-        if model is not None and model.endswith(".gguf"):
+        if model is not None and is_gguf(model):
             check_gguf(model)
         else:
             check_base(self.base_path, self.config.revision if model else None)
@@ -232,7 +232,7 @@ class Session:
         model = self.config.model
         if model is None:
             return str(embedded_model_path())
-        return str(gguf_model_path(model)) if model.endswith(".gguf") else model
+        return str(gguf_model_path(model)) if is_gguf(model) else model
 
     def load(self, path: str) -> LoadedModel:
         """Load a model with this run's device and number format."""

@@ -25,6 +25,8 @@ PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 PEFT = "adapter_config.json"
 _CODE = ("attn_implementation", "experts_implementation")
 """Fields of config.json by which transformers fetches and runs kernels from the hub."""
+_DTYPE = ("dtype", "torch_dtype")
+_FORMATS = ("float32", "bfloat16", "float16", "float64")
 _CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
 
 Locate = Callable[[str], Path | None]
@@ -70,6 +72,12 @@ def check_config(name: str, locate: Locate, error: type[UserError]) -> dict[str,
             f"{path} names {explicit!r} as the file of the weights (transformers_weights); only "
             "safetensors files beside it are read"
         )
+    for key in _DTYPE:
+        if (value := fields.get(key)) not in (None, "auto", *_FORMATS):
+            raise error(
+                f"{path} says {key}={value!r}, which is none of the formats that a "
+                f"model can be loaded in; write one of {', '.join(_FORMATS)} there"
+            )
     for key, value in _walk(fields):
         if key in _CODE and "/" in str(value):
             raise error(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.rounding import SAME, same_weights
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tests.rounding import SAME, difference, same_weights
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from levelhead.errors import CheckpointError
 from levelhead.models.checkpoint import load, register, save_pruned
@@ -236,7 +236,7 @@ def test_damaged_files_are_refused(compact, tmp_path):
     tensors = load_file(weights)
     del tensors["model.layers.0.self_attn.q_proj.weight"]
     save_file(tensors, weights, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lacks 1 tensors, among them model\.layers\.0"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors .* among them model\.layers\.0"):
         load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError):
@@ -288,3 +288,16 @@ def test_a_failed_save_leaves_nothing(fresh, tmp_path, monkeypatch):
         save_pruned(model, tmp_path / "m", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()} == before
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gemma3"])
+def test_the_model_inside_loads_by_its_own_auto_class(family, fresh, tmp_path, inputs):
+    """`AutoModel`, which has no output matrix and other names of layers."""
+    model = fresh(family)
+    prune_heads(model, {0: [1], 2: [0, 5]})
+    save_pruned(model, tmp_path / "m")
+    inside = AutoModel.from_pretrained(tmp_path / "m")
+    with torch.no_grad():
+        hidden = inside(**inputs).last_hidden_state
+        assert difference(hidden, model.base_model(**inputs).last_hidden_state) < SAME
+    assert removed_heads(inside) == {0: (1,), 2: (0, 5)}

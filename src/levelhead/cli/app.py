@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 
@@ -43,6 +44,17 @@ def cli() -> None:
     """
 
 
+def too_long(error: OSError) -> str:
+    """What to say of a path that this system does not take."""
+    where = str(error.filename or "a path")
+    longest = max(len(part.encode()) for part in where.split("/"))
+    shown = visible(where if len(where) <= 80 else f"{where[:77]}...")
+    return (
+        f"{shown} is too long: {longest:,} bytes in one name, {len(where.encode()):,} in all (most "
+        "systems allow 255 and 4,096); choose a shorter one"
+    )
+
+
 def main() -> None:
     """Run a command; every foreseen error ends with its message and exit code, no traceback."""
     end_in_time()
@@ -58,6 +70,11 @@ def main() -> None:
         # Errors quote prompts, files and names that somebody else wrote.
         click.echo(f"levelhead: {visible(str(error), multiline=True)}", err=True)
         code = error.exit_code
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        click.echo(f"levelhead: {too_long(error)}", err=True)
+        code = 2
     if code in (130, 143):
         click.echo(f"\n{MESSAGE}", err=True)
     sys.exit(code if isinstance(code, int) else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Iterator
@@ -75,6 +76,8 @@ def _never_one() -> Iterator[None]:
     except (UserError, click.ClickException, click.exceptions.Exit, click.exceptions.Abort):
         raise
     except Exception as error:
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            raise  # the user's path
         traceback.print_exc()
         said = visible(f"{type(error).__name__}: {error}", multiline=True)
         click.echo(

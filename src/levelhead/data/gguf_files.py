@@ -24,6 +24,7 @@ from levelhead.data.cache import cache_dir
 from levelhead.errors import ModelError, missing_extra
 
 if TYPE_CHECKING:
+    from gguf import GGUFReader
     from transformers import PreTrainedTokenizerBase
 
 Progress = Callable[[str], None]
@@ -31,6 +32,11 @@ Progress = Callable[[str], None]
 
 MANIFEST = "levelhead-source.json"
 MANIFEST_FORMAT = 1
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a model's name is that of a GGUF file."""
+    return name.lower().endswith(".gguf")
 
 
 def gguf_model_path(gguf: str | Path, progress: Progress | None = None) -> Path:
@@ -42,7 +48,8 @@ def gguf_model_path(gguf: str | Path, progress: Progress | None = None) -> Path:
     """
     gguf = Path(gguf)
     sha256 = file_sha256(gguf)
-    folder = cache_dir() / "models" / f"gguf-{sha256[:16]}"
+    # Not "gguf-...": folders called so were converted without scaled RoPE and biases.
+    folder = cache_dir() / "models" / f"gguf2-{sha256[:16]}"
     return convert_gguf(gguf, folder, sha256=sha256, licence="of the GGUF file", progress=progress)
 
 
@@ -121,7 +128,10 @@ def file_sha256(path: Path) -> str:
 
 def _write_checkpoint(gguf: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from gguf import GGUFReader
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from levelhead.data.gguf_contents import check_all_read, completed_config
 
     # Files beside a GGUF file may name code; it is not run, and nobody is asked whether to.
     source: dict[str, Any] = {
@@ -130,11 +140,13 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
         "trust_remote_code": False,
     }
     try:
-        _check_blocks(gguf)
+        reader = GGUFReader(gguf)
+        _check_blocks(reader, gguf)
         with _quiet():
+            config = completed_config(AutoConfig.from_pretrained(**source), reader, gguf)
             tokenizer = AutoTokenizer.from_pretrained(**source)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                **source, dtype=torch.float32, output_loading_info=True
+                **source, config=config, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ModelError):
         raise
@@ -147,6 +159,7 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
         raise ModelError(
             f"{gguf} lacks {len(missing)} of the model's weights (the first: {missing[0]})"
         )
+    check_all_read(model, reader, gguf)
     # The weights are plain float32 by now, but the model still claims to be quantised; saved like
     # that, it would look for a dequantiser on every load.
     quantizer: Any = getattr(model, "hf_quantizer", None)
@@ -164,14 +177,11 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def _check_blocks(gguf: Path) -> None:
+def _check_blocks(reader: GGUFReader, gguf: Path) -> None:
     """Raise ModelError for other layers than there are tensors of.
 
     transformers would build as many as the file says, or a default, with random weights.
     """
-    from gguf import GGUFReader
-
-    reader = GGUFReader(gguf)
     family = reader.get_field("general.architecture")
     field = family and reader.get_field(f"{family.contents()}.block_count")
     names = [tensor.name.split(".") for tensor in reader.tensors]

@@ -31,6 +31,7 @@ from levelhead.json_files import read_json
 from levelhead.models.architectures import head_counts
 from levelhead.models.checksums import Locate
 from levelhead.models.identity import VOLATILE
+from levelhead.models.quantised import forget_packing
 from levelhead.models.removed_heads import LayerHeads, removed_heads
 from levelhead.models.surgery import check_heads, prune_heads
 from levelhead.weight_files import SAFE, SAFE_INDEX, check_config, shards
@@ -197,6 +198,7 @@ def apply_adapter(
     revision = {"revision": adapter.revision} if adapter.revision else {}
     safe = {"use_safetensors": True}  # base_hashes has found these
     model: PreTrainedModel = auto.from_pretrained(adapter.base, **{**options, **revision, **safe})
+    forget_packing(model)
     try:
         prune_heads(model, check_heads(adapter.heads, *head_counts(model)))
     except SelectionError as error:

@@ -171,8 +171,10 @@ def architecture_named(model_type: object) -> Architecture:
 
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The decoder layers, first to last."""
-    layers = model.get_submodule(architecture_of(model).layers)
+    """The decoder layers, first to last; of a causal LM, or of the model inside (`AutoModel`)."""
+    path = architecture_of(model).layers
+    outer, _, inner = path.partition(".")
+    layers = model.get_submodule(path if hasattr(model, outer) else inner)
     return list(layers.children())
 
 

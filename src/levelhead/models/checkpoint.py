@@ -34,8 +34,10 @@ from levelhead.models.adapter import apply_adapter, find_adapter, write_adapter
 from levelhead.models.architectures import head_counts, kept_heads
 from levelhead.models.checksums import verify, verify_folder, write_manifest
 from levelhead.models.folders import new_folder
-from levelhead.models.load_failures import described
+from levelhead.models.load_failures import described, missing_tensors
 from levelhead.models.plugin import OTHER_SHAPES, register
+from levelhead.models.quantised import forget_packing
+from levelhead.models.read_back import check_saved
 from levelhead.models.remote_code import write_remote_code
 from levelhead.models.removed_heads import (
     METHOD,
@@ -94,7 +96,7 @@ def save_pruned(
 
     Raises:
         CheckpointError: an unknown format, one that this model cannot have, a model that is not
-            pruned, a folder in the way, or a full disk.
+            pruned, a folder in the way, a full disk, or files that do not load as this model.
     """
     if format not in FORMATS:
         raise CheckpointError(f"format={format!r} is unknown; there are {', '.join(FORMATS)}")
@@ -114,8 +116,10 @@ def save_pruned(
     target = Path(path)
     with new_folder(target, overwrite) as folder:
         FORMATS[format](model, folder, **options)
-        if tokenizer is not None and format != "adapter":
-            tokenizer.save_pretrained(folder)
+        if format != "adapter":
+            check_saved(folder, model, target)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder)
         if objective:
             _record_objective(folder / "config.json", objective)
         write_manifest(folder, format, heads, neurons, objective, repair=repair)
@@ -192,13 +196,10 @@ def load(
     auto: Any = AutoModelForCausalLM  # its methods have no types
     with _damage_reported(path), no_conversion():
         model, report = auto.from_pretrained(path, output_loading_info=True, **options)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"{path} lacks {len(missing)} tensors, among them {missing[0]}; save the model again"
-        )
+    if lacking := missing_tensors(report):
+        raise CheckpointError(f"{path} {lacking}; save the model again")
     loaded: PreTrainedModel = model
-    return loaded
+    return forget_packing(loaded)
 
 
 def check_neuron_format(form: str) -> None:

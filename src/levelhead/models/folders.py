@@ -22,6 +22,8 @@ from levelhead.models.load_failures import first_line
 
 MARKS = ("levelhead.json", "levelhead_adapter.json")
 """A folder with one of these was written by levelhead, and may be overwritten on request."""
+NAMED = 40
+"""Characters of a folder's name in that of the temporary one, which must not be too long either."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -40,7 +42,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     check_target(path, overwrite)
     with _failure_reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name[:NAMED]}-", dir=path.parent))
         try:
             fresh = scratch / "new"
             fresh.mkdir()
@@ -52,7 +54,12 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def check_target(path: Path, overwrite: bool = False) -> None:
-    """Raise CheckpointError where something is in the way of a new folder at `path`."""
+    """Raise CheckpointError where a new folder at `path` cannot be, or something is in the way."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise CheckpointError(f"{path} cannot be written: the name is too long") from error
     occupied = path.is_file() or (path.is_dir() and any(path.iterdir()))
     if occupied and not overwrite:
         raise CheckpointError(

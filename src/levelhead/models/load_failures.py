@@ -7,16 +7,24 @@ somebody else wrote make transformers and torch raise anything at all, so everyt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import errors as hub
 
 from levelhead.errors import LevelheadError, ModelError
 
+WRAPPERS = {
+    "_orig_mod.": "what torch.compile makes was saved",
+    "module.": "what DataParallel makes was saved",
+    "_fsdp_wrapped_module.": "what FSDP makes was saved",
+    "base_model.model.": "what peft makes was saved",
+}
+"""What is in front of the names of tensors where a model was saved from inside of something."""
 OFFLINE_WAYS = "a local folder works without network, and so does levelhead demo"
 
 
@@ -36,17 +44,39 @@ def failure_reported(name: str) -> Iterator[None]:
         elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in causes):
             raise ModelError(
                 f"{no_such_folder(name)}; as a name, it is not on the Hugging Face hub (or private)"
+                f"{_from_here(name)}"
             ) from error
         elif any(_is_network_failure(cause) for cause in causes):
             raise ModelError(
                 f"{no_such_folder(name)}; as a name, it is not in the local cache, and the Hugging "
-                f"Face hub cannot be reached (offline?); {OFFLINE_WAYS}"
+                f"Face hub cannot be reached (offline?); {OFFLINE_WAYS}{_from_here(name)}"
             ) from error
         else:
             what = f"cannot be loaded: {described(error)}"
         if "safetensors" in what and "file named" in what:
             what += "; levelhead reads weights from safetensors or GGUF only"
         raise ModelError(f"{name} {what}") from error
+
+
+def missing_tensors(report: Mapping[str, Any]) -> str | None:
+    """What `from_pretrained` says of tensors that it did not find, for people; None: all are there.
+
+    Args:
+        report: transformers' loading info.
+    """
+    missing = sorted(report["missing_keys"])
+    if not missing:
+        return None
+    what = f"lacks {len(missing)} tensors that its family needs, among them {missing[0]}"
+    wrapped = set(report.get("unexpected_keys") or ())
+    for prefix, saved in WRAPPERS.items():
+        if any(name.startswith(prefix) for name in wrapped):
+            what += (
+                f"; its tensors are called {prefix}...: {saved}, not the model itself. Take "
+                f"{prefix!r} off their names, or save the model that is inside"
+            )
+            break
+    return what
 
 
 def no_such_folder(name: str) -> str:
@@ -57,6 +87,13 @@ def no_such_folder(name: str) -> str:
         if close := get_close_matches(path.name, beside, n=1):
             return f"no such folder: {name} (did you mean {Path(name).parent / close[0]}?)"
     return f"no such folder: {name}"
+
+
+def _from_here(name: str) -> str:
+    """From where a relative path was looked for: a run that names one begins in its own place."""
+    if Path(name).expanduser().is_absolute():
+        return ""
+    return f"; a relative path is looked for from {Path.cwd()}"
 
 
 def _is_network_failure(error: BaseException) -> bool:

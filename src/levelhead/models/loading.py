@@ -29,12 +29,20 @@ from levelhead.models.architectures import architecture_named, architecture_of
 from levelhead.models.checkpoint import register
 from levelhead.models.checksums import verify_folder
 from levelhead.models.identity import fingerprint
-from levelhead.models.load_failures import failure_reported, first_line, no_such_folder
+from levelhead.models.load_failures import (
+    failure_reported,
+    first_line,
+    missing_tensors,
+    no_such_folder,
+)
+from levelhead.models.quantised import forget_packing
 from levelhead.models.removed_heads import removed_heads
 from levelhead.network import is_offline
 from levelhead.weight_files import Locate, check_config, check_weights, in_folder, no_conversion
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+"""Fields of a config that say what a forward pass returns, as levelhead reads it."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -82,10 +90,12 @@ def load_base(
     target = resolve_device(device)
     weights_dtype = _resolve_dtype(dtype, target)
     source = _source(name, revision, trust_remote_code)
-    locate = _checked(name, source)
+    locate, config = _checked(name, source)
     if "revision" not in source:
         verify_folder(Path(source["pretrained_model_name_or_path"]))
     tokenizer = _load_tokenizer(name, source, need_tokenizer)
+    if tokenizer is not None and need_tokenizer:
+        check_tokens(name, tokenizer, config)
     auto_model: Any = AutoModelForCausalLM  # transformers' auto classes have no types
 
     options: dict[str, Any] = {"dtype": weights_dtype}
@@ -94,12 +104,11 @@ def load_base(
     with failure_reported(name), no_conversion():
         options["use_safetensors"] = check_weights(name, locate, ModelError)
         model, report = auto_model.from_pretrained(**source, output_loading_info=True, **options)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ModelError(
-            f"{name} lacks {len(missing)} tensors that its family needs, among them {missing[0]}"
-        )
-    model.eval().requires_grad_(False)
+    if lacking := missing_tensors(report):
+        raise ModelError(f"{name} {lacking}")
+    forget_packing(model)
+    _plain_outputs(model)
+    model.requires_grad_(False).eval()
     check_finite(model, name)
     return LoadedModel(
         model=model,
@@ -120,23 +129,24 @@ def check_base(name_or_path: str | Path, revision: str | None = None) -> None:
     """
     name = str(name_or_path)
     source = _source(name, revision, trust_remote_code=False)
-    _checked(name, source)
-    _load_tokenizer(name, source, need=True)
+    _, config = _checked(name, source)
+    tokenizer: Any = _load_tokenizer(name, source, need=True)  # which raises where there is none
+    check_tokens(name, tokenizer, config)
 
 
-def _checked(name: str, source: dict[str, Any]) -> Locate:
+def _checked(name: str, source: dict[str, Any]) -> tuple[Locate, PreTrainedConfig]:
     """Refuse what can be seen to be wrong without weights; where files of the model are."""
     register()
     auto: Any = AutoConfig
     locate = _locate(source)
     with failure_reported(name):
         _refuse_unknown_family(source, name, locate)
-        config = auto.from_pretrained(**source)
+        config: PreTrainedConfig = auto.from_pretrained(**source)
         architecture_of(config)
         removed_heads(config)  # a newer format is to be called that, not a damaged file
         if "revision" not in source or is_offline():
             check_weights(name, locate, ModelError)
-    return locate
+    return locate, config
 
 
 def load_config(name_or_path: str | Path, revision: str | None = None) -> PreTrainedConfig:
@@ -172,6 +182,17 @@ def resolve_device(device: str) -> torch.device:
     if not present[device]:
         raise ConfigError(f"device={device!r}: torch finds none here; use auto or cpu")
     return torch.device(device)
+
+
+def _plain_outputs(model: PreTrainedModel) -> None:
+    """Undo what config.json says of the form of outputs: that is the business of who calls.
+
+    Some of it makes transformers refuse to save the model, or return tuples where fields are read.
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            for name, value in OUTPUTS.items():
+                setattr(module.config, name, value)
 
 
 def check_finite(model: PreTrainedModel, name: str = "the model") -> None:
@@ -270,6 +291,22 @@ def _load_tokenizer(
         ) from error
     ensure_pad_token(tokenizer)
     return tokenizer
+
+
+def check_tokens(name: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Raise ModelError where the tokenizer has ids that the model's embedding has no row for."""
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if not isinstance(rows, int):
+        return
+    beyond = sorted((n, token) for token, n in tokenizer.get_vocab().items() if n >= rows)
+    if beyond:
+        number, token = beyond[0]
+        more = f" and {len(beyond) - 1:,} more tokens" if len(beyond) > 1 else ""
+        raise ModelError(
+            f"{name}: its tokenizer has {token!r} (id {number:,}){more}, and the model's embedding "
+            f"ends at {rows - 1:,}: tokens were added without resizing it. Once: model."
+            "resize_token_embeddings(len(tokenizer)), then save both; or take those tokens out"
+        )
 
 
 def _knows_text(tokenizer: PreTrainedTokenizerBase) -> bool:

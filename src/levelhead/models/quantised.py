@@ -41,6 +41,22 @@ def refuse_quantised(model: PreTrainedModel) -> None:
                 )
 
 
+def forget_packing(model: PreTrainedModel) -> PreTrainedModel:
+    """Make a model that was unpacked on load an ordinary one, which is saved as it is now.
+
+    transformers remembers how it unpacked the tensors and would pack them again, into a folder
+    whose config says nothing of it. Models that are still packed are left alone.
+    """
+    config: Any = model.config
+    if getattr(config, "quantization_config", None) is not None:
+        return model
+    conversions = getattr(model, "_weight_conversions", None) or ()
+    ops = [op for one in conversions for op in getattr(one, "operations", ())]
+    if any("quantizer" in type(op).__module__ or hasattr(op, "hf_quantizer") for op in ops):
+        model._weight_conversions = None  # type: ignore[assignment] # the family's own are found
+    return model
+
+
 def _storage(module: nn.Module) -> str:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from levelhead.models.checksums import write_manifest
 from levelhead.models.folders import new_folder
+from levelhead.models.read_back import check_saved
 
 
 def save_stock(
@@ -34,11 +35,12 @@ def save_stock(
         options: of transformers' `save_pretrained`.
 
     Raises:
-        CheckpointError: a folder in the way, or a full disk.
+        CheckpointError: a folder in the way, a full disk, or files that do not load as this model.
     """
     target = Path(path)
     with new_folder(target, overwrite) as folder:
         model.save_pretrained(folder, **options)
+        check_saved(folder, model, target)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         write_manifest(folder, form, {}, **about)

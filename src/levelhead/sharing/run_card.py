@@ -68,7 +68,7 @@ def hub_name(model: str | None) -> str | None:
     """The base's name on the hub; None for a folder or file of this machine."""
     if model is None:
         return EMBEDDED_NAME
-    return model if on_hub(model) and not model.endswith(".gguf") else None
+    return model if on_hub(model) and not model.lower().endswith(".gguf") else None
 
 
 def base_licence(name: str) -> str | None:

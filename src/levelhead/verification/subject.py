@@ -16,6 +16,7 @@ from transformers.utils.hub import cached_file
 
 from levelhead import runs
 from levelhead.config import RunConfig
+from levelhead.data.gguf_files import gguf_model_path, is_gguf
 from levelhead.errors import ConfigError, ModelError, RunFolderError
 from levelhead.models.adapter import ADAPTER, read_adapter
 from levelhead.models.checkpoint import load
@@ -119,9 +120,7 @@ def load_candidate(subject: Subject, session: Session) -> PreTrainedModel:
         model.to(base.device).eval().requires_grad_(False)  # type: ignore[arg-type, unused-ignore]
         return model
     path = subject.path
-    if path.endswith(".gguf"):
-        from levelhead.data.gguf_files import gguf_model_path
-
+    if is_gguf(path):
         path = str(gguf_model_path(path))
     loaded = session.load(path)
     if loaded.tokenizer is not None:
