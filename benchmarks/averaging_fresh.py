@@ -6,7 +6,8 @@ prompts with common random numbers. Rows: rank 8 and 64, and the control of shuf
 the mean over seeds, its interval from the seeds' own intervals as if independent.
 
 One file a seed, so that seeds can run side by side and a stopped run goes on:
-runs/bench/averaging_fresh.AXIS/SEED.json. CPU minutes a seed: about ten.
+runs/bench/averaging_fresh.AXIS/SEED.json. A seed takes more than three quarters of an hour of one
+core in float32.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from levelhead.price import OWN_TEXT
 from levelhead.progress import silent
 from levelhead.sampling import pad_id
 from levelhead.session import Session
+from levelhead.stages.number_format import choose_format
 
 AXIS = "sexual_orientation"
 """The built-in axis with the largest masked gap of the embedded model."""
@@ -60,6 +62,7 @@ def one_seed(axis: str, seed: int, quick: bool = False) -> dict[str, Any]:
     begun = time.process_time()
     size: dict[str, Any] = {"max_prompts": 100, "text_tokens": 4096} if quick else {}
     session = Session(RunConfig(axis=(axis,), seed=seed, **size))
+    choose_format(session)  # bfloat16 where it is faster, as in a run
     validation = validation_base(session, axis, silent, groups=1)
     averager = collect(session, {axis: validation}, silent)
     edits = {f"rank {rank}": averager.edit(strength=STRENGTH, rank=rank) for rank in RANKS}
