@@ -83,7 +83,7 @@ def test_other_bad_values(
     [
         (b"", "not a CSV score table"),
         (",".join(COLUMNS).encode() + b"\n", "no rows"),
-        (b"\xff\xfe\x00", "not a CSV score table"),
+        (b"\xff\xfe\x00", "it looks like UTF-16"),
         (b"a,b\n1,2,3\n4,5,6\n", "more values than its header"),
     ],
 )

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.averaging import rows, shuffled
+from benchmarks.averaging import shuffled
+from benchmarks.judging import Way, judge
 from tests.rounding import same_weights
 
 from levelhead.config import RunConfig
@@ -78,15 +79,19 @@ def test_the_benchmark_tells_averaging_from_shuffled_labels(
         for name, one in (("average", averager), ("shuffled", shuffled(averager, validation)))
         for rank in (1, None)
     }
-    found = rows(session, test_base, edits, tokens=200)
-    assert [(row["target"], row["rank"]) for row in found] == list(edits)
-    for row in found:
-        change = row["matched_bias"]["change"]
-        assert (change["ci95"][1] < -0.5) is (row["target"] == "average")
+    model = session.base.model
+    ways = [
+        Way(name=name, setting={"rank": rank}, variant=edited(model, edit))
+        for (name, rank), edit in edits.items()
+    ]
+    tokens = dict.fromkeys((None, *session.config.price_texts), 200)
+    found = judge(session, test_base, ways, "test", tokens)
+    for one in found:
+        change = one.matched_bias["change"]
+        assert (change["ci95"][1] < -0.5) is (one.way.name == "average")
         own = session.text("test").name
-        assert set(row["price"]) == {own, *session.config.price_texts, OWN_TEXT}
-        assert row["lost_at_rank_64" if row["rank"] is None else "lost_at_rank_1"] < 1e-9
-    assert found[0]["expected_difference"]["ci95"][1] < 0
+        assert set(one.price) == {own, *session.config.price_texts, OWN_TEXT}
+    assert found[0].to_json()["expected_difference"]["ci95"][1] < 0
 
 
 def test_the_record_says_what_it_was_computed_from(

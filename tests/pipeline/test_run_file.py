@@ -108,7 +108,9 @@ def test_what_is_wrong_in_a_file_is_said(content: str, message: str, tmp_path: P
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes('scorer = "é"'.encode("latin-1"))
-    for path in (tmp_path / "latin.toml", tmp_path / "none.toml", tmp_path):
+    with pytest.raises(ConfigError, match=r"latin\.toml is not UTF-8.*Windows-1252"):
+        read_run_file(tmp_path / "latin.toml")
+    for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(ConfigError, match=f"cannot read the options in {path}"):
             read_run_file(path)
 
