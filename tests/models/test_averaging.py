@@ -285,7 +285,7 @@ def test_a_quantised_model_gets_the_change_of_the_weights_that_it_has() -> None:
     quanto.freeze(model)
     one = averager(normal(0, 500, WIDTH), {"a": contexts(matched(1))})
     wanted = one.edit(strength=10).changes[0].dense
-    one = replace(one, model=model)
+    one.model = model
     found = one.edit(strength=10).changes[0].dense
     assert (found - wanted).norm() < 0.02 * wanted.norm()
     assert not torch.equal(found, wanted), "control: int8 is not float32"

@@ -17,9 +17,9 @@ It does not know how changes were found.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,21 @@ class AverageEdit:
         for layer, module in modules.items():
             self._add(layer, module)
         setattr(model.config, AVERAGE, self.record)
+
+    @classmethod
+    def of(cls, changes: Mapping[int, Change], record: Json, unit: Unit = "head") -> AverageEdit:
+        """Changes with their digest in the record."""
+        edit = cls(changes=changes, record=record, unit=unit)
+        return replace(edit, record=record | {"digest": change_digest(edit.arrays())})
+
+    def only(self, layers: Collection[int]) -> AverageEdit:
+        """The same changes, of a part of the layers."""
+        changes = {layer: one for layer, one in self.changes.items() if layer in layers}
+        record = self.record | {"layers": sorted(changes)}
+        for key in ("protected_heads", "left", "moved"):
+            own = self.record[key].items()
+            record[key] = {layer: one for layer, one in own if int(layer) in changes}
+        return AverageEdit.of(changes, record, self.unit)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As a file holds the change, float32: `right.<layer>`, of factors also `left.<layer>`."""

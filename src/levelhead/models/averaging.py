@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from levelhead.errors import ConfigError, ModelError, SelectionError
 from levelhead.models.architectures import head_counts, head_dim
-from levelhead.models.average_edit import AverageEdit, Change, change_digest
+from levelhead.models.average_edit import AverageEdit, Change
 from levelhead.models.calibration import ENOUGH, default_ridge, projections
 from levelhead.models.least_squares import Moments, check_ridge, fit, read_weight
 from levelhead.models.neuron_layouts import neuron_counts
@@ -94,8 +94,6 @@ class Averager:
     what: str = "toxicity"
     unit: Unit = "head"
     _directions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
-    _solved: dict[Any, tuple[Change, float | None, float]] = field(default_factory=dict, init=False)
-    """Of layers whose change was asked for before, as a part of other sets of layers."""
 
     def __post_init__(self) -> None:
         refuse_pruned(self.model)
@@ -193,11 +191,7 @@ class Averager:
         width = 1 if neurons else head_dim(self.model)
         changes, left, moved = {}, {}, {}
         for layer in (layer for layer in chosen if free[layer]):
-            key = (layer, strength, rank, tuple(free[layer]), ridge)
-            if key not in self._solved:
-                rows = rows_of(free[layer], width)
-                self._solved[key] = self._layer(layer, strength, rank, rows, ridge)
-            found = self._solved[key]
+            found = self._layer(layer, strength, rank, rows_of(free[layer], width), ridge)
             changes[layer], moved[str(layer)] = found[0], found[2]
             if found[1] is not None:
                 left[str(layer)] = found[1]
@@ -217,8 +211,7 @@ class Averager:
             "moved": moved,
             "warnings": self.warnings(ridge),
         }
-        edit = AverageEdit(changes=changes, record=record, unit=self.unit)
-        return replace(edit, record=record | {"digest": change_digest(edit.arrays())})
+        return AverageEdit.of(changes, record, self.unit)
 
     def axes_json(self) -> Json:
         """The form of a record's `axes`."""

@@ -59,11 +59,9 @@ class LayerShares:
     """dNLL per nat of KL."""
 
     @classmethod
-    def of(
-        cls, table: ScoreTable, axis: str, effect: Float[np.ndarray, "layers heads"]
-    ) -> LayerShares:
+    def of(cls, table: ScoreTable, axis: str) -> LayerShares:
         """From effects on bias and the cost model; without one, every layer costs a nat."""
-        size = np.abs(effect).sum(1)
+        size = np.abs(table.effect(bias_metric(axis))).sum(1)
         total = float(size.sum())
         layers, heads = table.num_layers, table.num_heads
         kl = np.ones(layers)

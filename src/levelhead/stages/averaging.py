@@ -9,8 +9,8 @@ heads keep their columns. The change is written beside selection.json, whose `av
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,13 @@ from levelhead.progress import Progress
 from levelhead.records import HeadSelection
 from levelhead.runs import RunFolder
 from levelhead.scores import ScoreTable, bias_metric
-from levelhead.scoring.rounds import of_sample
 from levelhead.selection.averages import Change, LayerShares, layer_sets, predicted_change
 from levelhead.selection.budget import Candidate
 from levelhead.selection.rules import protected_heads
 from levelhead.session import Session
 from levelhead.stages.joint import SetJudge
-from levelhead.stages.kept_texts import kept_texts
-from levelhead.stages.searching import Tried, read_in_rounds, tried_of, with_search
+from levelhead.stages.run_session import first_kept
+from levelhead.stages.searching import Tried, read_in_rounds, read_sets, with_search
 from levelhead.stages.tables import scored_table
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -51,23 +50,13 @@ class Averages:
     session: Session
     progress: Progress
     judge: SetJudge
-    _edits: dict[str, AverageEdit] = field(default_factory=dict, init=False)
-
-    def write(self, folder: RunFolder, selection: HeadSelection) -> None:
-        """The change of a selection that was found with these, into its file."""
-        edit = self._edits[(selection.average or {})["digest"]]
-        runs.write_arrays(change_file(folder.path), edit.arrays())
-
-    def keep(self, edit: AverageEdit) -> None:
-        """For `write`."""
-        self._edits[edit.record["digest"]] = edit
 
     def averager(self, folder: RunFolder, config: RunConfig) -> Averager:
         """Of a run's own continuations on validation prompts: the first of every prompt."""
         bases = {}
         for axis in config.axis:
             problem = self.session.problem(axis, "validation")
-            texts = of_sample(kept_texts(folder.path / runs.CONTINUATIONS, problem), 0)
+            texts = first_kept(folder, problem)
             # Of the base's side only what it wrote and its token model are asked.
             bases[axis] = base_axis(replace(problem, samples=1), self.progress, texts, groups=1)
         reads, file = config.average_what != ALL, config.average_keep
@@ -108,15 +97,15 @@ class _Search:
         effects = [self.table.effect(bias_metric(axis)) for axis in self.config.axis]
         effect = np.mean(effects, axis=0)
         held = protected_heads(self.table, self.config.gamma)
-        found = {}
+        found: dict[str, AverageEdit] = {}
         with self.averages.progress("averaging: solving", len(ranks) * len(STRENGTHS)) as advance:
             for rank in ranks:
                 for strength in STRENGTHS:
-                    for layers in layer_sets(effect, held):
-                        edit = self.averager.edit(
-                            strength=strength, rank=rank, layers=layers, protected=self.protected
-                        )
-                        found[edit.record["digest"]] = edit
+                    whole = self.averager.edit(
+                        strength=strength, rank=rank, protected=self.protected
+                    )
+                    parts = [whole.only(layers) for layers in layer_sets(effect, held)]
+                    found |= {edit.record["digest"]: edit for edit in parts}
                     advance(1)
         return found
 
@@ -126,10 +115,7 @@ class _Search:
 
     def candidates(self) -> list[Candidate]:
         """By rising predicted price."""
-        shares = [
-            LayerShares.of(self.table, axis, self.table.effect(bias_metric(axis)))
-            for axis in self.config.axis
-        ]
+        shares = [LayerShares.of(self.table, axis) for axis in self.config.axis]
         found = [
             Candidate(
                 selection=HeadSelection(
@@ -146,22 +132,19 @@ class _Search:
 
     def read(self, picked: Sequence[Candidate]) -> list[Tried]:
         """With the model."""
-        if not picked:
-            return []
         model = self.averages.session.base.model
-        sets = [one.selection for one in picked]
-        variants = [edited(model, self.edit(one)) for one in sets]
-        axes = self.config.axis
-        judged = self.averages.judge(axes, sets, variants)
-        return [tried_of(one, axes, found) for one, found in zip(picked, judged, strict=True)]
+        variants = [edited(model, self.edit(one.selection)) for one in picked]
+        return read_sets(picked, self.config.axis, partial(self.averages.judge, variants=variants))
 
     def edit(self, selection: HeadSelection) -> AverageEdit:
         """The change that a candidate's selection names."""
         return self.edits[(selection.average or {})["digest"]]
 
 
-def averaged(folder: RunFolder, config: RunConfig, averages: Averages) -> HeadSelection:
-    """The change to make, as selection.json is to have it, with `search` in its details.
+def averaged(
+    folder: RunFolder, config: RunConfig, averages: Averages
+) -> tuple[HeadSelection, AverageEdit]:
+    """The change to make, and as selection.json is to have it, with `search` in its details.
 
     Where none keeps the limit: the cheapest, with `kept` False.
 
@@ -183,10 +166,10 @@ def averaged(folder: RunFolder, config: RunConfig, averages: Averages) -> HeadSe
     taken, about = read_in_rounds(
         found, config.budget, config.finalists, search.read, family=_family
     )
-    averages.keep(search.edit(taken.selection))
     chosen = with_search(taken.selection, {"candidates": len(found)} | about)
     details = _details(chosen, search, folder, taken.predicted.predicted())
-    return replace(chosen, details=details, change=change_file(folder.path))
+    chosen = replace(chosen, details=details, change=change_file(folder.path))
+    return chosen, search.edit(chosen)
 
 
 def _family(candidate: Candidate) -> Hashable:

@@ -35,7 +35,7 @@ def session_of(folder: RunFolder, config: RunConfig | None = None) -> Session:
 
 def with_kept(session: Session, folder: RunFolder) -> Session:
     """The same session, which does not sample again what its run folder has kept."""
-    session.kept = partial(_first_kept, folder)
+    session.kept = partial(first_kept, folder)
     return session
 
 
@@ -76,7 +76,7 @@ def prune_session(
     return with_kept(session, run) if own else session
 
 
-def _first_kept(folder: RunFolder, problem: BiasProblem) -> SampledTexts | None:
+def first_kept(folder: RunFolder, problem: BiasProblem) -> SampledTexts | None:
     """The first continuation of every validation prompt; None where nothing is scored yet.
 
     Raises:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -111,12 +112,10 @@ def searched(
         best = softened(table, best, axis, joint) if soft else best
         return with_search(best.selection, about | more)
 
-    def read(picked: Sequence[Candidate]) -> list[Tried]:
-        return _read(picked, axis, judge)
-
     def in_its_place(one: Candidate) -> Candidate:
         return softened(table, one, axis, joint) if soft else one
 
+    read = partial(read_sets, axes=[axis], judge=judge)
     taken, more = read_in_rounds(found, budget, count, read, then=in_its_place)
     return with_search(taken.selection, about | more)
 
@@ -191,11 +190,12 @@ def refuse_over_limit(selection: HeadSelection) -> None:
         )
 
 
-def _read(picked: Sequence[Candidate], axis: str, judge: Judge) -> list[Tried]:
+def read_sets(picked: Sequence[Candidate], axes: Sequence[str], judge: Judge) -> list[Tried]:
+    """Candidates as a judge reads them."""
     if not picked:
         return []
-    judged = judge([axis], [one.selection for one in picked])
-    return [tried_of(one, [axis], found) for one, found in zip(picked, judged, strict=True)]
+    judged = judge(axes, [one.selection for one in picked])
+    return [tried_of(one, axes, found) for one, found in zip(picked, judged, strict=True)]
 
 
 def tried_of(candidate: Candidate, axes: Sequence[str], judged: JudgedSet) -> Tried:

@@ -210,10 +210,11 @@ def _averaged(
 ) -> HeadSelection:
     """The same of method average, whose change of weights is written too."""
     assert averages is not None  # noqa: S101 - who asks for it gives them
-    chosen = _marked(averaged(folder, config, averages), of)
+    chosen, edit = averaged(folder, config, averages)
+    chosen = _marked(chosen, of)
     if keep is not None:
         keep(chosen)
-    averages.write(folder, chosen)
+    runs.write_arrays(change_file(folder.path), edit.arrays())
     runs.write_json(folder.path / runs.SELECTION, chosen.to_json())
     return chosen
 
