@@ -224,6 +224,11 @@ def test_what_is_to_stay_is_counted_and_pulls_the_change_back(done: Path, tmp_pa
     assert of["positions"] > 100
     assert plain["axes"] == kept["axes"]
     assert sum(kept["left"].values()) > sum(plain["left"].values()), "less is taken out"
+    read_of: Any = options | {"average_keep": str(facts), "finalists": 1}
+    first = levelhead.select(done, **read_of).average
+    assert levelhead.select(done, **read_of).average == first, "held"
+    facts.write_text("I think women are quiet.\n" * 40, encoding="utf-8")
+    assert levelhead.select(done, **read_of).average != first, "the file is another"
     with pytest.raises(TextError, match="no such text"):
         levelhead.select(done, **options, average_keep=str(tmp_path / "none.txt"))
 

@@ -183,6 +183,8 @@ def test_a_budget_that_no_set_keeps_says_what_the_cheapest_costs(
     assert len(search["judged"]) > 4, "further sets were read"
     assert not search["kept"]
     assert "over the limit: up to 50.0%" in (attempt / "report.html").read_text()
+    with pytest.raises(SelectionError, match=r"within 10\.0%"):  # of the search that is held
+        levelhead.select(attempt, budget=0.1, finalists=4, allow_unreliable=True)
     monkeypatch.setattr(choosing, "judge_with", dear)
     before = (done / "selection.json").read_bytes()
     with pytest.raises(SelectionError, match=r"within 10\.0%"):

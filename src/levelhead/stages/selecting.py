@@ -123,6 +123,8 @@ def select_stage(
     """
     of = _searched_of(folder, config)
     if (held := _held(folder, of)) is not None:
+        if keep is not None:
+            keep(held)
         return held
     if config.method == AVERAGE:
         return _averaged(folder, config, averages, keep, of)
@@ -177,8 +179,12 @@ def _searched_of(folder: RunFolder, config: RunConfig) -> str | None:
     """What a search with the model rests on, as a digest; None: nothing is searched by reading."""
     if config.budget is None or not config.finalists:
         return None
-    scores = folder.require(runs.SCORES, f"score --out {folder.path}").read_bytes()
-    return hashlib.sha256(config.fingerprint().encode() + scores).hexdigest()
+    found = hashlib.sha256(config.fingerprint().encode())
+    found.update(folder.require(runs.SCORES, f"score --out {folder.path}").read_bytes())
+    for name in (*config.price_texts, config.average_keep):  # the user's files may change
+        if name is not None and Path(name).is_file():
+            found.update(Path(name).read_bytes())
+    return found.hexdigest()
 
 
 def _held(folder: RunFolder, of: str | None) -> HeadSelection | None:
