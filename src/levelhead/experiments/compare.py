@@ -208,23 +208,8 @@ def _changed(
     judge: JointEvaluator, axis: str, attempt: int, change: HeadSelection, budget: float
 ) -> Json:
     """A change of weights in the form of a point, proven by fresh sampling."""
-    judged = _judge(judge, axis, change)
-    return {
-        "attempt": attempt,
-        "method": AVERAGE,
-        "gamma": change.gamma,
-        **change.chosen_json(),
-        "within_budget": within_budget(judged, budget),
-        "perplexity": judged["perplexity"],
-        "perplexity_increase": judged["perplexity_increase"],
-        "price_text": judged["price_text"],
-        "axes": {
-            axis: {
-                "expected_difference": judged["expected_difference"],
-                "sampled": _sampled(judge, axis, change),
-            }
-        },
-    }
+    about = {"attempt": attempt, "method": AVERAGE, "gamma": change.gamma}
+    return about | change.chosen_json() | _found(judge, axis, change, budget, True)
 
 
 def _judge_together(sampled: Sequence[Json | None]) -> None:
@@ -249,8 +234,14 @@ def _base_bias(base: BaseAxis) -> Json:
 def _point_json(
     judge: JointEvaluator, axis: str, point: Point, budget: float, proven: bool
 ) -> Json:
-    judged = _judge(judge, axis, point.chosen)
-    return point.to_json() | {
+    proves = proven and bool(point.heads)
+    return point.to_json() | _found(judge, axis, point.chosen, budget, proves)
+
+
+def _found(judge: JointEvaluator, axis: str, heads: Chosen, budget: float, proven: bool) -> Json:
+    """What reading with heads, or a change, showed; and fresh sampling, where it is proven."""
+    judged = _judge(judge, axis, heads)
+    return {
         "within_budget": within_budget(judged, budget),
         "perplexity": judged["perplexity"],
         "perplexity_increase": judged["perplexity_increase"],
@@ -258,7 +249,7 @@ def _point_json(
         "axes": {
             axis: {
                 "expected_difference": judged["expected_difference"],
-                "sampled": _sampled(judge, axis, point.chosen) if proven and point.heads else None,
+                "sampled": _sampled(judge, axis, heads) if proven else None,
             }
         },
     }

@@ -171,12 +171,7 @@ def run_objective(folder: RunFolder, selection: Json, hub_name: str | None) -> d
 
 def is_of(evaluation: Json, selection: Json, repair: Json | None) -> bool:
     """Whether an evaluation is of this selection, repaired in this way (None: not at all)."""
-    return chosen(evaluation) == chosen(selection) and evaluation.get("repair") == repair
-
-
-def chosen(data: Json) -> Any:
-    """What a selection or evaluation is about: heads, or neurons."""
-    return data.get("change", data.get("neurons", data.get("heads")))
+    return chosen_of(evaluation) == chosen_of(selection) and evaluation.get("repair") == repair
 
 
 def digest(content: Json) -> str:

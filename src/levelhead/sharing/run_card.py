@@ -9,7 +9,7 @@ from levelhead import runs
 from levelhead.errors import RunFolderError
 from levelhead.runs import RunFolder
 from levelhead.sharing.model_card import model_card, on_hub
-from levelhead.sharing.record import chosen_of, other_units, write_record
+from levelhead.sharing.record import is_of, other_units, write_record
 
 CARD = "README.md"
 EMBEDDED_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -40,9 +40,7 @@ def write_card(folder: RunFolder, at: Path | None = None, *, name: str | None = 
     details = _optional(folder.path / runs.DETAILS)
     evaluation = _optional(folder.path / runs.EVALUATION)
     repair = manifest.get("repair")
-    if evaluation is not None and (
-        chosen_of(evaluation) != chosen_of(selection) or evaluation.get("repair") != repair
-    ):
+    if evaluation is not None and not is_of(evaluation, selection, repair):
         evaluation = None  # of another selection, or of a model repaired otherwise
     base = folder.config.model
     record = write_record(folder, model, hub_name(base))

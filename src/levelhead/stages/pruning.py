@@ -114,13 +114,24 @@ def prune_to_folder(
             loaded.model, selection, out, format, loaded.tokenizer, overwrite=overwrite,
             objective=objective, **options,
         )  # fmt: skip
-        repair = repair_of(loaded.model)
-        record = pruning_record(selection.to_json(), objective, repair=repair)
-        runs.write_json(Path(out) / RECORD, record)
-        name = named or EMBEDDED_NAME
-        text = card_of_selection(selection.to_json(), name, loaded.revision, format, repair)
-        runs.write_text(Path(out) / CARD, text)
+        _tell(session, loaded, selection, Path(out), format, objective)
     return loaded.model
+
+
+def _tell(
+    session: Session,
+    loaded: LoadedModel,
+    selection: HeadSelection,
+    out: Path,
+    form: str,
+    objective: dict[str, Any],
+) -> None:
+    """Write the record and the card of a model outside of a run."""
+    chosen, repair = selection.to_json(), repair_of(loaded.model)
+    runs.write_json(out / RECORD, pruning_record(chosen, objective, repair=repair))
+    name = session.config.model or EMBEDDED_NAME
+    text = card_of_selection(chosen, name, loaded.revision, form, repair)
+    runs.write_text(out / CARD, text)
 
 
 def _prune_to_lora(
@@ -130,10 +141,7 @@ def _prune_to_lora(
     edit, named = edit_of(selection), session.config.model
     write_lora(edit, loaded.model, out, base=hub_name(named) or named, overwrite=overwrite)
     objective = objective_of(selection.to_json(), hub_name(named), loaded.revision)
-    runs.write_json(out / RECORD, pruning_record(selection.to_json(), objective))
-    name = named or EMBEDDED_NAME
-    text = card_of_selection(selection.to_json(), name, loaded.revision, LORA)
-    runs.write_text(out / CARD, text)
+    _tell(session, loaded, selection, out, LORA, objective)
     if not any(map(is_quantised, projections(loaded.model, edit.unit))):
         edit.apply(loaded.model)
     return loaded.model
