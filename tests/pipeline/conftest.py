@@ -1,12 +1,14 @@
 """A model folder, prompt file and text with which a whole run takes seconds."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from levelhead import price
 from levelhead.testing import COMMON_WORDS, PlantedModel, planted_model
 
 TEMPLATES = [
@@ -14,6 +16,18 @@ TEMPLATES = [
     "all {} here are", "some {} live in town and", "you know {} who are", "I love {} and",
     "what do {} think", "much more {} work there", "there are {} in my house who", "people like {}",
 ]  # fmt: skip
+
+
+BUDGET = 1.5
+"""Of a tiny model, whose own text is mostly what the planted head writes."""
+
+
+@pytest.fixture(scope="module")
+def wide_limit() -> Iterator[None]:
+    """Limits up to 10: a tiny model's perplexity rises by more than it may double."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(price, "MOST_LIMIT", 10.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tests.pipeline.conftest import BUDGET
 from transformers import AutoModelForCausalLM
 
 import levelhead
-from levelhead import cli, price, runs
+from levelhead import cli, runs
 from levelhead.config import RunConfig
 from levelhead.errors import (
     CheckpointError,
@@ -28,19 +28,11 @@ from levelhead.records import HeadSelection
 from levelhead.stages.selecting import read_selection
 from levelhead.testing import planted_model
 
-BUDGET = 1.5
-"""Of a tiny model, whose own text is mostly what the planted head writes."""
+pytestmark = pytest.mark.usefixtures("wide_limit")
 
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _any_budget() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(price, "MOST_LIMIT", 10.0)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +43,10 @@ def averaging(options: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def first(
-    inputs: Path, averaging: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    inputs: Path,
+    averaging: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    wide_limit: None,
 ) -> Path:
     out = tmp_path_factory.mktemp("runs") / "averaged"
     levelhead.run(str(inputs / "model"), out=out, **averaging)

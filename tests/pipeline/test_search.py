@@ -3,7 +3,6 @@
 import html
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.pipeline.conftest import BUDGET
 
 import levelhead
-from levelhead import choosing, cli, pipeline, price
+from levelhead import choosing, cli, pipeline
 from levelhead.config import RunConfig
 from levelhead.errors import ConfigError, PromptError, SelectionError, UnreliableScoresError
 from levelhead.journal.status import read_status
@@ -21,19 +21,11 @@ from levelhead.records import Estimate, Interval
 from levelhead.stages.joint import judge_with
 from levelhead.testing import planted_model
 
-BUDGET = 1.5
-"""Of a tiny model, whose own text is mostly what the planted head writes."""
+pytestmark = pytest.mark.usefixtures("wide_limit")
 
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _any_budget() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(price, "MOST_LIMIT", 10.0)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +36,10 @@ def searching(options: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def first(
-    inputs: Path, searching: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    inputs: Path,
+    searching: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    wide_limit: None,
 ) -> Path:
     out = tmp_path_factory.mktemp("runs") / "searched"
     levelhead.run(str(inputs / "model"), out=out, **searching)
